@@ -1,0 +1,130 @@
+"""What the adaptive learning rate and the trainer around it cost.
+
+(a) microseconds per scheduler `step()`, beside transformers' GreedyLR and torch's ReduceLROnPlateau;
+(b) time of a whole trainer step over a bare loop with the same model, optimizer and batches
+    (forward, backward, clip, step), in alternating blocks of the same process.
+
+Prints two tables, writes JSON with --json, and exits 1 when a target is missed (a: not slower than the faster
+peer; b: ratio at most 1.03).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+import bench_step_cost
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.console import RunConsole
+from aios.cli.hrm_hf.device_setup import choose_device, choose_precision
+from aios.cli.hrm_hf.model_setup import new_model
+from aios.cli.hrm_hf.optimization import build_optimizer
+from aios.cli.hrm_hf.origin import Origin
+from aios.cli.hrm_hf.train_actv1 import build_run
+from aios.cli.hrm_hf.train_epoch import TrainingRun, train_epoch
+from aios.data.dataset import DataConfig, DataSplit, TrainBatches, load_data
+from aios.data.tokenizer import load_tokenizer
+from aios.runs.training_log import TrainingLog
+
+TARGET_RATIO = 1.03
+WARM_STEPS = 5
+
+
+def trainer_block(run: TrainingRun, steps: int) -> float:
+    """Seconds per step of the real step loop, log and console included."""
+    run.config = dataclasses.replace(run.config, steps=run.step + steps)
+    begun = time.perf_counter()
+    train_epoch(run, save=lambda: None, stop_reason=lambda: None)
+    return (time.perf_counter() - begun) / steps
+
+
+def bare_block(model: Any, optimizer: torch.optim.Optimizer, batches: list[torch.Tensor]) -> float:
+    """Seconds per step of forward, backward, clip and step on batches that are already there."""
+    begun = time.perf_counter()
+    for batch in batches:
+        model(input_ids=batch, labels=batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return (time.perf_counter() - begun) / len(batches)
+
+
+def measure_trainer(blocks: int, steps_per_block: int) -> dict[str, Any]:
+    """Medians of both sides and the median of the pairwise ratios."""
+    config = TrainingConfig(lr=1e-3, steps=WARM_STEPS + blocks * steps_per_block, eval_every=0, save_every=0)
+    tokenizer = load_tokenizer(None)
+    data = load_data(DataConfig(seq_len=config.max_seq_len), tokenizer)
+    bare_model = new_model(config, tokenizer)
+    bare_optimizer = build_optimizer(bare_model, 1e-3, config.weight_decay)
+    bare_model.train()
+    batches = TrainBatches(data.train, config.seed, config.batch_size)
+    with tempfile.TemporaryDirectory() as folder, TrainingLog(Path(folder) / "metrics.jsonl") as log:
+        run = _trainer(config, data, new_model(config, tokenizer), log)
+        pairs = []
+        for block in range(blocks + 1):  # the first is warm-up
+            steps = steps_per_block if block else WARM_STEPS
+            fetched = [batches.batch(run.position + i) for i in range(steps)]
+            first, second = (trainer_block(run, steps), 0.0) if block % 2 else (0.0, 0.0)
+            bare = bare_block(bare_model, bare_optimizer, fetched)
+            pairs.append((first or second or trainer_block(run, steps), bare))
+    trainer, bare_times = zip(*pairs[1:], strict=True)
+    ratios = [a / b for a, b in pairs[1:]]
+    return {
+        "trainer_ms": 1e3 * statistics.median(trainer),
+        "bare_ms": 1e3 * statistics.median(bare_times),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "steps": blocks * steps_per_block,
+    }
+
+
+def _trainer(config: TrainingConfig, data: DataSplit, model: Any, log: TrainingLog) -> TrainingRun:
+    console = RunConsole(config.steps)
+    device = choose_device(config)
+
+    def emit(record: dict[str, Any]) -> None:
+        console.show(log.write(record))
+
+    return build_run(Origin(config), model.to(device), data, device, choose_precision(config, device), emit)
+
+
+def main() -> int:
+    """Run both measurements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--blocks", type=int, default=12, help="pairs of blocks for (b)")
+    parser.add_argument("--steps-per-block", type=int, default=10)
+    args = parser.parse_args()
+    step_cost = bench_step_cost.measure()
+    trainer = measure_trainer(args.blocks, args.steps_per_block)
+    console = Console()
+    bench_step_cost.print_table(step_cost, console)
+    table = Table(title="(b) a trainer step over a bare loop, demo preset, CPU")
+    for column in ("trainer, ms", "bare loop, ms", "ratio (median)", "ratio (min .. max)", "target"):
+        table.add_column(column, justify="right")
+    spread = f"{trainer['ratio_min']:.3f} .. {trainer['ratio_max']:.3f}"
+    numbers = [f"{trainer[key]:.2f}" for key in ("trainer_ms", "bare_ms")]
+    table.add_row(*numbers, f"{trainer['ratio']:.3f}", spread, f"<= {TARGET_RATIO}")
+    console.print(table)
+    result = {"step_cost": step_cost, "trainer": trainer}
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0 if bench_step_cost.target_met(step_cost) and trainer["ratio"] <= TARGET_RATIO else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

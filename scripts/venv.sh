@@ -1,0 +1,23 @@
+# Sourced by demo.sh and test.sh: `use_venv EXTRAS` makes .venv when missing, installs the project with the tested
+# versions when anything changed, and puts it first on PATH. A second call costs nothing.
+
+use_venv() {
+    local extras="$1" python="${PYTHON:-python3}" stamp
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+        echo "Python 3.10 or newer is needed; set PYTHON to one." >&2
+        exit 1
+    }
+    if [ ! -x .venv/bin/python ]; then
+        "$python" -m venv .venv || {
+            echo "Could not make .venv; on Debian or Ubuntu: apt-get install python3-venv" >&2
+            exit 1
+        }
+    fi
+    stamp="$(cat pyproject.toml constraints.txt | cksum) $PWD"
+    if [ "$(cat ".venv/installed-$extras" 2>/dev/null)" != "$stamp" ]; then
+        echo "Installing into .venv (once, some minutes) ..."
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$extras"
+        echo "$stamp" >".venv/installed-$extras"
+    fi
+    export PATH="$PWD/.venv/bin:$PATH"
+}

@@ -1,0 +1,56 @@
+"""The `aios` command. Heavy imports (torch, transformers) wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import TracebackType
+from typing import Annotated
+
+import typer
+
+import aios
+from aios.cli.hrm_hf.command import hrm_hf
+from aios.errors import UserError
+
+app = typer.Typer(
+    help="AI-OS: train Hierarchical Reasoning Models without choosing a learning rate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(hrm_hf, name="hrm-hf")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aios {aios.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """AI-OS: train Hierarchical Reasoning Models without choosing a learning rate."""
+
+
+def _report_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An uncaught exception ends the process with exit code 1; say it in one sentence."""
+    sentence = " ".join(str(error).split()) or "no further detail"
+    typer.echo(f"Error: {kind.__name__}: {sentence} (--debug shows the traceback)", err=True)
+
+
+def main() -> None:
+    """Run the command line: exit 0 done, 1 failed, 2 bad usage or bad input."""
+    if "--debug" not in sys.argv:
+        sys.excepthook = _report_failure
+    try:
+        typer.main.get_command(app)(prog_name="aios")
+    except UserError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)

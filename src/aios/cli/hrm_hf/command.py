@@ -1,0 +1,35 @@
+"""The commands `aios hrm-hf ...`: thin, they parse and hand over."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from aios.cli.hrm_hf.flags import config_options, given_flags
+from aios.cli.hrm_hf.origin import find_origin
+
+hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM ACT v1).", no_args_is_help=True)
+
+
+@hrm_hf.callback()
+def _group() -> None:
+    """Train and inspect Hierarchical Reasoning Models (HRM ACT v1)."""
+
+
+@config_options
+def train(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the run fails.")] = False,
+    **flags: Any,
+) -> None:
+    """Train an HRM on text; with the adaptive learning rate unless told otherwise."""
+    origin = find_origin(given_flags(context))
+    # Imported late: torch takes seconds, and bad input has been refused by now.
+    from aios.cli.hrm_hf.train_actv1 import train_actv1
+
+    train_actv1(origin)
+
+
+hrm_hf.command("train")(train)
+hrm_hf.command("train-actv1", help="The older name of train.", hidden=True)(train)

@@ -1,0 +1,264 @@
+"""Everything one training run can be told, in one dataclass: the only source of defaults for CLI and GUI."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from aios.core.architecture import PRESETS, Architecture
+from aios.errors import UserError
+
+LEARNING_RATE = "Learning rate"
+DATA = "Data"
+SCHEDULE = "Schedule"
+MODEL = "Model"
+MEMORY = "Memory and precision"
+DEVICES = "Devices"
+OUTPUT = "Output"
+
+
+def _flag(default: Any, panel: str, text: str, on_off: bool = True) -> Any:
+    """A dataclass field that is also a command-line flag: its default, help panel and help text.
+
+    `on_off` is False for a plain switch, which has no `--no-...` form.
+    """
+    return field(default=default, metadata={"panel": panel, "help": text, "on_off": on_off})
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One run of `aios hrm-hf train`. Each field is the flag of the same name; None means "derive it".
+
+    Raises:
+        UserError: on construction, when a value cannot be trained with; names the flag, the value and the remedy.
+    """
+
+    lr: float | None = _flag(
+        None, LEARNING_RATE, "Starting learning rate; fixed when --no-auto-adjust-lr. Default 5e-5."
+    )
+    auto_adjust_lr: bool = _flag(True, LEARNING_RATE, "Adjust the learning rate from the training loss.")
+    warmup_steps: int | None = _flag(None, LEARNING_RATE, "Optimizer steps of linear warm-up. Default 10 % of --steps.")
+    adaptive_lr_config: str | None = _flag(None, LEARNING_RATE, "Adaptive-LR settings file (.toml, .yaml, .json).")
+    adaptive_lr_reset_state: bool = _flag(
+        False, LEARNING_RATE, "On --resume, start the adaptive LR afresh instead of where it was.", on_off=False
+    )
+
+    dataset_file: str | None = _flag(
+        None, DATA, "Text file, .jsonl with a `text` key, or a folder of them. Default: the bundled text."
+    )
+    model: str | None = _flag(None, DATA, "Tokenizer: a folder or a name for transformers. Default: the bundled one.")
+    max_seq_len: int = _flag(128, DATA, "Tokens per sequence.")
+    eval_file: str | None = _flag(None, DATA, "Text to evaluate on. Default: a held-out tail of the data.")
+    eval_every: int = _flag(100, DATA, "Optimizer steps between evaluations; 0: only at the end.")
+    eval_batches: int = _flag(16, DATA, "Batches per evaluation.")
+
+    steps: int = _flag(600, SCHEDULE, "Total optimizer steps of the run; --resume continues up to it.")
+    batch_size: int = _flag(8, SCHEDULE, "Sequences per worker and micro-batch.")
+    gradient_accumulation_steps: int = _flag(1, SCHEDULE, "Micro-batches per optimizer step.")
+    seed: int = _flag(0, SCHEDULE, "Seed of the initial weights and the data order.")
+    weight_decay: float = _flag(0.1, SCHEDULE, "AdamW weight decay of the weight matrices.")
+    max_grad_norm: float = _flag(1.0, SCHEDULE, "Clip the gradient to this global L2 norm.")
+
+    preset: Literal["tiny", "small", "base"] = _flag("tiny", MODEL, "Model size; the flags below override parts.")
+    hidden_size: int | None = _flag(None, MODEL, "Width of the model. Default: the preset's.")
+    h_layers: int | None = _flag(None, MODEL, "Blocks in the slow (H) stack. Default: the preset's.")
+    l_layers: int | None = _flag(None, MODEL, "Blocks in the fast (L) stack. Default: the preset's.")
+    h_cycles: int | None = _flag(None, MODEL, "H updates per segment. Default: the preset's.")
+    l_cycles: int | None = _flag(None, MODEL, "L updates per H update. Default: the preset's.")
+    num_heads: int | None = _flag(None, MODEL, "Attention heads; must divide the width. Default: the preset's.")
+    expansion: float | None = _flag(None, MODEL, "SwiGLU expansion. Default: the preset's.")
+    halt_max_steps: int | None = _flag(None, MODEL, "ACT segments at most. Default: the preset's.")
+    use_moe: bool = _flag(False, MODEL, "Sparse mixture of experts in place of the MLPs.")
+    num_experts: int = _flag(4, MODEL, "Experts per MoE layer.")
+    num_experts_per_tok: int = _flag(2, MODEL, "Experts each token is routed to.")
+    student_init: str | None = _flag(None, MODEL, "Continue from the weights of this brain folder.")
+
+    amp: bool | None = _flag(None, MEMORY, "Mixed precision (autocast). Default: on for CUDA.")
+    model_dtype: Literal["fp32", "bf16", "fp16"] = _flag(
+        "fp32", MEMORY, "Weights' type; fp16 keeps fp32 weights and computes in fp16 with loss scaling."
+    )
+    gradient_checkpointing: bool = _flag(False, MEMORY, "Recompute activations in backward: less memory, slower.")
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = _flag("auto", DEVICES, "Where to train.")
+    cuda_ids: str | None = _flag(None, DEVICES, "CUDA device numbers, comma separated.")
+    ddp: bool = _flag(False, DEVICES, "Several workers that share one model (not available yet).", on_off=False)
+    world_size: int = _flag(1, DEVICES, "Number of workers (only 1 is available yet).")
+    parallel_independent: bool = _flag(
+        False, DEVICES, "Several workers with weights of their own (not available yet).", on_off=False
+    )
+    zero_stage: Literal["none", "zero1", "zero2", "zero3"] = _flag(
+        "none", DEVICES, "DeepSpeed ZeRO stage (only none is available yet)."
+    )
+    deepspeed_config: str | None = _flag(None, DEVICES, "DeepSpeed settings file (not available yet).")
+
+    bundle_dir: str = _flag("artifacts/brains/actv1", OUTPUT, "Folder that holds the brains.")
+    brain_name: str = _flag("default", OUTPUT, "Name of this brain: its folder under --bundle-dir.")
+    log_file: str | None = _flag(None, OUTPUT, "Training log. Default: metrics.jsonl in the brain's folder.")
+    save_every: int = _flag(200, OUTPUT, "Optimizer steps between checkpoints; 0: only at the end.")
+    keep_checkpoints: int = _flag(3, OUTPUT, "Newest checkpoints to keep.")
+    resume: bool = _flag(
+        False, OUTPUT, "Continue the brain's newest valid checkpoint; flags not given keep that run's values.", False
+    )
+    stop_file: str | None = _flag(
+        None, OUTPUT, "The run saves and stops when this file appears. Default: STOP in the brain's folder."
+    )
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_numbers(self)
+        _check_model(self)
+        _check_devices(self)
+        _check_output(self)
+
+    @property
+    def brain_dir(self) -> Path:
+        """Folder of this brain."""
+        return Path(self.bundle_dir) / self.brain_name
+
+    @property
+    def log_path(self) -> Path:
+        """The training log (JSON lines)."""
+        return Path(self.log_file) if self.log_file else self.brain_dir / "metrics.jsonl"
+
+    @property
+    def stop_path(self) -> Path:
+        """The file whose appearance asks the run to save and stop."""
+        return Path(self.stop_file) if self.stop_file else self.brain_dir / "STOP"
+
+    @property
+    def architecture(self) -> Architecture:
+        """The preset with this config's overrides."""
+        overrides = {
+            f.name: value
+            for f in dataclasses.fields(Architecture)
+            if (value := getattr(self, f.name, None)) is not None
+        }
+        return dataclasses.replace(PRESETS[self.preset], **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by field name, as logged and stored in checkpoints."""
+        return dataclasses.asdict(self)
+
+    def to_cli_args(self) -> list[str]:
+        """The shortest command-line arguments that give this config."""
+        return [arg for f in dataclasses.fields(self) for arg in _field_args(f, getattr(self, f.name))]
+
+
+@functools.cache
+def field_types() -> dict[str, Any]:
+    """The resolved type of each field of `TrainingConfig`, by name."""
+    return {name: kind for name, kind in get_type_hints(TrainingConfig).items() if not name.isupper()}
+
+
+def flag_name(field_name: str) -> str:
+    """`max_seq_len` -> `--max-seq-len`."""
+    return "--" + field_name.replace("_", "-")
+
+
+def _field_args(f: dataclasses.Field[Any], value: Any) -> list[str]:
+    if value == f.default:
+        return []
+    if isinstance(value, bool):
+        return [flag_name(f.name) if value else "--no-" + flag_name(f.name)[2:]]
+    # One argument, so that a value that begins with a dash is not taken for a flag.
+    return [f"{flag_name(f.name)}={value!r}" if isinstance(value, float) else f"{flag_name(f.name)}={value}"]
+
+
+def _allowed_types(kind: Any) -> tuple[tuple[type, ...], tuple[Any, ...]]:
+    """(plain types, literal values) that a field of type `kind` takes."""
+    arms = getattr(kind, "__args__", (kind,))
+    if getattr(kind, "__origin__", None) is Literal:
+        return (), arms
+    return tuple(arms), ()
+
+
+def _check_types(config: TrainingConfig) -> None:
+    for name, kind in field_types().items():
+        value = getattr(config, name)
+        types, literals = _allowed_types(kind)
+        if literals and value not in literals:
+            raise UserError(f"{flag_name(name)} is {value!r}; choose one of {', '.join(map(str, literals))}.")
+        number_as_float = float in types and isinstance(value, int) and not isinstance(value, bool)
+        wrong_bool = isinstance(value, bool) and bool not in types
+        if types and not number_as_float and (wrong_bool or not isinstance(value, types)):
+            wanted = " or ".join(t.__name__ for t in types if t is not type(None))
+            raise UserError(f"{flag_name(name)} is {value!r}, but it takes a value of type {wanted}.")
+
+
+def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise UserError(f"{flag_name(name)} is {value}, but it must be {allowed}.")
+
+
+_AT_LEAST_ONE = ("steps", "batch_size", "gradient_accumulation_steps", "eval_batches", "keep_checkpoints")
+_AT_LEAST_ZERO = ("eval_every", "save_every", "seed")
+
+
+def _check_numbers(config: TrainingConfig) -> None:
+    for name in _AT_LEAST_ONE:
+        _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
+    for name in _AT_LEAST_ZERO:
+        _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
+    _require(config.max_seq_len >= 2, "max_seq_len", config.max_seq_len, "at least 2 tokens")
+    if config.lr is not None:
+        _require(math.isfinite(config.lr) and config.lr > 0, "lr", config.lr, "a positive number, for example 1e-3")
+    _require(0 <= config.weight_decay < math.inf, "weight_decay", config.weight_decay, "0 or a positive number")
+    _require(0 < config.max_grad_norm < math.inf, "max_grad_norm", config.max_grad_norm, "a positive number")
+    if config.warmup_steps is not None:
+        _require(config.warmup_steps >= 0, "warmup_steps", config.warmup_steps, "0 or more")
+        if config.warmup_steps > config.steps:
+            raise UserError(
+                f"--warmup-steps is {config.warmup_steps}, longer than the run of {config.steps} steps; "
+                "give fewer warm-up steps or a larger --steps."
+            )
+
+
+def _check_model(config: TrainingConfig) -> None:
+    arch = config.architecture
+    for name in ("hidden_size", "h_layers", "l_layers", "h_cycles", "l_cycles", "num_heads", "halt_max_steps"):
+        _require(getattr(arch, name) >= 1, name, getattr(arch, name), "at least 1")
+    _require(0 < arch.expansion < math.inf, "expansion", arch.expansion, "a positive number")
+    if arch.hidden_size % (2 * arch.num_heads):
+        raise UserError(
+            f"--hidden-size {arch.hidden_size} does not split into {arch.num_heads} attention heads of even width; "
+            f"choose a multiple of {2 * arch.num_heads} or another --num-heads."
+        )
+    for name in ("num_experts", "num_experts_per_tok"):
+        _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
+    if config.num_experts_per_tok > config.num_experts:
+        raise UserError(
+            f"--num-experts-per-tok is {config.num_experts_per_tok}, more than the {config.num_experts} experts there "
+            "are; lower it or raise --num-experts."
+        )
+
+
+def _check_devices(config: TrainingConfig) -> None:
+    if config.model_dtype == "fp16" and config.amp is False:
+        raise UserError(
+            "--model-dtype fp16 computes in fp16 under mixed precision, but --no-amp turns that off; leave one out."
+        )
+    ids = config.cuda_ids.split(",") if config.cuda_ids is not None else []
+    _require(all(i.strip().isdecimal() for i in ids), "cuda_ids", config.cuda_ids, "device numbers such as 0 or 0,1")
+    _require(config.world_size >= 1, "world_size", config.world_size, "at least 1")
+    several = {
+        "--ddp": config.ddp,
+        "--parallel-independent": config.parallel_independent,
+        f"--world-size {config.world_size}": config.world_size > 1,
+        f"--zero-stage {config.zero_stage}": config.zero_stage != "none",
+        "--deepspeed-config": config.deepspeed_config is not None,
+        f"--cuda-ids {config.cuda_ids}": len(ids) > 1,
+    }
+    for flag, given in several.items():
+        if given:
+            raise UserError(f"{flag} needs several workers, which this version cannot run; leave it out.")
+
+
+def _check_output(config: TrainingConfig) -> None:
+    if not config.brain_name or Path(config.brain_name).name != config.brain_name:
+        raise UserError(
+            f"--brain-name is {config.brain_name!r}, but it must be a plain name; put the folder in --bundle-dir."
+        )

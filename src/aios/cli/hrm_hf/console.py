@@ -1,0 +1,150 @@
+"""What the person at the terminal sees: the same records that go to the log, as progress and sentences."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from aios.cli.hrm_hf.session import Session
+
+PLAIN_LINE_SECONDS = 5.0
+"""Least time between two progress lines where the output is no terminal."""
+_SMOOTHING = 0.95
+
+
+class RunConsole:
+    """Progress line on a terminal, plain lines elsewhere; one line per learning-rate change with its reason."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._console = Console(highlight=False)
+        self._progress = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.description}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._step_seconds: float | None = None
+        self._last_line = 0.0
+        self.decisions: Counter[str] = Counter()
+        """Learning-rate adjustments seen, by decision."""
+
+    def say(self, sentence: str, style: str = "") -> None:
+        """Print one sentence above the progress line."""
+        self._console.print(sentence, style=style, markup=False, soft_wrap=True)
+
+    def tokenizing(self, done: int, total: int) -> None:
+        """Progress of tokenising a dataset that is not in the cache yet, in bytes."""
+        now = time.monotonic()
+        if now - self._last_line >= PLAIN_LINE_SECONDS:
+            self._last_line = now
+            self.say(f"Tokenising the data: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Show one log record."""
+        show = _SHOW.get(record["event"])
+        if show is not None:
+            show(self, record)
+
+    def __enter__(self) -> RunConsole:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def summarize(self, session: Session, unigram_entropy: float) -> None:
+        """Print how the run ended: losses, learning rate, where everything is, and a few generated words."""
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for name, value in summary_rows(session, unigram_entropy, self.decisions):
+            table.add_row(name, value)
+        self._console.print(table)
+        prompt, words = session.continuation()
+        self.say(f"\nPrompt:    {' '.join(prompt.split())}\nContinued: {' '.join(words.split())}")
+
+    def _train(self, record: Mapping[str, Any]) -> None:
+        seconds, before = record["step_time_s"], self._step_seconds
+        self._step_seconds = seconds if before is None else _SMOOTHING * before + (1 - _SMOOTHING) * seconds
+        now = time.monotonic()
+        if self._console.is_terminal:
+            self._advance(record)
+        elif now - self._last_line >= PLAIN_LINE_SECONDS or record["step"] in (1, self._steps):
+            self._last_line = now
+            self.say(f"step {record['step']}/{self._steps}  {self._status(record)}")
+
+    def _advance(self, record: Mapping[str, Any]) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("", total=self._steps)
+        self._progress.update(self._task, completed=record["step"], description=self._status(record))
+
+    def _status(self, record: Mapping[str, Any]) -> str:
+        # Remaining time from this sitting's own steps, so that it is right at once after a resume.
+        remaining = (self._steps - record["step"]) * (self._step_seconds or 0.0)
+        lr = record["lr"] if isinstance(record["lr"], float) else record["lr"][0]
+        speed = f"{record['tokens_per_sec']:,.0f} tok/s"
+        return f"loss {record['ce']:.3f}  lr {lr:.2e}  {speed}  ETA {clock(remaining)}"
+
+    def _adjustment(self, record: Mapping[str, Any]) -> None:
+        self.decisions[record["decision"]] += 1
+        rates = f"{record['old_lr']:.3g} -> {record['new_lr']:.3g} ({record['change_pct']:+.0f} %)"
+        self.say(f"step {record['step']}: {record['decision']} LR {rates}: {record['reason']}", style="cyan")
+
+    def _sentence(self, record: Mapping[str, Any]) -> None:
+        self.say(f"step {record['step']}: " + _SENTENCES[record["event"]].format(**record), style="dim")
+
+
+_SENTENCES = {
+    "run_resumed": "resumed from {resumed_from}",
+    "warmup_complete": "warm-up complete at LR {lr:.3g}",
+    "eval": "evaluation loss {loss:.4f} (perplexity {ppl:.1f})",
+    "checkpoint": "saved {path}",
+    "stopped": "stopping ({reason})",
+    "adaptive_lr_init": "adaptive LR from {initial_lr:.3g} within {lr_min:.3g} .. {lr_max:.3g}, "
+    "window {window_size} steps",
+    "adaptive_lr_restored": "adaptive LR restored at {current_lr:.3g}",
+    "adaptive_lr_state_missing": "the checkpoint holds no adaptive-LR state; starting it afresh",
+    "moe_lr_adjustment": "LR {original_lr:.3g} -> {adjusted_lr:.3g}: {reason}",
+}
+_SHOW: dict[str, Callable[[RunConsole, Mapping[str, Any]], None]] = {
+    "train": RunConsole._train,
+    "adaptive_lr_adjustment": RunConsole._adjustment,
+    **dict.fromkeys(_SENTENCES, RunConsole._sentence),
+}
+
+
+def summary_rows(session: Session, unigram_entropy: float, decisions: Mapping[str, int]) -> list[tuple[str, str]]:
+    """(name, value) lines of the closing summary."""
+    run, config = session.run, session.run.config
+    rows = [("Steps", f"{run.step} of {config.steps}"), ("Training loss", f"{run.last_loss:.4f} nats per token")]
+    if run.last_eval is not None:
+        rows.append(("Evaluation loss", f"{run.last_eval[1]:.4f} nats per token (at step {run.last_eval[0]})"))
+    rows.append(("Unigram entropy", f"{unigram_entropy:.4f} nats per token: what knowing only word counts gives"))
+    if run.lr.scheduler is not None:
+        history = [float(lr) for lr in run.lr.scheduler.lr_history]
+        path = f"{history[0]:.3g} -> {history[-1]:.3g} (between {min(history):.3g} and {max(history):.3g})"
+        rows.append(("Learning rate", path))
+        counted = ", ".join(f"{count} {decision}" for decision, count in decisions.items()) or "none"
+        rows.append(("LR adjustments", f"{counted} in this sitting"))
+    else:
+        rows.append(("Learning rate", f"{run.lr.base_lr:.3g}, fixed"))
+    return [*rows, ("Brain", str(config.brain_dir)), ("Log", str(config.log_path))]
+
+
+def clock(seconds: float) -> str:
+    """75 -> `1:15`, 3675 -> `1:01:15`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

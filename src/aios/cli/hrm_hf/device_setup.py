@@ -1,0 +1,65 @@
+"""Where a run computes and in which number types."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.errors import UserError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number types of a run."""
+
+    weights: torch.dtype
+    """Type the weights are kept and updated in."""
+    autocast: torch.dtype | None
+    """Type of the matrix products under autocast; None: no autocast."""
+    loss_scaling: bool
+    """Whether small gradients must be scaled up to survive (fp16 only)."""
+
+    def autocast_context(self, device: torch.device) -> AbstractContextManager[object]:
+        """The context in which to run forward."""
+        return nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
+
+
+def choose_device(config: TrainingConfig) -> torch.device:
+    """The device that `--device` and `--cuda-ids` mean on this machine.
+
+    Raises:
+        UserError: when the wanted device is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    kind = config.device
+    if kind == "auto":
+        kind = "cuda" if cuda else "mps" if mps else "cpu"
+    if kind == "cuda" and not cuda:
+        raise UserError(
+            "--device cuda was given, but torch finds no usable CUDA device here; install a CUDA build of torch and a "
+            "driver, or use --device auto."
+        )
+    if kind == "mps" and not mps:
+        raise UserError("--device mps was given, but torch finds no Apple GPU here; use --device auto.")
+    if kind != "cuda":
+        return torch.device(kind)
+    number = int(config.cuda_ids) if config.cuda_ids is not None else 0
+    if number >= torch.cuda.device_count():
+        raise UserError(f"--cuda-ids is {number}, but there are only {torch.cuda.device_count()} CUDA devices.")
+    return torch.device("cuda", number)
+
+
+def choose_precision(config: TrainingConfig, device: torch.device) -> Precision:
+    """The number types that `--model-dtype` and `--amp` mean on `device`."""
+    if config.model_dtype == "fp16":  # weights in fp16 cannot be updated safely, so they stay in fp32
+        return Precision(torch.float32, torch.float16, loss_scaling=True)
+    weights = torch.bfloat16 if config.model_dtype == "bf16" else torch.float32
+    amp = config.amp if config.amp is not None else device.type == "cuda"
+    if not amp:
+        return Precision(weights, None, loss_scaling=False)
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return Precision(weights, torch.float16, loss_scaling=weights is torch.float32)
+    return Precision(weights, torch.bfloat16, loss_scaling=False)

@@ -1,0 +1,57 @@
+"""The model of a run: new, or the one saved in a brain or checkpoint folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoConfig
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+from aios.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def new_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRMForCausalLM:
+    """A randomly initialised model for the tokenizer's vocabulary; the weights depend on `--seed` alone."""
+    torch.manual_seed(config.seed)
+    return HRMForCausalLM(
+        HRMConfig(
+            vocab_size=len(tokenizer),
+            max_position_embeddings=config.max_seq_len,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **dataclasses.asdict(config.architecture),
+            use_moe=config.use_moe,
+            num_experts=config.num_experts,
+            num_experts_per_tok=config.num_experts_per_tok,
+        )
+    )
+
+
+def saved_model(folder: Path, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRMForCausalLM:
+    """The model in `folder`, able to read sequences of `--max-seq-len`.
+
+    Raises:
+        UserError: when the folder holds no HRM, or one for another vocabulary.
+    """
+    try:
+        hrm_config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no model that can be read ({error}); choose another folder.") from error
+    if not isinstance(hrm_config, HRMConfig):
+        raise UserError(f"{folder} holds a {hrm_config.model_type} model, not an HRM; choose another folder.")
+    if hrm_config.vocab_size != len(tokenizer):
+        raise UserError(
+            f"{folder} holds a model for {hrm_config.vocab_size} tokens, but the tokenizer has {len(tokenizer)}; leave "
+            "--model out to use the brain's own tokenizer."
+        )
+    torch.manual_seed(config.seed)
+    hrm_config.max_position_embeddings = max(hrm_config.max_position_embeddings, config.max_seq_len)
+    return HRMForCausalLM.from_pretrained(folder, config=hrm_config, dtype="auto")

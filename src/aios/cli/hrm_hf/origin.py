@@ -1,0 +1,102 @@
+"""Where a run starts from: nothing, another brain's weights, or its own newest checkpoint.
+
+Imports torch only when there is a checkpoint to read, so that bad input is refused at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aios.cli.hrm_hf.config import TrainingConfig, flag_name
+from aios.cli.hrm_hf.preflight import check_inputs
+from aios.core.architecture import Architecture
+from aios.errors import UserError
+
+_BODY_FIELDS = tuple(f.name for f in dataclasses.fields(Architecture))
+_EXPERT_FIELDS = ("num_experts", "num_experts_per_tok")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run starts from."""
+
+    config: TrainingConfig
+    """Settings of the run: as given, on resume over those of the resumed run."""
+    weights: Path | None = None
+    """Brain or checkpoint folder of the weights; None: a new model."""
+    tokenizer: str | None = None
+    """Tokenizer folder or name; None: the bundled one."""
+    state: dict[str, Any] | None = None
+    """Checkpoint dict to resume; None: start at step 0."""
+    skipped: tuple[str, ...] = ()
+    """Damaged checkpoints that were passed over, a sentence each."""
+
+
+def find_origin(given: Mapping[str, Any]) -> Origin:
+    """Settle what to train from the config fields in `given` (all others at their defaults, or as they were).
+
+    Raises:
+        UserError: when the input cannot be trained on; nothing has been written then.
+    """
+    if given.get("resume"):
+        return _resumed(given)
+    config = TrainingConfig(**given)
+    check_inputs(config)
+    if config.student_init is None:
+        return Origin(config, tokenizer=config.model)
+    student = Path(config.student_init)
+    config = dataclasses.replace(config, **_agreed_shape(given, student))
+    return Origin(config, student, config.model or str(student))
+
+
+def _resumed(given: Mapping[str, Any]) -> Origin:
+    from aios.runs.checkpoints import load_state, newest_valid
+
+    place = {name: given[name] for name in ("bundle_dir", "brain_name") if name in given}
+    brain_dir = TrainingConfig(**place).brain_dir
+    path, damaged = newest_valid(brain_dir)
+    skipped = tuple(f"Skipped the damaged checkpoint {d.path}: {d.reason}." for d in damaged)
+    if path is None:
+        why = f" ({' '.join(skipped)})" if skipped else ""
+        raise UserError(f"There is no checkpoint to resume in {brain_dir}{why}; train without --resume first.")
+    state = load_state(path)
+    known = {f.name for f in dataclasses.fields(TrainingConfig)}
+    saved = {name: value for name, value in state["config"].items() if name in known - {"bundle_dir", "brain_name"}}
+    if given.get("auto_adjust_lr") is False:
+        saved.pop("adaptive_lr_config", None)  # settings of what has just been turned off
+    config = TrainingConfig(**{**saved, **given})
+    _agreed_shape(given, path)
+    check_inputs(config)
+    tokenizer = given.get("model") or str(brain_dir)
+    return Origin(config, path, tokenizer, state, skipped)
+
+
+def _agreed_shape(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The config fields that the model in `folder` fixes; refuses flags that ask for something else."""
+    there = _read_shape(folder)
+    wanted = {name: given[name] for name in there if given.get(name) is not None}
+    if "preset" in given:
+        wanted = {**dataclasses.asdict(TrainingConfig(preset=given["preset"]).architecture), **wanted}
+    for name, value in wanted.items():
+        if value != there[name]:
+            raise UserError(
+                f"{folder} holds a different architecture: {flag_name(name)} is {there[name]} there, not {value}; "
+                "leave the flag out, or train under another --brain-name."
+            )
+    return there
+
+
+def _read_shape(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        shape = {name: saved[name] for name in (*_BODY_FIELDS, "use_moe")}
+        experts = {name: saved[name] for name in _EXPERT_FIELDS} if shape["use_moe"] else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not describe an HRM ({error!r}); choose another brain folder.") from error
+    return {**shape, **experts}

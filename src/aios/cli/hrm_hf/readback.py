@@ -1,0 +1,58 @@
+"""Reading a step's numbers back from the device without making the host wait for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+Tag = TypeVar("Tag")
+
+
+class _Pending(NamedTuple):
+    tag: object
+    values: Tensor
+    """On the host; on CUDA not yet filled until `copied` has happened."""
+    copied: torch.cuda.Event | None
+
+
+class Readback(Generic[Tag]):
+    """A queue of (tag, vector of numbers) that runs one step late on CUDA and not late at all elsewhere.
+
+    On CUDA each vector is copied to pinned memory in the background and read when the next step has been
+    launched: the device always has work queued while the host reads. The lag is fixed, so runs are repeatable.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._pending: deque[_Pending] = deque()
+
+    def push(self, tag: Tag, values: Tensor) -> None:
+        """Queue a float vector that lives on the device."""
+        if not self._cuda:
+            self._pending.append(_Pending(tag, values, None))
+            return
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self._pending.append(_Pending(tag, host, copied))
+
+    def ready(self) -> list[tuple[Tag, list[float]]]:
+        """Everything that is due: on CUDA all but the newest, elsewhere all."""
+        return self._take(keep=1 if self._cuda else 0)
+
+    def flush(self) -> list[tuple[Tag, list[float]]]:
+        """Everything, waiting for the device if need be: before evaluations, checkpoints and the end."""
+        return self._take(keep=0)
+
+    def _take(self, keep: int) -> list[tuple[Tag, list[float]]]:
+        taken = []
+        while len(self._pending) > keep:
+            tag, values, copied = self._pending.popleft()
+            if copied is not None:
+                copied.synchronize()
+            taken.append((tag, values.tolist()))
+        return taken  # type: ignore[return-value]

@@ -1,0 +1,107 @@
+"""What a run leaves behind: checkpoints, the published brain, its last log records and a closing summary."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from aios.cli.hrm_hf.run_state import collect_state
+from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
+from aios.data.dataset import DataSplit, TokenWindows
+from aios.runs.brain import BrainCard, publish, read_card
+from aios.runs.checkpoints import save_checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROMPT_TOKENS = 12
+WORD_TOKENS = 40
+
+
+@dataclass
+class Session:
+    """One sitting of training: from its start to the save that ends it."""
+
+    run: TrainingRun
+    """The run in progress."""
+    run_id: str
+    """Names the sitting in log and brain."""
+    tokenizer: PreTrainedTokenizerBase
+    """Published with the brain."""
+    data: DataSplit
+    """What is trained and evaluated on."""
+    started: float = field(default_factory=time.time)
+    """Unix seconds."""
+
+    def save(self) -> Path:
+        """Write a checkpoint, publish its weights as the brain's, log both; returns the checkpoint's folder."""
+        run, config = self.run, self.run.config
+        state = collect_state(run, data_id(self.data.train, config.seed))
+        saved = save_checkpoint(config.brain_dir, state, run.model.save_pretrained, config.keep_checkpoints)
+        self.tokenizer.save_pretrained(config.brain_dir)
+        publish(config.brain_dir, saved.path, self._card())
+        cost = {"bytes": saved.bytes, "seconds": saved.seconds}
+        run.emit({"event": "checkpoint", "step": run.step, "path": str(saved.path), **cost})
+        return saved.path
+
+    def finish(self, stop_reason: str | None) -> None:
+        """Evaluate unless the run was stopped, save, and write the closing records."""
+        run = self.run
+        if stop_reason is not None:
+            run.emit({"event": "stopped", "step": run.step, "reason": stop_reason})
+        elif run.last_eval is None or run.last_eval[0] != run.step:
+            evaluate(run)
+        checkpoint = self.save()
+        if run.lr.scheduler is not None:
+            run.lr.scheduler.log_summary()
+        if stop_reason is None:
+            run.emit({"event": "final", "step": run.step, **self._result(), "checkpoint": str(checkpoint)})
+
+    def _result(self) -> dict[str, Any]:
+        return {
+            "steps": self.run.step,
+            "loss": self.run.last_loss,
+            "eval_loss": self.run.last_eval[1] if self.run.last_eval is not None else None,
+            "wall_s": time.time() - self.started,
+        }
+
+    def _card(self) -> BrainCard:
+        config = self.run.config
+        before = read_card(config.brain_dir)
+        return BrainCard(
+            name=config.brain_name,
+            dataset=self.data.dataset_name,
+            tokenizer=config.model or "bundled",
+            architecture=self.run.model.config.to_diff_dict(),
+            trained_steps=self.run.step,
+            created=before.created if before is not None else self.started,
+            last_session={"run_id": self.run_id, "started": self.started, "ended": time.time(), **self._result()},
+        )
+
+    def continuation(self) -> tuple[str, str]:
+        """(prompt, what the model goes on to say): a few words from the start of the evaluation text."""
+        model, tokenizer = self.run.model, self.tokenizer
+        prompt = self.data.eval[0][:PROMPT_TOKENS].unsqueeze(0).to(model.device)
+        room = model.config.max_position_embeddings - prompt.shape[1]
+        model.eval()
+        torch.manual_seed(self.run.config.seed)
+        with self.run.precision.autocast_context(self.run.device):
+            tokens = model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=min(WORD_TOKENS, room),
+                do_sample=True, top_k=40, temperature=0.8,
+            )  # fmt: skip
+        prompt_length = prompt.shape[1]
+        return tokenizer.decode(tokens[0, :prompt_length]), tokenizer.decode(tokens[0, prompt_length:])
+
+
+def data_id(windows: TokenWindows, seed: int) -> str:
+    """Names the order of the training data: equal exactly when a position means the same batch again."""
+    ends = [windows.tokens.read(windows.start, min(windows.stop, windows.start + 65536)).tobytes()]
+    ends.append(windows.tokens.read(max(windows.start, windows.stop - 65536), windows.stop).tobytes())
+    shape = f"{windows.start}:{windows.stop}:{windows.seq_len}:{seed}"
+    return hashlib.sha256(b"".join([*ends, shape.encode()])).hexdigest()

@@ -1,0 +1,1 @@
+"""Models and their sizes; import-light, the models themselves live in `aios.core.hrm_models`."""

@@ -1,0 +1,35 @@
+"""Sizes of the HRM presets: plain numbers, so that the command line can check them without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of one HRM body (embeddings come on top)."""
+
+    hidden_size: int
+    """Width of the residual stream."""
+    h_layers: int
+    """Blocks in the slow (H) stack."""
+    l_layers: int
+    """Blocks in the fast (L) stack."""
+    h_cycles: int
+    """H updates in one segment."""
+    l_cycles: int
+    """L updates before each H update."""
+    num_heads: int
+    """Attention heads; each must be of even width (rotary positions rotate pairs)."""
+    expansion: float
+    """SwiGLU expansion: the inner width is about 2/3 of expansion x hidden_size."""
+    halt_max_steps: int
+    """Segments after which ACT always halts."""
+
+
+PRESETS: dict[str, Architecture] = {
+    "tiny": Architecture(128, 1, 1, 2, 2, 4, 4.0, 2),
+    "small": Architecture(256, 2, 2, 2, 2, 8, 4.0, 2),
+    "base": Architecture(512, 4, 4, 2, 2, 8, 4.0, 4),
+}
+"""tiny and small learn on a CPU; base is the 27 M body of Wang et al. 2025 (arXiv 2506.21734)."""

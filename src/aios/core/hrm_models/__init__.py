@@ -1,0 +1,16 @@
+"""HRM ACT v1 for transformers: importing this package registers it with the Auto classes.
+
+Imports torch and transformers; the plain preset numbers are in `aios.core.architecture`.
+"""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from aios.core.hrm_models.configuration_hrm import HRMConfig
+from aios.core.hrm_models.modeling_hrm import HRMForCausalLM, HRMOutput
+
+AutoConfig.register(HRMConfig.model_type, HRMConfig, exist_ok=True)
+AutoModelForCausalLM.register(HRMConfig, HRMForCausalLM, exist_ok=True)
+
+__all__ = ["HRMConfig", "HRMForCausalLM", "HRMOutput"]

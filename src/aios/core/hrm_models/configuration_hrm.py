@@ -1,0 +1,112 @@
+"""Configuration of the HRM ACT v1 causal language model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from transformers import PretrainedConfig
+
+INTERMEDIATE_MULTIPLE = 256
+"""SwiGLU widths are rounded up to this, as in the reference: it gives `base` the paper's 27 M body."""
+
+
+class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
+    """Shape, halting and loss weights of `HRMForCausalLM`; keyword arguments only.
+
+    Raises ValueError, one sentence naming field and value, when the fields do not describe a model.
+    """
+
+    model_type = "hrm_act_v1"
+
+    vocab_size: int = 32000
+    """Rows of the embedding and of the output head."""
+    hidden_size: int = 512
+    """Width of the residual stream and of both states z_H and z_L."""
+    h_layers: int = 4
+    """Blocks in the slow (H) stack."""
+    l_layers: int = 4
+    """Blocks in the fast (L) stack."""
+    h_cycles: int = 2
+    """H updates in one segment."""
+    l_cycles: int = 2
+    """L updates before each H update."""
+    num_heads: int = 8
+    """Attention heads; hidden_size / num_heads must be even (rotary positions rotate pairs)."""
+    expansion: float = 4.0
+    """SwiGLU expansion: the inner width is 2/3 of expansion x hidden_size, see `intermediate_size`."""
+    halt_max_steps: int = 4
+    """Segments after which ACT halts every token."""
+    max_position_embeddings: int = 2048
+    """Longest sequence the model accepts, in tokens; `generate` keeps the last so many."""
+    rope_theta: float = 10000.0
+    """Base of the rotary frequencies."""
+    rms_norm_eps: float = 1e-5
+    """Added to the mean square in RMSNorm."""
+    initializer_range: float = 0.02
+    """Standard deviation of the router's weights; upper bound of the output head's."""
+    use_moe: bool = False
+    """Mixture of SwiGLU experts in place of every block's SwiGLU."""
+    num_experts: int = 4
+    """Experts per block (only read when use_moe)."""
+    num_experts_per_tok: int = 2
+    """Experts a token is routed to (only read when use_moe)."""
+    moe_aux_coef: float = 0.01
+    """Weight of the load-balancing loss in `loss`."""
+    q_loss_coef: float = 1.0
+    """Weight of the Q-head's loss in `loss`."""
+    tie_word_embeddings: bool = False
+    """Always False: input embedding and output head have different scales."""
+    bos_token_id: int | None = None
+    """Begin-of-text token."""
+    eos_token_id: int | list[int] | None = None
+    """End-of-text token; `generate` stops at it."""
+    pad_token_id: int | None = None
+    """Padding token."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Check the fields once they are set (transformers calls this at the end of `__init__`)."""
+        super().__post_init__(**kwargs)
+        self._require_positive_sizes()
+        self._require_positive_numbers()
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} does not split into num_heads {self.num_heads} of even "
+                f"width; choose a multiple of {2 * self.num_heads}"
+            )
+        if self.use_moe and self.num_experts_per_tok > self.num_experts:
+            raise ValueError(
+                f"num_experts_per_tok {self.num_experts_per_tok} is more than num_experts "
+                f"{self.num_experts}; a token cannot be routed to more experts than there are"
+            )
+        if self.tie_word_embeddings:
+            raise ValueError("tie_word_embeddings True is not supported; leave it False")
+
+    def _require_positive_sizes(self) -> None:
+        names = ["vocab_size", "hidden_size", "h_layers", "l_layers", "h_cycles", "l_cycles", "num_heads"]
+        names += ["halt_max_steps", "max_position_embeddings", "num_experts", "num_experts_per_tok"]
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+    def _require_positive_numbers(self) -> None:
+        for name in ("expansion", "rope_theta", "rms_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value!r}; it must be a finite number above 0")
+        for name in ("moe_aux_coef", "q_loss_coef"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value!r}; it must be a finite number of at least 0")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def intermediate_size(self) -> int:
+        """Inner width of a SwiGLU: 2/3 of expansion x hidden_size (three matrices for the price of two)."""
+        width = round(self.expansion * self.hidden_size * 2 / 3)
+        return max(1, math.ceil(width / INTERMEDIATE_MULTIPLE)) * INTERMEDIATE_MULTIPLE

@@ -1,0 +1,140 @@
+"""Post-norm transformer blocks of HRM and the stack of them that is one reasoning module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from aios.core.hrm_models.configuration_hrm import HRMConfig
+from aios.core.hrm_models.moe import MoEMLP
+from aios.core.hrm_models.projection import Projection
+
+
+def rms_norm(x: Tensor, eps: float) -> Tensor:
+    """RMSNorm over the last dimension without a learned gain, as in HRM (statistics in fp32)."""
+    return F.rms_norm(x, (x.shape[-1],), None, eps)
+
+
+def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every rotary angle, fp32, shape (*positions.shape, 1, 1, head_dim).
+
+    Computed once per forward and shared by all blocks and cycles, so there is no buffer that a change of
+    dtype could round or that loading could lose. The two extra dimensions broadcast over (q/k, head).
+    """
+    exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = positions.to(torch.float32)[..., None] * theta**-exponent
+    angles = torch.cat((angles, angles), dim=-1)[..., None, None, :]
+    return angles.cos(), angles.sin()
+
+
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs (i, i + head_dim/2) of x (batch, time, 2, heads, head_dim) (Su et al. 2021)."""
+    first, second = x.chunk(2, dim=-1)
+    rotated = torch.cat((-second, first), dim=-1)
+    return (x * cos + rotated * sin).to(x.dtype)
+
+
+class AttentionContext:
+    """What all attention layers of one forward share: rotary tables and, with padding, the mask."""
+
+    def __init__(self, config: HRMConfig, length: int, mask: Tensor | None, device: torch.device) -> None:
+        """`mask` is the transformers attention mask (batch, length), 1 on real tokens, or None."""
+        if mask is None:
+            positions = torch.arange(length, device=device)
+            self.allowed = None
+        else:
+            # Positions count real tokens only, so left padding moves no token.
+            positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+            causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+            # Padding sees itself: a row without any key would be NaN.
+            itself = torch.eye(length, dtype=torch.bool, device=device)
+            self.allowed = (causal & mask.bool()[:, None, None, :]) | itself
+        self.cos, self.sin = rotary_tables(positions, config.head_dim, config.rope_theta)
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head causal self-attention with rotary positions and no biases."""
+
+    def __init__(self, config: HRMConfig) -> None:
+        """One fused projection for q, k and v: fewer, larger matrix products."""
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = Projection(config.hidden_size, 3 * config.hidden_size)
+        self.out = Projection(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        """(batch, time, hidden) to the same shape."""
+        batch, time, hidden = x.shape
+        qkv = self.qkv(x).view(batch, time, 3, self.num_heads, hidden // self.num_heads)
+        q, k = apply_rotary(qkv[:, :, :2], context.cos, context.sin).transpose(1, 3).unbind(2)
+        v = qkv[:, :, 2].transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=context.allowed, is_causal=context.allowed is None)
+        return self.out(mixed.transpose(1, 2).reshape(batch, time, hidden))
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), gate and up fused into one projection (Shazeer 2020)."""
+
+    def __init__(self, config: HRMConfig) -> None:
+        """Width from `config.intermediate_size`."""
+        super().__init__()
+        self.gate_up = Projection(config.hidden_size, 2 * config.intermediate_size)
+        self.down = Projection(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., hidden) to the same shape."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class HRMBlock(nn.Module):
+    """Post-norm block: x = RMSNorm(x + Attention(x)); x = RMSNorm(x + MLP(x))."""
+
+    def __init__(self, config: HRMConfig) -> None:
+        """The MLP is a SwiGLU, or with `use_moe` a mixture of them."""
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        self.attention = CausalSelfAttention(config)
+        self.mlp: MoEMLP | SwiGLU = MoEMLP(config) if config.use_moe else SwiGLU(config)
+
+    def forward(self, x: Tensor, context: AttentionContext, counted: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Map (batch, time, hidden) to the same shape, and the load-balancing loss.
+
+        The loss is None without experts, or when `counted` (batch, time; the tokens to balance) is None.
+        """
+        x = rms_norm(x + self.attention(x, context), self.eps)
+        if isinstance(self.mlp, MoEMLP):
+            update, balance = self.mlp(x, counted)
+        else:
+            update, balance = self.mlp(x), None
+        return rms_norm(x + update, self.eps), balance
+
+
+class ReasoningModule(nn.Module):
+    """A stack of blocks: the H or the L module of HRM."""
+
+    # transformers' activation_checkpointing_enable sets both on every module that has the flag.
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Any]
+
+    def __init__(self, config: HRMConfig, num_layers: int) -> None:
+        """`num_layers` blocks of the config's shape."""
+        super().__init__()
+        self.blocks = nn.ModuleList(HRMBlock(config) for _ in range(num_layers))
+
+    def forward(self, x: Tensor, context: AttentionContext, counted: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """Map (batch, time, hidden) to the same shape, and the load-balancing losses of its blocks."""
+        checkpointed = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        balances = []
+        for block in self.blocks:
+            if checkpointed:
+                x, balance = self._gradient_checkpointing_func(block, x, context, counted)
+            else:
+                x, balance = block(x, context, counted)
+            if balance is not None:
+                balances.append(balance)
+        return x, balances

@@ -1,0 +1,249 @@
+"""HRM ACT v1 as a causal language model.
+
+Source: Wang et al. 2025, "Hierarchical Reasoning Model" (arXiv 2506.21734). A slow (H) and a fast (L) module
+refine two states over nested cycles; one pass of all cycles is a segment, and ACT decides after each segment
+which tokens are finished. See `act` for why halting is per token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from aios.core.hrm_models.act import q_learning_loss, used_segments, wants_halt
+from aios.core.hrm_models.configuration_hrm import HRMConfig
+from aios.core.hrm_models.layers import AttentionContext, ReasoningModule
+from aios.core.hrm_models.projection import Projection
+
+IGNORE_INDEX = -100
+"""Label of the positions that carry no loss, as everywhere in transformers."""
+Q_BIAS = -5.0
+"""Initial bias of both Q values: sigmoid(-5) is about 0, which the reference found to bootstrap well."""
+
+
+@dataclass
+class HRMOutput(ModelOutput):  # type: ignore[misc,unused-ignore]
+    """Result of one forward; every entry but `logits` is a scalar on the model's device, or None."""
+
+    loss: Tensor | None = None
+    """ce + q_loss_coef * q_loss + moe_aux_coef * lb_loss: what to call backward on."""
+    logits: Tensor | None = None
+    """(batch, time, vocab): of the last segment in training, of each token's halting segment otherwise."""
+    ce: Tensor | None = None
+    """Token-mean cross-entropy in nats, averaged over the segments; without auxiliary losses."""
+    q_loss: Tensor | None = None
+    """Loss of the Q head (training only)."""
+    lb_loss: Tensor | None = None
+    """Load-balancing loss, mean over all blocks run with gradient (training with experts only)."""
+    used_segments: Tensor | None = None
+    """Mean over the real tokens of the segment at which the Q head halts."""
+
+
+@dataclass
+class _Inputs:
+    """What stays the same over the segments of one forward."""
+
+    embeddings: Tensor
+    """(batch, time, hidden), of unit scale."""
+    context: AttentionContext
+    """Rotary tables and padding mask."""
+    real: Tensor
+    """(batch, time) bool: True on tokens, False on padding."""
+
+
+class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unused-ignore]
+    """Causal language model: trained with deep supervision, halting per token when evaluated."""
+
+    config_class = HRMConfig
+    config: HRMConfig
+    h_init: Tensor
+    l_init: Tensor
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["HRMBlock"]  # noqa: RUF012
+    _supports_sdpa = True
+    # transformers' activation_checkpointing_enable sets both.
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Any]
+
+    def __init__(self, config: HRMConfig) -> None:
+        """Randomly initialised model of the config's shape."""
+        super().__init__(config)
+        scale = 1 / math.sqrt(config.hidden_size)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.h_module = ReasoningModule(config, config.h_layers)
+        self.l_module = ReasoningModule(config, config.l_layers)
+        # Logits start near 0 at every width, so the loss starts near ln(vocab).
+        self.lm_head = Projection(config.hidden_size, config.vocab_size, min(config.initializer_range, scale / 4))
+        self.q_head = nn.Linear(config.hidden_size, 2)
+        # Fixed starting states: part of the function the weights were trained for, so saved with them.
+        self.register_buffer("h_init", torch.zeros(config.hidden_size))
+        self.register_buffer("l_init", torch.zeros(config.hidden_size))
+        self.post_init()
+        # States of all cycles depend on all tokens so far: a key-value cache has nothing to keep.
+        self.generation_config.use_cache = False
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        """No: `generate` makes no cache, even when its caller asks for one."""
+        return False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise one module; transformers calls this, and leaves out tensors it loaded from a file.
+
+        As in the reference: truncated LeCun normal projections, unit normal states, an embedding that is
+        unit normal after its scaling by sqrt(hidden), and a Q head that starts at `Q_BIAS` for every input.
+        """
+        if module is self:
+            nn.init.trunc_normal_(self.h_init, std=1.0, a=-2.0, b=2.0)
+            nn.init.trunc_normal_(self.l_init, std=1.0, a=-2.0, b=2.0)
+        elif module is self.q_head:
+            nn.init.zeros_(self.q_head.weight)
+            nn.init.constant_(self.q_head.bias, Q_BIAS)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=1 / math.sqrt(module.embedding_dim))
+        elif isinstance(module, Projection):
+            module.init_weight()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> HRMOutput | tuple[Any, ...]:
+        """Logits, and with `labels` the losses.
+
+        `input_ids`, `attention_mask` (1 on tokens, 0 on padding) and `labels` (shifted inside, -100 ignored)
+        are (batch, time). In training mode with labels every segment runs and is supervised, and nothing is
+        read back from the device; otherwise segments run until every token has halted, and logits and loss
+        are those of each token's halting segment.
+
+        Raises ValueError when the input is longer than `max_position_embeddings` or the mask's shape differs.
+        """
+        self._check_shapes(input_ids, attention_mask)
+        embeddings = self.embed_tokens(input_ids) * math.sqrt(self.config.hidden_size)
+        context = AttentionContext(self.config, input_ids.shape[1], attention_mask, input_ids.device)
+        real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        inputs = _Inputs(embeddings, context, real)
+        targets = None if labels is None else next_token_targets(labels, real)
+        if self.training and targets is not None:
+            output = self._deep_supervision(inputs, targets)
+        else:
+            output = self._adaptive(inputs, targets)
+        return output.to_tuple() if return_dict is False else output
+
+    def _check_shapes(self, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+        limit = self.config.max_position_embeddings
+        if input_ids.shape[1] > limit:
+            raise ValueError(
+                f"input of {input_ids.shape[1]} tokens is longer than max_position_embeddings {limit}; shorten it"
+            )
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids "
+                f"{tuple(input_ids.shape)}; give one 0 or 1 per token"
+            )
+
+    def _initial_state(self, inputs: _Inputs) -> tuple[Tensor, Tensor]:
+        return self.h_init.expand_as(inputs.embeddings), self.l_init.expand_as(inputs.embeddings)
+
+    def _segment(
+        self, inputs: _Inputs, z_h: Tensor, z_l: Tensor, counted: Tensor | None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """All cycles once: new z_H, z_L and the load-balancing losses over the `counted` tokens.
+
+        Only the last L and the last H update are differentiated (one-step gradient, paper section 2): memory
+        does not grow with the number of cycles.
+        """
+        x, context = inputs.embeddings, inputs.context
+        with torch.no_grad():
+            for update in range(1, self.config.h_cycles * self.config.l_cycles):
+                z_l, _ = self.l_module(z_l + (z_h + x), context, None)
+                if update % self.config.l_cycles == 0:
+                    z_h, _ = self.h_module(z_h + z_l, context, None)
+        if torch.is_autocast_enabled(x.device.type):
+            # Older torch caches the casts made above, which have no gradient, and would reuse them below.
+            torch.clear_autocast_cache()
+        z_l, l_balances = self.l_module(z_l + (z_h + x), context, counted)
+        z_h, h_balances = self.h_module(z_h + z_l, context, counted)
+        return z_h, z_l, l_balances + h_balances
+
+    def _deep_supervision(self, inputs: _Inputs, targets: Tensor) -> HRMOutput:
+        """Run and supervise every segment; the carry between them has no gradient (paper, section 2)."""
+        config, valid = self.config, targets != IGNORE_INDEX
+        z_h, z_l = self._initial_state(inputs)
+        losses, correct, qs, balances = [], [], [], []
+        for _ in range(config.halt_max_steps):
+            z_h, z_l, segment_balances = self._segment(inputs, z_h.detach(), z_l.detach(), inputs.real)
+            logits, loss, hit = self._read_out(z_h, targets)
+            losses.append(loss)
+            correct.append(hit)
+            qs.append(self.q_head(z_h).float())
+            balances += segment_balances
+        ce = torch.stack(losses).mean()
+        q_loss = q_learning_loss(qs, correct, valid)
+        total = ce + config.q_loss_coef * q_loss
+        lb_loss = torch.stack(balances).mean() if balances else None
+        if lb_loss is not None:
+            total = total + config.moe_aux_coef * lb_loss
+        return HRMOutput(total, logits, ce, q_loss, lb_loss, used_segments(qs, valid))
+
+    def _read_out(self, z_h: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`score` of one segment; under gradient checkpointing too, as logits are the largest tensors."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(score, self.lm_head, z_h, targets)
+        return score(self.lm_head, z_h, targets)
+
+    def _adaptive(self, inputs: _Inputs, targets: Tensor | None) -> HRMOutput:
+        """Run segments until every token has halted; a token's logits are frozen where it halts."""
+        z_h, z_l = self._initial_state(inputs)
+        running = inputs.real
+        logits = inputs.embeddings.new_zeros(())  # padding never runs and keeps logits of 0
+        qs: list[Tensor] = []
+        for _ in range(self.config.halt_max_steps):
+            z_h, z_l, _ = self._segment(inputs, z_h.detach(), z_l.detach(), None)
+            logits = torch.where(running[..., None], self.lm_head(z_h), logits)
+            qs.append(self.q_head(z_h).float())
+            running = running & ~wants_halt(qs[-1])
+            if not running.any():
+                break
+        if targets is None:
+            return HRMOutput(logits=logits, used_segments=used_segments(qs, inputs.real))
+        ce = cross_entropy(logits, targets)
+        return HRMOutput(loss=ce, logits=logits, ce=ce, used_segments=used_segments(qs, targets != IGNORE_INDEX))
+
+    def prepare_inputs_for_generation(  # type: ignore[override,unused-ignore]
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+    ) -> dict[str, Tensor]:
+        """Inputs of the next `generate` step: the whole context, at most the last max_position_embeddings."""
+        limit = self.config.max_position_embeddings
+        inputs = {"input_ids": input_ids[:, -limit:]}
+        if attention_mask is not None:
+            inputs["attention_mask"] = attention_mask[:, -limit:]
+        return inputs
+
+
+def next_token_targets(labels: Tensor, real: Tensor) -> Tensor:
+    """Target of every position, (batch, time): the label one to the right; none at the end and on padding."""
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).masked_fill(~real, IGNORE_INDEX)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Token-mean cross-entropy in nats, fp32; 0 when no position has a target."""
+    total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum")
+    return total / (targets != IGNORE_INDEX).sum().clamp(min=1)
+
+
+def score(head: nn.Module, z_h: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (batch, time, vocab), their cross-entropy, and (batch, time) whether the argmax is right."""
+    logits = head(z_h)
+    return logits, cross_entropy(logits, targets), logits.detach().argmax(-1) == targets

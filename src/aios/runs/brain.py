@@ -1,0 +1,105 @@
+"""The brain bundle: a folder that transformers can load, with `brain.json` saying what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aios.errors import UserError
+
+BRAIN_FILE = "brain.json"
+_WEIGHT_FILES = ("config.json", "generation_config.json", "model.safetensors")
+
+
+@dataclass
+class BrainCard:
+    """What `brain.json` tells about a brain."""
+
+    name: str
+    """The brain's name: its folder's."""
+    dataset: str
+    """What it was last trained on."""
+    tokenizer: str
+    """Where its tokenizer came from; the files themselves lie in the bundle."""
+    architecture: dict[str, Any]
+    """The model's configuration."""
+    trained_steps: int = 0
+    """Optimizer steps behind the published weights."""
+    created: float = field(default_factory=time.time)
+    """Unix seconds of the first save."""
+    last_session: dict[str, Any] = field(default_factory=dict)
+    """Run id, start and end (unix seconds), final losses and learning rate of the latest run."""
+
+
+def checkpoint_dir(brain_dir: Path) -> Path:
+    """The folder that holds the brain's checkpoints."""
+    return brain_dir / "checkpoints"
+
+
+def list_checkpoints(brain_dir: Path) -> list[Path]:
+    """Checkpoint folders of the brain, newest (highest step) first, valid or not."""
+    found = [path for path in checkpoint_dir(brain_dir).glob("step-*") if path.name[5:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def holds_brain(brain_dir: Path) -> bool:
+    """Whether there is something in the folder that a fresh run would overwrite."""
+    return bool(list_checkpoints(brain_dir)) or (brain_dir / "model.safetensors").exists()
+
+
+def read_card(brain_dir: Path) -> BrainCard | None:
+    """The card of a brain, None where there is none yet.
+
+    Raises:
+        UserError: when `brain.json` is damaged.
+    """
+    path = brain_dir / BRAIN_FILE
+    if not path.exists():
+        return None
+    try:
+        return BrainCard(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); move it away to have it made anew.") from error
+
+
+def publish(brain_dir: Path, checkpoint: Path, card: BrainCard) -> None:
+    """Make the checkpoint's weights the brain's own; each file is replaced atomically, the card last."""
+    for name in _WEIGHT_FILES:
+        if (checkpoint / name).exists():
+            _replace(brain_dir / name, partial(shutil.copyfile, checkpoint / name))
+    text = json.dumps(asdict(card), indent=2)
+    _replace(brain_dir / BRAIN_FILE, lambda new: new.write_text(text, encoding="utf-8"))
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse, before anything is made, a folder that a run could not be saved in.
+
+    Raises:
+        UserError: when the folder, or the nearest parent that exists, is a file or cannot be written in.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file, so nothing can be saved in {folder}; choose another --bundle-dir.")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Nothing can be saved in {folder} ({error.strerror}); choose another --bundle-dir or free it."
+        ) from error
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    new = path.with_name(f".{path.name}.new")
+    write(new)
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    new.replace(path)

@@ -1,0 +1,47 @@
+"""Ways to ask a running training to save and stop: SIGINT, SIGTERM, or a stop file."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType, TracebackType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """While entered, the first SIGINT or SIGTERM is remembered; the second ends the process at once.
+
+    The loop asks `reason()` between optimizer steps, so a stop never cuts a step in two.
+    """
+
+    def __init__(self, stop_file: Path) -> None:
+        self._stop_file = stop_file
+        self._signal: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def reason(self) -> str | None:
+        """`signal` or `stop_file` once a stop was asked for, else None."""
+        if self._signal is not None:
+            return "signal"
+        return "stop_file" if self._stop_file.exists() else None
+
+    def honoured(self) -> None:
+        """Take the stop file away, so that the next run does not stop on it."""
+        self._stop_file.unlink(missing_ok=True)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            os._exit(128 + number)
+        self._signal = number
+
+    def __enter__(self) -> StopRequest:
+        self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

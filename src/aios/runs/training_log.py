@@ -1,0 +1,80 @@
+"""The JSONL training log: one JSON object a line, flushed per line, appended to and never deleted."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+
+def write_jsonl(stream: TextIO, record: Mapping[str, Any]) -> None:
+    """Write `record` as one line of valid JSON and flush it.
+
+    A non-finite number, which JSON cannot say, becomes null and the record gains `"non_finite": true`.
+    """
+    plain = _null_non_finite(record)
+    if plain != record:
+        plain["non_finite"] = True
+    stream.write(json.dumps(plain, allow_nan=False) + "\n")
+    stream.flush()
+
+
+def _null_non_finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _null_non_finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null_non_finite(v) for v in value]
+    return value
+
+
+def repair_torn_line(path: Path) -> int:
+    """Cut a last line that a crash left half written; returns the number of bytes cut (0 when whole)."""
+    if not path.exists():
+        return 0
+    with path.open("rb+") as file:
+        size = file.seek(0, 2)
+        whole = _end_of_last_line(file, size)
+        file.truncate(whole)
+    return size - whole
+
+
+def _end_of_last_line(file: Any, size: int, chunk: int = 65536) -> int:
+    """Offset just past the last newline, searching backwards in bounded memory."""
+    end = size
+    while end > 0:
+        start = max(0, end - chunk)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+class TrainingLog:
+    """The open log of one worker; every record gets `event`, `ts` (unix seconds) and `step`."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        repair_torn_line(path)
+        self._stream = path.open("a", encoding="utf-8")
+
+    def write(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Append `record`, stamped with the time unless it already is; returns what was written."""
+        stamped = {"event": record["event"], "ts": time.time(), **record}
+        write_jsonl(self._stream, stamped)
+        return stamped
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()

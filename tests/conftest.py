@@ -1,0 +1,24 @@
+"""What all tests share: a private token cache, no network, and a small text that is not the bundled one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["AIOS_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["OMP_NUM_THREADS"] = "1"  # models this small only lose by more
+
+
+@pytest.fixture(scope="session")
+def psalms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of about 150 kB."""
+    path = tmp_path_factory.mktemp("data") / "psalms.txt"
+    verse = "The heavens declare the glory of the number {n}, and the firmament sheweth {m} works of his hands.\n"
+    path.write_text("".join(verse.format(n=n, m=n * n % 97) for n in range(1500)), encoding="utf-8")
+    return path

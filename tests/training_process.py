@@ -1,0 +1,80 @@
+"""`aios` as a child process, and the log it leaves, for tests through the public surface."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 240.0  # seconds; a child that hangs fails its test instead of blocking the suite
+
+TINY = (
+    "--hidden-size=32",
+    "--num-heads=2",
+    "--max-seq-len=32",
+    "--batch-size=4",
+    "--eval-batches=2",
+    "--device=cpu",
+)
+"""Flags of a model that trains 100 steps in a few seconds."""
+
+
+def run_aios(*args: str) -> subprocess.CompletedProcess[str]:
+    """`aios ARGS`, waited for."""
+    command = [sys.executable, "-m", "aios", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+def train_args(folder: Path, *args: str) -> list[str]:
+    """Arguments of a tiny training of the brain `folder`/brain; later ones win."""
+    return ["hrm-hf", "train", *TINY, f"--bundle-dir={folder}", "--brain-name=brain", *args]
+
+
+def train(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """A tiny training of the brain `folder`/brain that must succeed."""
+    done = run_aios(*train_args(folder, *args))
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done
+
+
+def start_training(folder: Path, *args: str) -> subprocess.Popen[str]:
+    """A tiny training of the brain `folder`/brain, left running."""
+    command = [sys.executable, "-m", "aios", *train_args(folder, *args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Wait until `happened()`; fails when the process ends or hangs before."""
+    deadline = time.monotonic() + TIMEOUT
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the training never got there"
+        time.sleep(0.01)
+
+
+def wait_for_step(process: subprocess.Popen[str], brain: Path, step: int) -> None:
+    """Wait until the log of `brain` shows that `step` is done."""
+    log = brain / "metrics.jsonl"
+    mark = '"event": "train", "ts"'
+    wait_for(process, lambda: log.exists() and any(s >= step for s in _steps(log, mark)))
+
+
+def _steps(log: Path, mark: str) -> Iterable[int]:
+    lines = log.read_text(encoding="utf-8").split("\n")[:-1]
+    return (json.loads(line)["step"] for line in lines if mark in line)
+
+
+def read_log(brain: Path, event: str | None = None) -> list[dict[str, Any]]:
+    """The records of a brain's log, all or those of one event; every line must be JSON."""
+    lines = (brain / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    return [r for r in records if event is None or r["event"] == event]
+
+
+def train_records(brain: Path) -> dict[int, dict[str, Any]]:
+    """The newest `train` record of each step: what a resumed run repeats replaces what the killed one had logged."""
+    return {record["step"]: record for record in read_log(brain, "train")}
