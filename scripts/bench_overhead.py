@@ -17,15 +17,13 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-
-sys.path.insert(0, str(Path(__file__).parent))
-import bench_step_cost
 
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.console import RunConsole
@@ -38,6 +36,7 @@ from aios.cli.hrm_hf.train_epoch import TrainingRun, train_epoch
 from aios.data.dataset import DataConfig, DataSplit, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
 from aios.runs.training_log import TrainingLog
+from bench_step_cost import cost_table, measure
 
 TARGET_RATIO = 1.03
 WARM_STEPS = 5
@@ -77,9 +76,10 @@ def measure_trainer(blocks: int, steps_per_block: int) -> dict[str, Any]:
         for block in range(blocks + 1):  # the first is warm-up
             steps = steps_per_block if block else WARM_STEPS
             fetched = [batches.batch(run.position + i) for i in range(steps)]
-            first, second = (trainer_block(run, steps), 0.0) if block % 2 else (0.0, 0.0)
-            bare = bare_block(bare_model, bare_optimizer, fetched)
-            pairs.append((first or second or trainer_block(run, steps), bare))
+            sides = [partial(trainer_block, run, steps), partial(bare_block, bare_model, bare_optimizer, fetched)]
+            # Which side goes first alternates, so that a machine that slows down hits both alike.
+            times = [side() for side in (sides if block % 2 else sides[::-1])]
+            pairs.append(tuple(times if block % 2 else times[::-1]))
     trainer, bare_times = zip(*pairs[1:], strict=True)
     ratios = [a / b for a, b in pairs[1:]]
     return {
@@ -109,10 +109,10 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, default=12, help="pairs of blocks for (b)")
     parser.add_argument("--steps-per-block", type=int, default=10)
     args = parser.parse_args()
-    step_cost = bench_step_cost.measure()
+    step_cost = measure()
     trainer = measure_trainer(args.blocks, args.steps_per_block)
     console = Console()
-    bench_step_cost.print_table(step_cost, console)
+    console.print(cost_table(step_cost))
     table = Table(title="(b) a trainer step over a bare loop, demo preset, CPU")
     for column in ("trainer, ms", "bare loop, ms", "ratio (median)", "ratio (min .. max)", "target"):
         table.add_column(column, justify="right")
@@ -123,7 +123,7 @@ def main() -> int:
     result = {"step_cost": step_cost, "trainer": trainer}
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return 0 if bench_step_cost.target_met(step_cost) and trainer["ratio"] <= TARGET_RATIO else 1
+    return 0 if step_cost["ratio"] <= 1 and trainer["ratio"] <= TARGET_RATIO else 1
 
 
 if __name__ == "__main__":

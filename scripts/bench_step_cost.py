@@ -2,20 +2,16 @@
 
 Microseconds per `step(loss)` with a Python float, amortised over whole windows of 50, against torch's
 ReduceLROnPlateau and transformers' GreedyLR with their defaults. Repeats are interleaved, so a noisy machine
-disturbs all three alike. Exits 1 when ours is slower than the faster of the two.
+disturbs all three alike. The first half of `bench_overhead.py`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers.optimization import GreedyLR
@@ -64,24 +60,10 @@ def measure(steps: int = 5000, repeats: int = 15) -> dict[str, float]:
     return result
 
 
-def main() -> int:
-    """Print the table (or JSON); 0 when ours is not slower than the faster of the others, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=5000, help="steps per repeat")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    arguments = parser.parse_args()
-    result = measure(arguments.steps, arguments.repeats)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        table = Table("scheduler", "microseconds per step", "ours / this")
-        for name, value in result.items():
-            if name != "ratio":
-                table.add_row(name, f"{value:.2f}", f"{result[OURS] / value:.2f}")
-        Console().print(table)
-    return 0 if result["ratio"] <= 1 else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def cost_table(result: dict[str, float]) -> Table:
+    """What `measure` returned, as a table."""
+    table = Table("scheduler", "microseconds per step", "ours / this", title="(a) one scheduler step")
+    for name, value in result.items():
+        if name != "ratio":
+            table.add_row(name, f"{value:.2f}", f"{result[OURS] / value:.2f}")
+    return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -108,12 +109,12 @@ def test_q_targets_are_correctness_and_the_value_of_the_next_segment() -> None:
 
 
 def test_q_targets_carry_no_gradient() -> None:
-    qs = [torch.zeros(1, 1, 2, requires_grad=True) for _ in range(2)]
+    qs = [torch.ones(1, 1, 2, requires_grad=True) for _ in range(2)]
     hits = [torch.ones(1, 1, dtype=torch.bool)] * 2
     q_learning_loss(qs, hits, torch.ones(1, 1, dtype=torch.bool)).backward()
     last = qs[1].grad
     assert last is not None
-    assert last[..., 0].item() == pytest.approx(0.5 * 0.5 * -0.5)  # its own halt term only
+    assert last[..., 0].item() == pytest.approx(0.5 * 0.5 * (1 / (1 + math.exp(-1)) - 1))  # its own halt term only
     assert last[..., 1].item() == 0.0
 
 

@@ -66,8 +66,8 @@ def test_position_matters(make_model: Any) -> None:
 
 @BOTH
 def test_loss_starts_at_the_logarithm_of_the_vocabulary(make_model: Any, kind: dict[str, Any]) -> None:
-    model = make_model(vocab_size=1000, hidden_size=128, **kind)
-    ids = torch.randint(0, 1000, (4, 32))
+    model = make_model(vocab_size=1000, hidden_size=1024, l_layers=1, halt_max_steps=1, **kind)
+    ids = torch.randint(0, 1000, (2, 32))
     assert model(ids, labels=ids).ce.item() == pytest.approx(math.log(1000), abs=0.1)
 
 
@@ -124,7 +124,7 @@ def test_bf16_weights_stay_finite(make_model: Any, tokens: Tensor, kind: dict[st
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 @BOTH
 def test_gradient_checkpointing_changes_no_gradient(make_model: Any, tokens: Tensor, kind: dict[str, Any]) -> None:
-    model = make_model(**kind)
+    model = make_model(vocab_size=2000, **kind)  # the logits of every segment must go too
     model(tokens, labels=tokens).loss.backward()
     plain = gradients(model)
     model.zero_grad()
@@ -145,7 +145,7 @@ def test_gradient_checkpointing_changes_no_gradient(make_model: Any, tokens: Ten
     model.gradient_checkpointing_disable()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         model(tokens, labels=tokens)
-    assert checkpointed < saved / 2
+    assert checkpointed < saved / 20
 
 
 @BOTH

@@ -53,7 +53,7 @@ def train_actv1(origin: Origin) -> None:
     model = new_model(config, tokenizer) if origin.weights is None else saved_model(origin.weights, config, tokenizer)
     model.to(device=device, dtype=precision.weights)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     entropy = unigram_entropy(data.train)
 
     with TrainingLog(config.log_path) as log, console, StopRequest(config.stop_path) as stop:
