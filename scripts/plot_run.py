@@ -1,12 +1,13 @@
 """Draw a training log: loss and learning rate over the steps, with a marker at each adjustment.
 
-    python scripts/plot_run.py artifacts/brains/actv1/default/metrics.jsonl -o run.png
+python scripts/plot_run.py artifacts/brains/actv1/default/metrics.jsonl -o run.png
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from matplotlib.axes import Axes
 
 Record = dict[str, Any]
 MARKERS = {"increase": ("^", "tab:green"), "decrease": ("v", "tab:orange"), "spike_decrease": ("X", "tab:red")}
-SMOOTHING = 0.95
+SMOOTHING = 10
+"""Steps on either side that the running mean takes in."""
 
 
 def read_log(path: Path) -> list[Record]:
@@ -36,13 +38,13 @@ def draw_loss(axes: Axes, records: list[Record]) -> None:
     """Training loss, raw and smoothed, the evaluations, and the unigram entropy as the line to beat."""
     steps = [r for r in of_event(records, "train") if r["ce"] is not None]
     axes.plot([r["step"] for r in steps], [r["ce"] for r in steps], color="tab:blue", alpha=0.25, linewidth=0.8)
-    smooth, mean = [], None
-    for record in steps:
-        mean = record["ce"] if mean is None else SMOOTHING * mean + (1 - SMOOTHING) * record["ce"]
-        smooth.append(mean)
-    axes.plot([r["step"] for r in steps], smooth, color="tab:blue", label="training loss (smoothed)")
+    losses = [r["ce"] for r in steps]
+    smooth = [statistics.fmean(losses[max(0, i - SMOOTHING) : i + SMOOTHING + 1]) for i in range(len(losses))]
+    axes.plot([r["step"] for r in steps], smooth, color="tab:blue", label="training loss (running mean)")
     evals = of_event(records, "eval")
-    axes.plot([r["step"] for r in evals], [r["loss"] for r in evals], "o-", color="black", ms=4, label="evaluation loss")
+    axes.plot(
+        [r["step"] for r in evals], [r["loss"] for r in evals], "o-", color="black", ms=4, label="evaluation loss"
+    )
     start = next(r for r in records if r["event"] == "run_start")
     axes.axhline(start["unigram_entropy"], color="gray", linestyle=":", label="unigram entropy of the text")
     axes.set_ylabel("nats per token")
@@ -71,7 +73,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("run.png"))
     args = parser.parse_args()
     records = read_log(args.log)
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(9, 6.5), sharex=True, height_ratios=(3, 2), layout="constrained")
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(9, 6.5), sharex=True, height_ratios=(3, 2), layout="constrained"
+    )
     draw_loss(upper, records)
     draw_learning_rate(lower, records)
     for axes in (upper, lower):
