@@ -28,10 +28,11 @@ from rich.table import Table
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.console import RunConsole
 from aios.cli.hrm_hf.device_setup import choose_device, choose_precision
+from aios.cli.hrm_hf.lr_plan import plan_learning_rate
 from aios.cli.hrm_hf.model_setup import new_model
 from aios.cli.hrm_hf.optimization import build_optimizer
 from aios.cli.hrm_hf.origin import Origin
-from aios.cli.hrm_hf.train_actv1 import build_run
+from aios.cli.hrm_hf.run_setup import Setup, build_run
 from aios.cli.hrm_hf.train_epoch import TrainingRun, train_epoch
 from aios.data.dataset import DataConfig, DataSplit, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
@@ -99,7 +100,10 @@ def _trainer(config: TrainingConfig, data: DataSplit, model: Any, log: TrainingL
     def emit(record: dict[str, Any]) -> None:
         console.show(log.write(record))
 
-    return build_run(Origin(config), model.to(device), data, device, choose_precision(config, device), emit)
+    setup = Setup(device, choose_precision(config, device), load_tokenizer(None), data, model.to(device))
+    run = build_run(Origin(config), setup, emit)
+    run.lr = plan_learning_rate(run, None)
+    return run
 
 
 def main() -> int:

@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
-use_venv "[dev]"
+use_venv "[bench,dev]"
 exec python -m pytest "$@"

@@ -19,8 +19,9 @@ TINY = (
     "--batch-size=4",
     "--eval-batches=2",
     "--device=cpu",
+    "--adaptive-lr-profile=rules",
 )
-"""Flags of a model that trains 100 steps in a few seconds."""
+"""Flags of a model that trains 100 steps in a few seconds, by the plain rules unless a test says otherwise."""
 
 
 def run_aios(*args: str) -> subprocess.CompletedProcess[str]:

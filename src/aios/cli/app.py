@@ -11,7 +11,7 @@ import typer
 
 import aios
 from aios.cli.hrm_hf.command import hrm_hf
-from aios.errors import UserError
+from aios.errors import RunError, UserError
 
 app = typer.Typer(
     help="AI-OS: train Hierarchical Reasoning Models without choosing a learning rate.",
@@ -49,8 +49,8 @@ def main() -> None:
         sys.excepthook = _report_failure
     try:
         typer.main.get_command(app)(prog_name="aios")
-    except UserError as error:
+    except (UserError, RunError) as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
         typer.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else 1)

@@ -79,21 +79,21 @@ def publish(brain_dir: Path, checkpoint: Path, card: BrainCard) -> None:
     _replace(brain_dir / BRAIN_FILE, lambda new: new.write_text(text, encoding="utf-8"))
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse, before anything is made, a folder that a run could not be saved in.
+def check_writable(folder: Path, flag: str) -> None:
+    """Refuse, before anything is made, a folder named by `flag` that nothing can be saved in.
 
     Raises:
         UserError: when the folder, or the nearest parent that exists, is a file or cannot be written in.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise UserError(f"{existing} is a file, so nothing can be saved in {folder}; choose another --bundle-dir.")
+        raise UserError(f"{existing} is a file, so nothing can be saved in {folder}; choose another {flag}.")
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise UserError(
-            f"Nothing can be saved in {folder} ({error.strerror}); choose another --bundle-dir or free it."
+            f"Nothing can be saved in {folder} ({error.strerror}); choose another {flag} or free it."
         ) from error
 
 

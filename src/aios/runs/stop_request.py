@@ -7,6 +7,9 @@ import signal
 from pathlib import Path
 from types import FrameType, TracebackType
 
+FINISH = "FINISH"
+"""What a stop file may contain to ask for a short anneal and a regular end instead of a stop at once."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -22,10 +25,15 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def reason(self) -> str | None:
-        """`signal` or `stop_file` once a stop was asked for, else None."""
+        """`signal` or `stop_file` once a stop was asked for, `FINISH` once when that was, else None."""
         if self._signal is not None:
             return "signal"
-        return "stop_file" if self._stop_file.exists() else None
+        if not self._stop_file.exists():
+            return None
+        if self._stop_file.read_text(encoding="utf-8").strip() == FINISH:
+            self.honoured()  # asked once: the run goes on, to a nearer end
+            return FINISH
+        return "stop_file"
 
     def honoured(self) -> None:
         """Take the stop file away, so that the next run does not stop on it."""

@@ -389,11 +389,14 @@ class AdaptiveLRScheduler:
         if not math.isfinite(metrics.current_avg):  # overflow, or another rank's NaN: seen alike by all ranks
             self._brake()
             return
-        since = self.total_steps - self.last_adjustment_step
-        verdict = decide(metrics, self.config, self.current_lr, since, self.plateau_steps)
-        decision, self.plateau_steps, reason = verdict
+        decision, self.plateau_steps, reason = self._decide(losses, metrics)
         self.previous_avg = metrics.current_avg
         self._change_lr(decision, reason, metrics)
+
+    def _decide(self, losses: list[float], metrics: LossMetrics) -> tuple[LRDecision, int, str]:
+        """What to do about a full window: the contract's rules; other profiles put theirs here."""
+        since = self.total_steps - self.last_adjustment_step
+        return decide(metrics, self.config, self.current_lr, since, self.plateau_steps)
 
     def _brake(self) -> None:
         """A non-finite loss: brake at once, at most once per cooldown; the window starts anew."""
@@ -404,7 +407,10 @@ class AdaptiveLRScheduler:
         self.plateau_steps, self.last_brake_step = 0, self.total_steps
         self._change_lr(LRDecision.SPIKE_DECREASE, "non_finite_loss", None)
 
-    def _change_lr(self, decision: LRDecision, reason: str, metrics: LossMetrics | None) -> None:
+    def _change_lr(
+        self, decision: LRDecision, reason: str, metrics: LossMetrics | None, name: str | None = None
+    ) -> None:
+        """Adjust by `decision` and record it, under `name` where another part of the trainer decided."""
         old_lr, new_lr = self.current_lr, adjust(self.current_lr, decision, self.config)
         if new_lr == old_lr:
             return
@@ -414,7 +420,7 @@ class AdaptiveLRScheduler:
         self._apply()
         lrs = {"old_lr": old_lr, "new_lr": new_lr, "change_pct": round(100 * (new_lr / old_lr - 1), 6)}
         why = {"reason": reason, "metrics": _loggable(metrics)}
-        self._emit("adaptive_lr_adjustment", decision=decision.value, **lrs, **why)
+        self._emit("adaptive_lr_adjustment", decision=name or decision.value, **lrs, **why)
 
     def _apply(self) -> None:
         """Write the LR into every param group; one added later joins with the ratio of its own base."""

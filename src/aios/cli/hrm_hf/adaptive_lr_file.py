@@ -48,12 +48,22 @@ def load_adaptive_lr_file(path: str | Path) -> dict[str, Any]:
     return {key: _typed(path, key, value) for key, value in data.items()}
 
 
-def build_config(path: str | Path | None, base_lr: float | None, steps: int, use_moe: bool) -> AdaptiveLRConfig:
+def build_config(
+    path: str | Path | None,
+    base_lr: float | None,
+    steps: int,
+    use_moe: bool,
+    bounds: tuple[float, float] | None = None,
+) -> AdaptiveLRConfig:
     """The settings of a run: derived from its learning rate and length; those in the file, if any, win.
+
+    `bounds` are (lr_min, lr_max) as measured by a search; a file that sets a rate of its own replaces them.
 
     Raises UserError for a bad file, or for values that are out of range or contradict each other.
     """
     overrides = {} if path is None else load_adaptive_lr_file(path)
+    if bounds is not None and not {"initial_lr", "lr_min", "lr_max"} & overrides.keys():
+        overrides |= {"lr_min": bounds[0], "lr_max": bounds[1]}
     try:
         return AdaptiveLRConfig.from_base_lr(base_lr, steps, use_moe, **overrides)
     except (ValueError, OverflowError) as error:

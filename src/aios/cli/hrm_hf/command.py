@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from aios.cli.hrm_hf.flags import config_options, given_flags
 from aios.cli.hrm_hf.origin import find_origin
+from aios.runs.brain import check_writable
 
 hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM ACT v1).", no_args_is_help=True)
 
@@ -44,3 +46,20 @@ def train(
 
 hrm_hf.command("train")(train)
 hrm_hf.command("train-actv1", help="The older name of train.", hidden=True)(train)
+
+
+@hrm_hf.command("lr-find")
+@config_options
+def lr_find(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the picture goes.")] = Path("lr_find.png"),
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the search fails.")] = False,
+    **flags: Any,
+) -> None:
+    """Search the learning rate that training with these flags would begin with; draws the curve, trains nothing."""
+    origin = find_origin(given_flags(context), trains=False)
+    check_writable(output.parent, "--output")
+    share_cores()
+    from aios.cli.hrm_hf.lr_find import lr_find
+
+    lr_find(origin, output)

@@ -41,7 +41,15 @@ class TrainingConfig:
         None, LEARNING_RATE, "Starting learning rate; fixed when --no-auto-adjust-lr. Default 5e-5."
     )
     auto_adjust_lr: bool = _flag(True, LEARNING_RATE, "Adjust the learning rate from the training loss.")
-    warmup_steps: int | None = _flag(None, LEARNING_RATE, "Optimizer steps of linear warm-up. Default 10 % of --steps.")
+    adaptive_lr_profile: Literal["auto", "rules"] = _flag(
+        "auto", LEARNING_RATE, "auto: search, noise-aware rules, trouble ladder, anneal. rules: the plain rules."
+    )
+    anneal_fraction: float | None = _flag(
+        None, LEARNING_RATE, "Last part of the run in which the LR goes to zero. Default 0.3 (auto) or 0 (rules)."
+    )
+    warmup_steps: int | None = _flag(
+        None, LEARNING_RATE, "Optimizer steps of linear warm-up. Default 10 % of --steps, after a search 5 %."
+    )
     adaptive_lr_config: str | None = _flag(None, LEARNING_RATE, "Adaptive-LR settings file (.toml, .yaml, .json).")
     adaptive_lr_reset_state: bool = _flag(
         False, LEARNING_RATE, "On --resume, start the adaptive LR afresh instead of where it was.", on_off=False
@@ -208,6 +216,8 @@ def _check_numbers(config: TrainingConfig) -> None:
         _require(math.isfinite(config.lr) and config.lr > 0, "lr", config.lr, "a positive number, for example 1e-3")
     _require(0 <= config.weight_decay < math.inf, "weight_decay", config.weight_decay, "0 or a positive number")
     _require(0 < config.max_grad_norm < math.inf, "max_grad_norm", config.max_grad_norm, "a positive number")
+    if config.anneal_fraction is not None:
+        _require(0 <= config.anneal_fraction <= 1, "anneal_fraction", config.anneal_fraction, "between 0 and 1")
     if config.warmup_steps is not None:
         _require(config.warmup_steps >= 0, "warmup_steps", config.warmup_steps, "0 or more")
         if config.warmup_steps > config.steps:

@@ -102,6 +102,11 @@ class RunConsole:
         rates = f"{record['old_lr']:.3g} -> {record['new_lr']:.3g} ({record['change_pct']:+.0f} %)"
         self.say(f"step {record['step']}: {record['decision']} LR {rates}: {record['reason']}", style="cyan")
 
+    def _search(self, record: Mapping[str, Any]) -> None:
+        found = record["suggestion"]
+        what = f"found LR {found:.3g}" if found is not None else "found no LR, keeping the one given"
+        self.say(f"step {record['step']}: search {what}: {record['reason']}", style="cyan")
+
     def _sentence(self, record: Mapping[str, Any]) -> None:
         self.say(f"step {record['step']}: " + _SENTENCES[record["event"]].format(**record), style="dim")
 
@@ -116,11 +121,14 @@ _SENTENCES = {
     "window {window_size} steps",
     "adaptive_lr_restored": "adaptive LR restored at {current_lr:.3g}",
     "adaptive_lr_state_missing": "the checkpoint holds no adaptive-LR state; starting it afresh",
+    "adaptive_lr_anneal": "annealing the LR to zero until step {end} ({reason})",
+    "adaptive_lr_trouble": "{rung}: {reason}",
     "moe_lr_adjustment": "LR {original_lr:.3g} -> {adjusted_lr:.3g}: {reason}",
 }
 _SHOW: dict[str, Callable[[RunConsole, Mapping[str, Any]], None]] = {
     "train": RunConsole._train,
     "adaptive_lr_adjustment": RunConsole._adjustment,
+    "adaptive_lr_search": RunConsole._search,
     **dict.fromkeys(_SENTENCES, RunConsole._sentence),
 }
 
@@ -128,13 +136,15 @@ _SHOW: dict[str, Callable[[RunConsole, Mapping[str, Any]], None]] = {
 def summary_rows(session: Session, unigram_entropy: float, decisions: Mapping[str, int]) -> list[tuple[str, str]]:
     """(name, value) lines of the closing summary."""
     run, config = session.run, session.run.config
-    rows = [("Steps", f"{run.step} of {config.steps}"), ("Training loss", f"{run.last_loss:.4f} nats per token")]
+    rows = [("Steps", f"{run.step} of {run.end}"), ("Training loss", f"{run.last_loss:.4f} nats per token")]
     if run.last_eval is not None:
         rows.append(("Evaluation loss", f"{run.last_eval[1]:.4f} nats per token (at step {run.last_eval[0]})"))
     rows.append(("Unigram entropy", f"{unigram_entropy:.4f} nats per token: what knowing only word counts gives"))
     if run.lr.scheduler is not None:
         history = [float(lr) for lr in run.lr.scheduler.lr_history]
         path = f"{history[0]:.3g} -> {history[-1]:.3g} (between {min(history):.3g} and {max(history):.3g})"
+        if run.lr.anneal.begun(run.step):
+            path += f", annealed to {run.optimizer.param_groups[0]['lr']:.3g}"
         rows.append(("Learning rate", path))
         counted = ", ".join(f"{count} {decision}" for decision, count in decisions.items()) or "none"
         rows.append(("LR adjustments", f"{counted} in this sitting"))

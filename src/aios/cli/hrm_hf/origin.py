@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aios.cli.hrm_hf.config import TrainingConfig, flag_name
-from aios.cli.hrm_hf.preflight import check_inputs
+from aios.cli.hrm_hf.preflight import check_folders, check_inputs
 from aios.core.architecture import Architecture
 from aios.errors import UserError
 
@@ -37,8 +37,10 @@ class Origin:
     """Damaged checkpoints that were passed over, a sentence each."""
 
 
-def find_origin(given: Mapping[str, Any]) -> Origin:
+def find_origin(given: Mapping[str, Any], trains: bool = True) -> Origin:
     """Settle what to train from the config fields in `given` (all others at their defaults, or as they were).
+
+    `trains` is False for commands that leave the brain's folder alone: then nothing there can be in the way.
 
     Raises:
         UserError: when the input cannot be trained on; nothing has been written then.
@@ -47,6 +49,8 @@ def find_origin(given: Mapping[str, Any]) -> Origin:
         return _resumed(given)
     config = TrainingConfig(**given)
     check_inputs(config)
+    if trains:
+        check_folders(config)
     if config.student_init is None:
         return Origin(config, tokenizer=config.model)
     student = Path(config.student_init)
@@ -72,6 +76,7 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     config = TrainingConfig(**{**saved, **given})
     _agreed_shape(given, path)
     check_inputs(config)
+    check_folders(config)
     tokenizer = given.get("model") or str(brain_dir)
     return Origin(config, path, tokenizer, state, skipped)
 

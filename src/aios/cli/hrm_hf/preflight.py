@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aios.cli.hrm_hf.adaptive_lr import default_warmup_steps
 from aios.cli.hrm_hf.adaptive_lr_file import build_config
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.data.text_source import check_dataset
@@ -13,10 +12,10 @@ from aios.runs.brain import check_writable, holds_brain
 
 
 def check_inputs(config: TrainingConfig) -> None:
-    """Check files and folders that `config` names.
+    """Check the files that `config` wants read.
 
     Raises:
-        UserError: when one of them cannot be used, or a fresh run would overwrite a brain.
+        UserError: when one of them cannot be used.
     """
     for text in (config.dataset_file, config.eval_file):
         if text is not None:
@@ -27,15 +26,18 @@ def check_inputs(config: TrainingConfig) -> None:
         build_config(config.adaptive_lr_config, config.lr, config.steps, config.use_moe)
     elif config.adaptive_lr_config is not None:
         raise UserError("--adaptive-lr-config has no effect with --no-auto-adjust-lr; leave one of them out.")
+
+
+def check_folders(config: TrainingConfig) -> None:
+    """Check the folders that `config` wants written.
+
+    Raises:
+        UserError: when one of them cannot be, or a fresh run would overwrite a brain.
+    """
     if not config.resume and holds_brain(config.brain_dir):
         raise UserError(
             f"{config.brain_dir} already holds a trained brain; continue it with --resume, or choose another "
             "--brain-name."
         )
-    check_writable(config.brain_dir)
-    check_writable(config.log_path.parent)
-
-
-def warmup_length(config: TrainingConfig) -> int:
-    """Optimizer steps of warm-up: as given, else 10 % of the run."""
-    return config.warmup_steps if config.warmup_steps is not None else default_warmup_steps(config.steps)
+    check_writable(config.brain_dir, "--bundle-dir")
+    check_writable(config.log_path.parent, "--log-file")

@@ -47,6 +47,8 @@ class Session:
         publish(config.brain_dir, saved.path, self._card())
         cost = {"bytes": saved.bytes, "seconds": saved.seconds}
         run.emit({"event": "checkpoint", "step": run.step, "path": str(saved.path), **cost})
+        if run.lr.recovery is not None and run.lr.recovery.healthy:
+            run.lr.recovery.keep_snapshot()  # so that a run resumed here goes back to where this one would
         return saved.path
 
     def finish(self, stop_reason: str | None) -> None:

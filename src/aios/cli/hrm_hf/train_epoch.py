@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from aios.auto_lr.control import Emit, LearningRateControl
+from aios.auto_lr.readback import Readback
+from aios.auto_lr.update import clip_and_update, learning_rates
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.device_setup import Precision
-from aios.cli.hrm_hf.lr_control import Emit, LearningRateControl
-from aios.cli.hrm_hf.optimization import clip_and_update, learning_rates
-from aios.cli.hrm_hf.readback import Readback
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import EvalBatches, TrainBatches
+from aios.runs.stop_request import FINISH
 
 
 class StepTag(NamedTuple):
@@ -27,6 +28,8 @@ class StepTag(NamedTuple):
     """Global optimizer step, counted from 1."""
     lr: float | list[float]
     """LR of this step's update; one per param group where they differ."""
+    skip_above: float
+    """Gradient norm above which the update was to be skipped."""
     seconds: float
     """Wall time since the step before was launched, without evaluations and checkpoints."""
 
@@ -59,6 +62,8 @@ class TrainingRun:
     """Optimizer steps done."""
     position: int = 0
     """Micro-batches drawn from `train_batches`."""
+    end: int = 0
+    """The step to train to: the config's, or sooner once asked to finish now."""
     last_loss: float = math.nan
     """Cross-entropy of the newest step read back."""
     last_eval: tuple[int, float] | None = None
@@ -68,23 +73,27 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         self.readback = Readback(self.device)
+        self.end = self.end or self.config.steps
 
 
 def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Callable[[], str | None]) -> str | None:
-    """Train up to `run.config.steps` optimizer steps; returns why it stopped early, None when it did not."""
+    """Train up to `run.end` optimizer steps; returns why it stopped early, None when it did not."""
     config = run.config
     run.model.train()
+    run.end = min(run.end, run.lr.anneal.end)
     reason = None
     clock = time.perf_counter()
-    while run.step < config.steps and reason is None:
+    while run.step < run.end and reason is None:
         take_step(run, clock)
         clock = time.perf_counter()
         report(run, run.readback.ready())
-        reason = stop_reason() if run.step < config.steps else None
+        reason = stop_reason() if run.step < run.end else None
+        if reason == FINISH:
+            run.end, reason = run.lr.finish_now(run.step), None
         if _is_due(config.eval_every, run.step):
             evaluate(run)
             clock = time.perf_counter()
-        if _is_due(config.save_every, run.step) and run.step < config.steps and reason is None:
+        if _is_due(config.save_every, run.step) and run.step < run.end and reason is None:
             report(run, run.readback.flush())
             save()
             clock = time.perf_counter()
@@ -99,14 +108,17 @@ def _is_due(every: int, step: int) -> bool:
 def take_step(run: TrainingRun, clock: float) -> None:
     """One optimizer step, from its micro-batches to its update; `clock` is when the step before was launched."""
     run.lr.before_step(run.step + 1)
-    losses = _accumulate_gradients(run)
-    grad_norm = clip_and_update(run.model, run.optimizer, run.scaler, losses[0], run.config.max_grad_norm)
+    losses, skip_above = accumulate_gradients(run), run.lr.skip_above
+    grad_norm = clip_and_update(
+        run.model, run.optimizer, run.scaler, losses[0], run.config.max_grad_norm, skip_above
+    )  # fmt: skip
     run.step += 1
     numbers = torch.cat([losses, grad_norm.float().reshape(1)])
-    run.readback.push(StepTag(run.step, learning_rates(run.optimizer), time.perf_counter() - clock), numbers)
+    tag = StepTag(run.step, learning_rates(run.optimizer), skip_above, time.perf_counter() - clock)
+    run.readback.push(tag, numbers)
 
 
-def _accumulate_gradients(run: TrainingRun) -> Tensor:
+def accumulate_gradients(run: TrainingRun) -> Tensor:
     """Add up the gradients of all micro-batches; returns (loss, ce, used_segments, lb_loss), means on the device."""
     micro_batches = run.config.gradient_accumulation_steps
     means = torch.zeros(4, device=run.device)
@@ -148,7 +160,9 @@ def report(run: TrainingRun, done: list[tuple[StepTag, list[float]]]) -> None:
             record["lb_loss"] = lb_loss
         run.emit(record)
         run.last_loss = ce
-        run.lr.after_step(tag.step, ce)
+        # An overflow under loss scaling is the scaler's business: it skips the update and lowers its scale.
+        overflow = run.scaler.is_enabled() and math.isfinite(ce) and not math.isfinite(grad_norm)
+        run.lr.after_step(tag.step, ce, None if overflow else grad_norm, tag.skip_above)
 
 
 def evaluate(run: TrainingRun) -> float:

@@ -1,0 +1,44 @@
+"""The one place where the benchmark calls the public API of profile `auto`."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+
+from aios.errors import RunError
+from lr_bench.disturbances import NONE, disturbed, kick_of
+from lr_bench.methods import Trace
+from lr_bench.workloads import Problem, Workload
+
+
+def auto_available() -> bool:
+    """Whether the package has `auto`; without it the benchmark measures the others."""
+    return importlib.util.find_spec("aios.auto_lr.api") is not None
+
+
+def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, trouble: str = NONE) -> Trace:
+    """Train for `steps` steps, search included, from `lr`, with `trouble` in the middle."""
+    from aios.auto_lr.api import AutoLR
+    from aios.auto_lr.snapshot import Snapshot
+
+    optimizer = workload.optimizer(problem.model, lr)
+    auto = AutoLR(problem.model, optimizer, steps=steps, use_moe=workload.moe)
+    begun = time.perf_counter()
+    auto.search(problem.loss)
+    trace = Trace(search_steps=auto.step_count, search_seconds=time.perf_counter() - begun)
+    trace.losses, trace.lrs = [math.nan] * auto.step_count, [math.nan] * auto.step_count
+    middle = steps // 2
+    problem, kick = disturbed(problem, trouble, middle - auto.step_count), kick_of(trouble, middle)
+    try:
+        while not auto.finished:
+            if kick is not None and auto.step_count == kick[0] and auto.control and auto.control.scheduler:
+                auto.control.scheduler.current_lr *= kick[1]
+            loss = problem.loss(auto.batch)
+            loss.backward()
+            trace.losses.append(float(loss.detach()))
+            trace.lrs.append(auto.step(loss))
+    except RunError as error:
+        trace.stopped = str(error)
+    trace.extra_bytes = Snapshot(problem.model, optimizer).bytes  # as large as the one kept for a rewind
+    return trace

@@ -1,0 +1,58 @@
+"""One figure of the benchmark: final loss against the starting learning rate."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from lr_bench.jobs import Settings, Store
+from lr_bench.regret import Losses, mean_over_seeds, tuned_lr
+from lr_bench.workloads import WORKLOADS
+
+VISIBLE = 0.75
+"""This part of all runs is in the picture; the worst leave it at its top."""
+_OURS = {"auto": "black", "rules": "0.45"}
+
+
+def draw(settings: Settings, store: Store, path: Path) -> None:
+    """Write a PNG with a panel per workload, a line per method."""
+    names = settings.workloads
+    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 5), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], names, strict=True):
+        losses = store.losses(settings, name)
+        _panel(axis, settings, name, losses)
+    axes[0][0].set_ylabel("final evaluation loss")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _panel(axis: Axes, settings: Settings, name: str, losses: Losses) -> None:
+    for method in settings.methods:
+        style = {"color": _OURS[method], "linewidth": 2.5, "zorder": 3} if method in _OURS else {"linewidth": 1}
+        if method == "prodigy":  # its knob is no learning rate
+            best = tuned_lr(losses, method, settings.seeds[0])
+            level = None if best is None else mean_over_seeds(losses, method, best)
+            if level is not None and math.isfinite(level):
+                axis.axhline(level, linestyle="--", label="prodigy, tuned", color="C8", **style)
+            continue
+        rates = sorted({lr for other, lr, _ in losses if other == method})
+        means = [mean_over_seeds(losses, method, lr) for lr in rates]
+        points = [(lr, mean) for lr, mean in zip(rates, means, strict=True) if mean is not None]
+        if points:
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=method, **style)
+    axis.set(xscale="log", yscale="log", xlabel="starting learning rate", title=f"{name}, {settings.steps(name)} steps")
+    finite = sorted(loss for loss in losses.values() if math.isfinite(loss))
+    if finite:
+        top = finite[int(VISIBLE * (len(finite) - 1))]
+        axis.set_ylim(finite[0] / 1.02, 1.02 * top)
+    axis.grid(alpha=0.3)
+    axis.set_xlim(WORKLOADS[name].grid[0], WORKLOADS[name].grid[-1])

@@ -1,0 +1,112 @@
+"""The learning rate of a run, step by step: warm-up, then the scheduler or a constant, times the final anneal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from aios.auto_lr.anneal import Anneal
+from aios.auto_lr.recovery import Recovery
+from aios.auto_lr.scheduler import AutoLRScheduler
+from aios.auto_lr.update import set_learning_rate
+from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRScheduler, warmup_lr
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+class LearningRateControl:
+    """Warm-up to `base_lr`, then hand over to `scheduler` (None: stay at `base_lr`), times the factor of `anneal`.
+
+    Steps count from 1; the warm-up is the `warmup_steps` steps after `first_step` and its last one runs at `base_lr`.
+    The scheduler sees no loss of the warm-up. `recovery`, where there is one, watches every step.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        base_lr: float,
+        warmup_steps: int,
+        scheduler: AdaptiveLRScheduler | None,
+        emit: Emit,
+        *,
+        first_step: int = 0,
+        anneal: Anneal,
+        recovery: Recovery | None = None,
+        bounds: tuple[float, float] | None = None,
+    ) -> None:
+        self.base_lr = base_lr
+        self.bounds = bounds
+        """(lr_min, lr_max) as measured by a search."""
+        self.warmup_steps = warmup_steps
+        self.first_step = first_step
+        self.scheduler = scheduler
+        self.anneal = anneal
+        self.recovery = recovery
+        self.finishing = False
+        """Whether the run was asked to finish now."""
+        self._optimizer = optimizer
+        self._emit = emit
+
+    @property
+    def warmup_end(self) -> int:
+        """The last step of the warm-up."""
+        return self.first_step + self.warmup_steps
+
+    @property
+    def skip_above(self) -> float:
+        """Gradient norm above which the next update is to be skipped."""
+        return self.recovery.skip_above if self.recovery is not None else math.inf
+
+    def before_step(self, step: int) -> None:
+        """Set the LR for optimizer step `step`."""
+        if step <= self.warmup_end:
+            lr = warmup_lr(self.base_lr, step - self.first_step - 1, self.warmup_steps)
+        else:
+            lr = self.base_lr if self.scheduler is None else self.scheduler.current_lr
+        set_learning_rate(self._optimizer, lr * self.anneal.factor(step))
+
+    def after_step(self, step: int, loss: float, grad_norm: float | None, skip_above: float = math.inf) -> None:
+        """Tell what optimizer step `step` cost; `skip_above` is what its gradient norm was held against.
+
+        `grad_norm` is None for a step that says nothing about the gradient.
+
+        Raises:
+            RunError: when trouble persists after all that can be done about it.
+        """
+        if step == self.warmup_end:
+            self._emit({"event": "warmup_complete", "step": step, "lr": self.base_lr})
+        self._follow_anneal(step)
+        if step > self.warmup_end and self.scheduler is not None:
+            self.scheduler.step(loss)
+        if self.recovery is not None and grad_norm is not None:
+            self.recovery.after_step(step, loss, grad_norm, skip_above)
+
+    def finish_now(self, step: int) -> int:
+        """Anneal to zero over the next tenth of the run; returns the step at which to end."""
+        self.anneal, self.finishing = self.anneal.finish_now(step), True
+        self._say_anneal(step, "finish_now")
+        return self.anneal.end
+
+    def plan(self) -> dict[str, Any]:
+        """What a resumed run must know besides the scheduler's state, as plain values."""
+        recovery = self.recovery.state_dict() if self.recovery is not None else None
+        bounds = list(self.bounds) if self.bounds is not None else None
+        plan = {
+            "base_lr": self.base_lr,
+            "bounds": bounds,
+            "warmup_steps": self.warmup_steps,
+            "first_step": self.first_step,
+        }
+        return {**plan, "anneal": self.anneal.to_dict(), "finishing": self.finishing, "recovery": recovery}
+
+    def _follow_anneal(self, step: int) -> None:
+        if isinstance(self.scheduler, AutoLRScheduler):
+            self.scheduler.annealing = self.anneal.begun(step + 1)
+        if step == self.anneal.start < self.anneal.end:
+            self._say_anneal(step, "end_of_run")
+
+    def _say_anneal(self, step: int, reason: str) -> None:
+        self._emit({"event": "adaptive_lr_anneal", "step": step, **self.anneal.to_dict(), "reason": reason})

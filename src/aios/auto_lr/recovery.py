@@ -1,0 +1,148 @@
+"""Carries out what the trouble monitor decides: log the skip, cut or raise the LR, rewind, stop with advice."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from aios.auto_lr.scheduler import AutoLRScheduler
+from aios.auto_lr.snapshot import Snapshot
+from aios.auto_lr.trouble import Rung, TroubleMonitor, Verdict
+from aios.auto_lr.verification import MAX_RESTARTS, Expectation
+from aios.cli.hrm_hf.adaptive_lr import LRDecision
+from aios.errors import RunError
+
+SNAPSHOT_EVERY = 50
+"""Optimizer steps between in-memory snapshots of a healthy run."""
+VERIFY_STEPS = 20
+"""Steps after the warm-up by whose loss the search's rate is judged."""
+
+
+class Kept(NamedTuple):
+    """What a rewind goes back to."""
+
+    snapshot: Snapshot
+    monitor: dict[str, Any]
+    lr: float
+
+
+class Recovery:
+    """Watches every step; keeps the last good snapshot in memory.
+
+    `take_snapshot` copies the training state; `log_fn` receives one event per rung taken. All inputs of a decision
+    are plain numbers that ranks can agree on beforehand, and every action is one that ranks can take together.
+    """
+
+    def __init__(
+        self,
+        scheduler: AutoLRScheduler,
+        monitor: TroubleMonitor,
+        take_snapshot: Callable[[], Snapshot],
+        log_fn: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.scheduler = scheduler
+        self.monitor = monitor
+        self.skips = 0
+        """Updates skipped so far."""
+        self.rewinds = 0
+        """Times the run went back to a snapshot."""
+        self.restarts = 0
+        """Times the search's rate did not hold and training began anew."""
+        self.expectation: Expectation | None = None
+        """What the search's rate still has to prove."""
+        self._trial_losses: list[float] = []
+        self._take_snapshot = take_snapshot
+        self._log = log_fn
+        self._kept: Kept | None = None
+
+    @property
+    def skip_above(self) -> float:
+        """Gradient norm above which the next update is to be skipped."""
+        return self.monitor.skip_above
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the state of now would be a good one to come back to."""
+        return self.monitor.healthy and self.expectation is None
+
+    def keep_snapshot(self) -> None:
+        """Copy the training state now: at the start, after a resume, and beside every healthy checkpoint."""
+        self._kept = Kept(self._take_snapshot(), self.monitor.state_dict(), self.scheduler.current_lr)
+
+    def after_step(self, step: int, loss: float, grad_norm: float, skip_above: float) -> None:
+        """Look at one step, whose update was skipped above `skip_above`, and act.
+
+        Raises:
+            RunError: when nothing more can be done; its message is the advice.
+        """
+        if self.expectation is not None:
+            self._verify(step, loss)
+        skipped = not (math.isfinite(loss) and grad_norm <= skip_above)
+        verdict = self.monitor.observe(step, loss, grad_norm, skipped)
+        if verdict.reason:
+            self._record(step, verdict)
+        if verdict.rung is not Rung.NONE:
+            self._act(step, verdict)
+        elif step % SNAPSHOT_EVERY == 0 and self.healthy:
+            self.keep_snapshot()
+
+    def _verify(self, step: int, loss: float) -> None:
+        """Collect the first losses after the warm-up; back to the start with a quarter of the LR if too high."""
+        if self.scheduler.total_steps == 0 or self.expectation is None:
+            return
+        self._trial_losses.append(loss)
+        if len(self._trial_losses) < VERIFY_STEPS:
+            return
+        losses, self._trial_losses = self._trial_losses, []
+        if self.expectation.met(losses) or self.restarts == MAX_RESTARTS or self._kept is None:
+            self.expectation = None
+            return
+        self.restarts += 1
+        self._kept.snapshot.restore()
+        self.monitor.rewound(step, self._kept.monitor)
+        reason = f"search_refuted (loss {statistics.fmean(losses):.4g} above {self.expectation.ceiling:.4g})"
+        self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "search_decrease", reason, times=2)
+
+    def _record(self, step: int, verdict: Verdict) -> None:
+        numbers = {name: float(value) for name, value in verdict.numbers.items()}
+        record = {"rung": verdict.rung.value, "reason": verdict.reason, "numbers": numbers}
+        self._log({"event": "adaptive_lr_trouble", "step": step, **record})
+
+    def _act(self, step: int, verdict: Verdict) -> None:
+        rung, reason = verdict.rung, verdict.reason
+        if rung is Rung.SKIP:
+            self.skips += 1
+        elif rung is Rung.CUT:
+            self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "trouble_decrease", reason)
+        elif rung is Rung.RAISE:
+            self.scheduler.intervene(LRDecision.INCREASE, "gradient_increase", reason)
+        elif rung is Rung.REWIND:
+            self._rewind(step, reason)
+        elif rung is Rung.STOP:
+            if self._kept is not None:
+                self._kept.snapshot.restore()  # what is saved when the run ends is the last good state
+            raise RunError(verdict.advice or reason)
+
+    def _rewind(self, step: int, reason: str) -> None:
+        self.rewinds += 1
+        if self._kept is not None:
+            self._kept.snapshot.restore()
+            self.monitor.rewound(step, self._kept.monitor)
+            self.scheduler.current_lr = min(self.scheduler.current_lr, self._kept.lr)
+        self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "rewind_decrease", reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values; the snapshot is not among them, it is taken anew on resume."""
+        counts = {"skips": self.skips, "rewinds": self.rewinds, "restarts": self.restarts}
+        ceiling = self.expectation.ceiling if self.expectation is not None else None
+        trial = {"ceiling": ceiling, "trial_losses": list(self._trial_losses)}
+        return {"monitor": self.monitor.state_dict(), **counts, **trial}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.monitor.load_state_dict(state["monitor"])
+        self.skips, self.rewinds, self.restarts = state["skips"], state["rewinds"], state["restarts"]
+        self.expectation = Expectation(state["ceiling"]) if state["ceiling"] is not None else None
+        self._trial_losses = list(state["trial_losses"])

@@ -1,0 +1,55 @@
+"""Median and robust spread of the last numbers of a stream, at a cost that does not show in a training step."""
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+MAD_TO_SIGMA = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+
+class RobustWindow:
+    """The last `size` numbers, kept sorted as well: median and robust sigma in O(log size)."""
+
+    def __init__(self, size: int, values: Iterable[float] = ()) -> None:
+        self.values: deque[float] = deque(values, maxlen=size)
+        self._sorted = sorted(self.values)
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.values)
+
+    def add(self, value: float) -> None:
+        """Take a finite number; the oldest one leaves a full window."""
+        if len(self.values) == self.values.maxlen:
+            del self._sorted[bisect_left(self._sorted, self.values[0])]
+        self.values.append(value)
+        insort(self._sorted, value)
+
+    def median(self) -> float:
+        """Median of a window that is not empty."""
+        n, ordered = len(self._sorted), self._sorted
+        return ordered[n // 2] if n % 2 else ordered[n // 2 - 1] / 2 + ordered[n // 2] / 2
+
+    def sigma(self) -> float:
+        """1.4826 x the median absolute deviation, for a window that is not empty.
+
+        The n // 2 + 1 numbers nearest to the median stand side by side in sorted order: a binary search finds
+        where they begin, and the largest deviations among them are at their ends.
+        """
+        ordered, centre, n = self._sorted, self.median(), len(self._sorted)
+        low, high, nearest = 0, n - n // 2 - 1, n // 2 + 1
+        while low < high:
+            middle = (low + high) // 2
+            if centre - ordered[middle] > ordered[middle + nearest] - centre:
+                low = middle + 1
+            else:
+                high = middle
+        left, right = abs(centre - ordered[low]), abs(ordered[low + nearest - 1] - centre)
+        largest = max(left, right)
+        if n % 2:
+            return MAD_TO_SIGMA * largest
+        inner = ordered[low + 1] if left > right else ordered[low + nearest - 2]
+        return MAD_TO_SIGMA * (largest / 2 + max(min(left, right), abs(inner - centre)) / 2)

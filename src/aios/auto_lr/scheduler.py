@@ -1,0 +1,55 @@
+"""The adaptive scheduler under profile `auto`: same shell, decisions scaled to the noise of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aios.auto_lr.rules import NoiseRules, WindowSums, decide_by_noise, summarize_window
+from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRScheduler, LossMetrics, LRDecision
+
+MAX_WINDOWS = 40
+"""Windows behind one decision at most: older losses say little about today's learning rate."""
+
+
+class AutoLRScheduler(AdaptiveLRScheduler):
+    """`AdaptiveLRScheduler` with the decisions of `rules.decide_by_noise`; a drop-in for it.
+
+    `annealing` locks out everything but the emergency brake: while the rate goes to zero, the loss falls because of
+    that and says nothing about the rate.
+    """
+
+    def __init__(self, *args: Any, rules: NoiseRules | None = None, **kwargs: Any) -> None:
+        self.rules = rules or NoiseRules()
+        self.windows: list[WindowSums] = []
+        self.annealing = False
+        super().__init__(*args, **kwargs)
+
+    def intervene(self, decision: LRDecision, name: str, reason: str, times: int = 1) -> None:
+        """Adjust the LR by `decision`, `times` over, on behalf of something that watches more than the loss."""
+        if self.annealing and decision is LRDecision.INCREASE:
+            return
+        self.window, self.windows, self._unread = [], [], []
+        for _ in range(times):
+            self._change_lr(decision, reason, None, name)
+
+    def _decide(self, losses: list[float], metrics: LossMetrics) -> tuple[LRDecision, int, str]:
+        self.windows = [*self.windows, summarize_window(losses)][-MAX_WINDOWS:]
+        if self.total_steps - self.last_adjustment_step < self.config.cooldown_steps:
+            return LRDecision.HOLD, 0, "cooldown"
+        may_raise = not self.annealing and self.current_lr < self.config.lr_max
+        decision, reason = decide_by_noise(self.windows, self.rules, may_raise)
+        if decision is LRDecision.DECREASE and (self.annealing or self.current_lr <= self.config.lr_min):
+            return LRDecision.HOLD, 0, reason
+        if decision is not LRDecision.HOLD:
+            self.windows = []
+        return decision, 0, reason
+
+    def state_dict(self) -> dict[str, Any]:
+        """As the base class, with the windows since the last change."""
+        return {**super().state_dict(), "windows": [list(w) for w in self.windows]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As the base class; a state saved under profile `rules` has no windows and starts without."""
+        super().load_state_dict(state)
+        self.windows = [WindowSums(int(n), *sums) for n, *sums in state.get("windows", [])]

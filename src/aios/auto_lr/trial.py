@@ -1,0 +1,38 @@
+"""Any model as a `Trial` of the range test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from aios.auto_lr.update import set_learning_rate
+
+
+class ClosureTrial:
+    """Trains and evaluates through `forward(batch number) -> loss`; clips like the real training.
+
+    The loss is read back at every point: the search is short, and each point decides where the next one lies.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[int], Tensor], max_grad_norm: float
+    ) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._forward, self._max_grad_norm = forward, max_grad_norm
+
+    def evaluate(self, batch: int) -> float:
+        """Training loss on the batch; no gradients."""
+        with torch.no_grad():
+            return float(self._forward(batch))
+
+    def train(self, batch: int, lr: float) -> float:
+        """Training loss on the batch, then one clipped update with `lr`."""
+        set_learning_rate(self._optimizer, lr)
+        loss = self._forward(batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._model.parameters(), self._max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return float(loss.detach())

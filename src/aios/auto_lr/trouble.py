@@ -1,0 +1,343 @@
+"""The ladder for trouble: what to do when loss or gradient leave the range that this run has shown so far.
+
+Clipping (always on, in the trainer) is the rung below; then skip an update, cut the LR, rewind to the last good
+snapshot and go on with other data, stop with advice. Robust statistics (median, MAD) over at most
+`window` steps, outliers kept out, the third in a row let in (as in llm.c). One vector of three numbers
+(loss, gradient norm, skipped) is all a decision takes, so ranks that average it decide alike. Standard library only.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from statistics import median
+from typing import Any, NamedTuple
+
+from aios.auto_lr.robust_window import RobustWindow
+from aios.auto_lr.trouble_config import TroubleConfig
+
+__all__ = ["Rung", "TroubleConfig", "TroubleMonitor", "Verdict"]
+
+LET_IN = 3
+"""The outlier in a row, of loss or gradient, that is taken for a new regime and let into the window."""
+JUMP_SIGMAS, BACK_SIGMAS = 3.0, 2.0
+"""How far a median of recent losses must be up to be a jump, and may be up to be back, in robust sigmas."""
+STATE_VERSION = 1
+_TINY = 1e-38  # a gradient of exactly zero still needs a logarithm
+_HUGE = 1e30  # above this is as good as infinite: sums and differences must not overflow
+
+
+class Rung(str, Enum):
+    """What the trainer is to do, mildest first; RAISE stands apart: the gradient vanished, raise the LR."""
+
+    NONE = "none"
+    RAISE = "raise"
+    SKIP = "skip"
+    CUT = "cut"
+    REWIND = "rewind"
+    STOP = "stop"
+
+
+class Verdict(NamedTuple):
+    """The answer to one step. A reason may come without a rung: worth a line in the log, nothing to do."""
+
+    rung: Rung = Rung.NONE
+    reason: str = ""
+    """A machine-readable word, then the numbers in brackets; empty when there is nothing to say."""
+    numbers: Mapping[str, float] = {}
+    """Finite numbers for the log."""
+    advice: str = ""
+    """One sentence to the user; only with STOP."""
+
+
+@dataclass(frozen=True)
+class Normal:
+    """What the loss and the gradient were like before trouble."""
+
+    level: float
+    """Loss to be expected: median of the last ones, corrected for the trend."""
+    sigma: float
+    """Robust sigma of the detrended loss; at least such that `loss_sigmas` of them are the least jump that counts."""
+    log_grad: float
+    """Median log gradient norm."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A spell of trouble and when to judge it."""
+
+    phase: str
+    """`jump`: is the outlier the first of many?; `watch`: new data or divergence?; `cut`: did the cut help?"""
+    deadline: int
+    """Count of steps at which the phase is judged."""
+    height: float
+    """Median loss when the phase began."""
+    before: Normal
+    """What it was like before."""
+
+
+class TroubleMonitor:
+    """Watches loss and gradient norm of each optimizer step; says when to leave the ladder's lowest rung.
+
+    `skip_above` goes to the device before an update, `observe` takes the numbers when they arrive (on CUDA a step
+    late). Keep `state_dict()` with each snapshot and hand it to `rewound` after a REWIND, which implies a cut: the
+    same LR would bring the same trouble. Overflows that a gradient scaler searches its scale by are no trouble:
+    do not show them.
+    """
+
+    def __init__(self, config: TroubleConfig | None = None) -> None:
+        self.config = config or TroubleConfig()
+        self._set_windows({})
+        self._episode: Episode | None = None
+        self._count = self._last_trouble = 0
+        self._grad_streak = self._loss_streak = self._non_finite_streak = 0
+        self._explosions: list[int] = []  # counts of the latest ones, within skip_window
+        self._probation = 0  # high losses still to be seen, right after a rewind, to blame the data
+        self._blamed_until = 0  # up to this count a jump is the fault of the LR: a rewind was just before
+        self._rewinds = self._below = 0
+        self._goal: float | None = None  # loss before the first rewind that is not forgiven
+        self._first_level: float | None = None
+        self._peak_log_grad = math.log(_TINY)
+        self._mark_level: float | None = None
+
+    @property
+    def skip_above(self) -> float:
+        """Gradient norm above which the next update is to be skipped; infinite while too little is known."""
+        return math.inf if self._grad_streak >= LET_IN - 1 else self._limit
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a snapshot taken now would be a good one to come back to."""
+        calm = self._count - self._last_trouble >= self.config.healthy_after
+        return calm and self._episode is None and not (self._grad_streak or self._loss_streak)
+
+    @property
+    def rewinds(self) -> int:
+        """Rewinds asked for and not forgiven."""
+        return self._rewinds
+
+    def observe(self, step: int, loss: float, grad_norm: float, skipped: bool) -> Verdict:
+        """The verdict on optimizer step `step`, a number for the log only: it may go back after a rewind.
+
+        `loss` (nats) and `grad_norm` (before clipping) may be NaN or infinite; `skipped`: the device left the
+        update out. Never raises for any float.
+        """
+        self._count += 1
+        numbers = {"step": float(step), "loss": loss, "grad_norm": grad_norm}
+        if not (abs(loss) < _HUGE and 0 <= grad_norm < _HUGE):
+            return self._non_finite(loss, numbers)
+        self._non_finite_streak = 0
+        limit, usual = self._limit, self._log_grads.median() if len(self._log_grads) else 0.0
+        self._take_gradient(math.log(max(grad_norm, _TINY)), exploded=grad_norm > limit)
+        verdict = self._take_loss(loss, numbers)
+        self._forgive()
+        if verdict.rung is Rung.NONE and (grad_norm > limit or skipped):
+            explosion = self._explosion(grad_norm, math.exp(usual), skipped, numbers)
+            return explosion._replace(reason="; ".join(filter(None, (verdict.reason, explosion.reason))))
+        if verdict.rung is Rung.NONE and self._count % self.config.window == 0:
+            return self._vanishing(numbers) or verdict
+        return verdict
+
+    def rewound(self, step: int, state: Mapping[str, Any]) -> None:
+        """The run went back to the snapshot of `step` that was kept with `state`: so do the windows, not the counts."""
+        _check(state)
+        self._set_windows({**state, "recent_losses": (), "recent_log_grads": ()})
+        self._episode, self._last_trouble, self._explosions = None, self._count, []
+        self._grad_streak = self._loss_streak = self._non_finite_streak = 0
+        self._probation, self._blamed_until = LET_IN, self._count + 2 * self.config.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything known, as plain numbers, strings, lists and dicts (loads with `weights_only=True`)."""
+        state: dict[str, Any] = {name: list(getattr(self, "_" + name)) for name in (*_WINDOWS, "explosions")}
+        state |= {name: getattr(self, "_" + name) for name in _COUNTERS}
+        return state | {"version": STATE_VERSION, "episode": asdict(self._episode) if self._episode else None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`; the settings stay this monitor's. ValueError for any other kind of state."""
+        _check(state)
+        self._set_windows(state)
+        for name in _COUNTERS:
+            setattr(self, "_" + name, state[name])
+        self._explosions = list(state["explosions"])
+        saved = state["episode"]
+        self._episode = Episode(**{**saved, "before": Normal(**saved["before"])}) if saved else None
+
+    def _set_windows(self, state: Mapping[str, Any]) -> None:
+        long, short = self.config.window, self.config.level_window
+        self._log_grads = RobustWindow(long, state.get("log_grads", ()))
+        self._residuals = RobustWindow(long, state.get("residuals", ()))  # loss - level, each at its time
+        self._level = RobustWindow(short, state.get("level", ()))
+        self._recent_losses = RobustWindow(short, state.get("recent_losses", ()))  # outliers too
+        self._recent_log_grads = RobustWindow(short, state.get("recent_log_grads", ()))
+        self._limit = self._grad_limit()
+
+    def _grad_limit(self) -> float:
+        """Gradient norm above which the next one is an outlier."""
+        config, window = self.config, self._log_grads
+        if len(window) < config.min_fill:
+            return math.inf
+        distance = max(math.log(config.grad_ratio), config.grad_sigmas * window.sigma())
+        return math.exp(min(window.median() + distance, math.log(_HUGE)))
+
+    def _take_gradient(self, log_grad: float, exploded: bool) -> None:
+        self._recent_log_grads.add(log_grad)
+        self._grad_streak = self._grad_streak + 1 if exploded else 0
+        if not exploded or self._grad_streak >= LET_IN:
+            self._log_grads.add(log_grad)
+        if self._grad_streak == self.config.level_window:  # it stays there: what was usual is no longer
+            self._log_grads = RobustWindow(self.config.window, self._recent_log_grads)
+            self._grad_streak = 0
+        self._limit = self._grad_limit()
+
+    def _normal(self) -> Normal | None:
+        """What is normal now, None while too little is known."""
+        if len(self._residuals) < self.config.min_fill or len(self._log_grads) < 1:
+            return None
+        level, floor = self._level.median(), self._least_jump() / self.config.loss_sigmas
+        sigma = max(self._residuals.sigma(), floor)
+        return Normal(level + self._residuals.median(), sigma, self._log_grads.median())
+
+    def _least_jump(self) -> float:
+        return self.config.loss_jump * max(abs(self._level.median()), abs(self._first_level or 0.0))
+
+    def _take_loss(self, loss: float, numbers: dict[str, float]) -> Verdict:
+        normal = self._episode.before if self._episode else self._normal()
+        outlier = normal is not None and loss > normal.level + self.config.loss_sigmas * normal.sigma
+        self._recent_losses.add(loss)
+        self._loss_streak = self._loss_streak + 1 if outlier else 0
+        if not outlier or self._loss_streak >= LET_IN:
+            if len(self._level):
+                self._residuals.add(loss - self._level.median())
+            self._level.add(loss)
+        if self._first_level is None and len(self._level) == self.config.level_window:
+            self._first_level = self._level.median()
+        if normal is None:
+            return Verdict()
+        if self._probation:
+            return self._on_probation(loss > normal.level + JUMP_SIGMAS * normal.sigma, numbers)
+        if outlier and self._episode is None:
+            self._episode = Episode("jump", self._count + self.config.sustain - 1, loss, normal)
+        if self._episode and self._count >= self._episode.deadline:
+            return self._judge(self._episode, numbers)
+        return Verdict()
+
+    def _on_probation(self, high: bool, numbers: dict[str, float]) -> Verdict:
+        """The first losses after a rewind: the weights are good, so if the loss is high at once it is the data."""
+        self._probation = self._probation - 1 if high else 0
+        if not high or self._probation:
+            return Verdict()
+        return self._accept("after a rewind", numbers)
+
+    def _judge(self, episode: Episode, numbers: dict[str, float]) -> Verdict:
+        """What becomes of an episode whose deadline has come."""
+        config, before, phase = self.config, episode.before, episode.phase
+        newest = list(self._recent_losses)[-config.sustain :] if phase == "jump" else self._recent_losses.values
+        loss, grads = median(newest), list(self._recent_log_grads)[-len(newest) :]
+        ratio = math.exp(min(median(grads) - before.log_grad, 80.0))
+        numbers |= {"loss_now": loss, "loss_before": before.level, "sigma": before.sigma, "grad_ratio": ratio}
+        if loss <= before.level + (JUMP_SIGMAS if phase == "jump" else BACK_SIGMAS) * before.sigma:
+            self._episode = None
+            return Verdict() if phase == "jump" else Verdict(Rung.NONE, f"recovered ({loss:.4g})", numbers)
+        how = f"({loss:.4g} vs {before.level:.4g}, gradient x{ratio:.3g})"
+        if phase == "cut" or (phase == "jump" and self._count <= self._blamed_until):
+            return self._rewind(f"persistent_trouble {how}", numbers)
+        if phase == "jump" and ratio <= config.same_order:
+            self._episode = Episode("watch", self._count + config.patience, loss, before)
+            return Verdict(Rung.NONE, f"loss_jump {how}", numbers)
+        if phase == "watch" and config.collapse <= ratio <= config.same_order and loss < episode.height:
+            return self._accept(how, numbers)
+        return self._cut(f"loss_spike {how}", numbers)
+
+    def _accept(self, why: str, numbers: dict[str, float]) -> Verdict:
+        """The data changed: what the loss is now is normal, and the goal of a run that had been rewound."""
+        self._level = RobustWindow(self.config.level_window, self._recent_losses.values)
+        self._residuals = RobustWindow(self.config.window)
+        self._episode, self._loss_streak, self._last_trouble, self._explosions = None, 0, self._count, []
+        self._goal, self._below = self._level.median(), 0
+        return Verdict(Rung.NONE, f"regime_change {why}", numbers)
+
+    def _cut(self, reason: str, numbers: dict[str, float]) -> Verdict:
+        before = self._episode.before if self._episode else self._normal()
+        self._last_trouble, self._explosions = self._count, []
+        if before is not None:
+            height = self._recent_losses.median()
+            self._episode = Episode("cut", self._count + self.config.patience, height, before)
+        return Verdict(Rung.CUT, reason, numbers)
+
+    def _rewind(self, reason: str, numbers: dict[str, float]) -> Verdict:
+        """Ask for a rewind, or for a stop when too many of them did no good."""
+        before = self._episode.before if self._episode else self._normal()
+        if self._goal is None and before is not None:
+            self._goal = before.level
+        if self._episode:  # lives on only where the caller has no snapshot to go back to
+            height, deadline = self._recent_losses.median(), self._count + self.config.patience
+            self._episode = replace(self._episode, phase="watch", deadline=deadline, height=height)
+        self._last_trouble = self._count
+        if self._rewinds >= self.config.max_rewinds:
+            advice = (
+                f"Training did not recover after {self._rewinds} rewinds ({reason}): lower the learning rate, "
+                "look at the data near this step, then resume from the last checkpoint."
+            )
+            return Verdict(Rung.STOP, f"rewinds_exhausted ({reason})", numbers, advice)
+        self._rewinds, self._below = self._rewinds + 1, 0
+        return Verdict(Rung.REWIND, reason, numbers | {"rewinds": float(self._rewinds)})
+
+    def _explosion(self, norm: float, usual: float, skipped: bool, numbers: dict[str, float]) -> Verdict:
+        self._last_trouble = self._count
+        if self._grad_streak <= LET_IN:  # those let in after it are the new normal
+            recent = [c for c in self._explosions if self._count - c < self.config.skip_window]
+            self._explosions = [*recent, self._count][-self.config.skips_to_cut :]
+        reason = f"gradient_explosion ({norm:.4g} vs median {usual:.4g})"
+        numbers |= {"grad_median": usual}
+        cutting = self._episode is not None and self._episode.phase == "cut"
+        if len(self._explosions) == self.config.skips_to_cut and not cutting:
+            return self._cut(reason, numbers)
+        return Verdict(Rung.SKIP if skipped else Rung.NONE, reason, numbers)
+
+    def _non_finite(self, loss: float, numbers: dict[str, float]) -> Verdict:
+        """The weights did not move: nothing to cut, unless it goes on and they must be to blame."""
+        self._last_trouble = self._count
+        self._non_finite_streak += 1
+        reason = "non_finite_gradient" if abs(loss) < _HUGE else "non_finite_loss"
+        numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        if self._non_finite_streak % self.config.non_finite_patience == 0:
+            return self._rewind(f"{reason} ({self._non_finite_streak} in a row)", numbers)
+        return Verdict(Rung.SKIP, f"{reason} ({self._non_finite_streak} in a row)", numbers)
+
+    def _forgive(self) -> None:
+        """Progress, the loss clearly below the goal for a while, forgives rewinds."""
+        if not self._rewinds or not len(self._level):
+            return
+        level = self._level.median()
+        self._goal = level if self._goal is None else self._goal
+        self._below = self._below + 1 if level < self._goal - self._least_jump() / 5 else 0
+        if self._below >= self.config.forgive_after:
+            self._rewinds, self._goal = 0, None
+
+    def _vanishing(self, numbers: dict[str, float]) -> Verdict | None:
+        """Once per window: a gradient far below its best while the loss neither falls nor has gone to zero."""
+        normal, mark = self._normal(), self._mark_level
+        if normal is None or self._episode or len(self._log_grads) < self.config.window:
+            return None
+        self._mark_level = normal.level
+        self._peak_log_grad = max(self._peak_log_grad, normal.log_grad)
+        ratio = math.exp(normal.log_grad - self._peak_log_grad)
+        flat = mark is not None and abs(normal.level - mark) <= normal.sigma / 2
+        if ratio >= self.config.vanishing_ratio or not flat or normal.level < abs(self._first_level or 0.0) / 10:
+            return None
+        reason = f"vanishing_gradient ({ratio:.2g} of its highest, loss {normal.level:.4g})"
+        return Verdict(Rung.RAISE, reason, numbers | {"grad_ratio": ratio, "loss_now": normal.level})
+
+
+_WINDOWS = ("log_grads", "residuals", "level", "recent_losses", "recent_log_grads")
+_COUNTERS = (
+    *("count", "last_trouble", "grad_streak", "loss_streak", "non_finite_streak", "probation", "blamed_until"),
+    *("rewinds", "below", "goal", "first_level", "peak_log_grad", "mark_level"),
+)
+
+
+def _check(state: Mapping[str, Any]) -> None:
+    missing = [name for name in (*_WINDOWS, *_COUNTERS, "explosions", "episode") if name not in state]
+    if state.get("version") != STATE_VERSION or missing:
+        found = f"version {state.get('version')!r}, missing {missing}"
+        raise ValueError(f"trouble state: {found}: is it the state_dict() of this monitor (version {STATE_VERSION})?")

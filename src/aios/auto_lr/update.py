@@ -1,0 +1,63 @@
+"""The optimizer's update: param-group rates, clipping, and the skip of an update that would do harm."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give the first group `lr` and every other one its ratio to the first (the ratio of their `initial_lr`)."""
+    first = optimizer.param_groups[0]["initial_lr"]
+    for group in optimizer.param_groups:
+        rate = lr * (group["initial_lr"] / first)
+        if isinstance(group["lr"], Tensor):  # capturable optimizers hold on to the tensor
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> float | list[float]:
+    """The LR in force: one number, or one per param group where they differ."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return rates[0] if len(set(rates)) == 1 else rates
+
+
+def clip_and_update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    loss: Tensor,
+    max_grad_norm: float,
+    skip_above: float = math.inf,
+) -> Tensor:
+    """Clip, update and clear the gradients; returns the norm before clipping, a scalar on the device.
+
+    An update whose loss or gradient is not finite, or whose gradient norm exceeds `skip_above`, is skipped: weights
+    and moments stay as they were. Fused optimizers read the flag on the device, so the host never waits for it;
+    for others it is read back.
+    """
+    scaler.unscale_(optimizer)
+    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    skip = ~(torch.isfinite(grad_norm) & torch.isfinite(loss.detach()) & (grad_norm <= skip_above))
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        _fused_update(optimizer, scaler, skip)
+    elif not bool(skip):
+        scaler.step(optimizer)
+    if scaler.is_enabled():
+        scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return grad_norm
+
+
+def _fused_update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, skip: Tensor) -> None:
+    if scaler.is_enabled():
+        # The scaler hands its own flags to the optimizer; a skip for another reason joins them.
+        for found_inf in scaler._found_inf_per_device(optimizer).values():
+            found_inf += skip.to(found_inf.device, found_inf.dtype)
+        scaler.step(optimizer)
+    else:
+        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+        optimizer.step()

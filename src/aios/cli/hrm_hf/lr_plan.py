@@ -1,0 +1,192 @@
+"""The learning rate of a training run: from the flags, a search, or the checkpoint it resumes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
+from aios.auto_lr.api import WARMUP_FRACTION, noise_rules, search_record
+from aios.auto_lr.control import LearningRateControl
+from aios.auto_lr.recovery import Recovery
+from aios.auto_lr.rules import NoiseRules
+from aios.auto_lr.scheduler import AutoLRScheduler
+from aios.auto_lr.snapshot import Snapshot
+from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
+from aios.auto_lr.update import clip_and_update, set_learning_rate
+from aios.auto_lr.verification import Expectation
+from aios.cli.hrm_hf.adaptive_lr import (
+    DEFAULT_LR,
+    AdaptiveLRConfig,
+    AdaptiveLRScheduler,
+    default_warmup_steps,
+    preflight_moe_lr,
+)
+from aios.cli.hrm_hf.adaptive_lr_file import build_config
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult, run_range_test
+from aios.cli.hrm_hf.train_epoch import TrainingRun, accumulate_gradients, to_device
+
+
+def will_search(config: TrainingConfig, state: dict[str, Any] | None) -> bool:
+    """Whether a run that starts from `state` begins with a search: under `auto`, before its first step."""
+    return config.auto_adjust_lr and config.adaptive_lr_profile == "auto" and (state is None or state["step"] == 0)
+
+
+def plan_learning_rate(run: TrainingRun, state: dict[str, Any] | None) -> LearningRateControl:
+    """Warm-up, scheduler, anneal and recovery of the run, as `state` left them where there is one.
+
+    A fresh run under profile `auto` searches first: `run.step` then counts the steps the search took.
+    """
+    config = run.config
+    saved = state["lr_plan"] if state is not None and state["step"] > 0 else None
+    found = search(run) if will_search(config, state) else None
+    first_step = run.step if saved is None else int(saved["first_step"])
+    base_lr, bounds, settings = _settings(run, found, saved)
+    warmup_steps = _warmup_steps(config, run.step, found, saved)
+    control = LearningRateControl(
+        run.optimizer, base_lr, warmup_steps, None, run.emit,
+        first_step=first_step, anneal=_anneal(config), bounds=bounds,
+    )  # fmt: skip
+    if config.auto_adjust_lr:
+        control.scheduler = _scheduler(run, settings, control)
+        if isinstance(control.scheduler, AutoLRScheduler):
+            control.recovery = _recovery(run, control.scheduler)
+            if found is not None and found.suggestion is not None:
+                control.recovery.expectation = Expectation.from_search(found, RangeTestConfig().clear_drop)
+    if saved is not None and state is not None:
+        _restore(run, control, state)
+    if control.recovery is not None:
+        control.recovery.keep_snapshot()
+    return control
+
+
+class RunTrial:
+    """The run as a `Trial`: a batch is all micro-batches of one optimizer step; the loss is the cross-entropy."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self._run = run
+
+    def evaluate(self, batch: int) -> float:
+        """Mean cross-entropy of the step's micro-batches; no gradients."""
+        run = self._run
+        micro_batches = run.config.gradient_accumulation_steps
+        total = 0.0
+        for i in range(micro_batches):
+            ids = to_device(run.train_batches.batch(batch * micro_batches + i), run.device)
+            with torch.no_grad(), run.precision.autocast_context(run.device):
+                total += float(run.model(input_ids=ids, labels=ids).ce)
+        return total / micro_batches
+
+    def train(self, batch: int, lr: float) -> float:
+        """Mean cross-entropy of the step, then one update with `lr`."""
+        run = self._run
+        run.position = batch * run.config.gradient_accumulation_steps
+        set_learning_rate(run.optimizer, lr)
+        losses = accumulate_gradients(run)
+        clip_and_update(run.model, run.optimizer, run.scaler, losses[0], run.config.max_grad_norm)
+        return float(losses[1])
+
+
+def search(run: TrainingRun, settings: RangeTestConfig | None = None) -> RangeTestResult:
+    """Find the LR on the first batches of the run and take everything back but the count of its steps."""
+    position = run.position
+    first_batch = position // run.config.gradient_accumulation_steps
+    snapshot = Snapshot(run.model, run.optimizer, run.scaler)
+    run.model.train()
+    try:
+        found = run_range_test(RunTrial(run), run.config.steps, first_batch, settings or RangeTestConfig())
+    finally:
+        snapshot.restore()
+        run.position = position
+    run.step += found.steps
+    run.emit({"event": "adaptive_lr_search", "step": run.step, **search_record(found)})
+    return found
+
+
+def _settings(
+    run: TrainingRun, found: RangeTestResult | None, saved: dict[str, Any] | None
+) -> tuple[float, tuple[float, float] | None, AdaptiveLRConfig]:
+    """The LR to warm up to, measured bounds, and the scheduler's settings; a settings file wins over the search."""
+    config = run.config
+    base_lr = config.lr if config.lr is not None else DEFAULT_LR
+    bounds = found.bounds if found is not None else None
+    if saved is not None and saved["bounds"] is not None and config.adaptive_lr_profile == "auto":
+        base_lr, bounds = float(saved["base_lr"]), (saved["bounds"][0], saved["bounds"][1])
+    elif found is not None and found.suggestion is not None:
+        base_lr = found.suggestion
+    elif config.use_moe and config.auto_adjust_lr:
+        base_lr = _preflight(run, base_lr, announce=saved is None)
+    settings = build_config(config.adaptive_lr_config, base_lr, config.steps, config.use_moe, bounds)
+    return (settings.initial_lr if config.auto_adjust_lr else base_lr), bounds, settings
+
+
+def _preflight(run: TrainingRun, asked: float, announce: bool) -> float:
+    """For a mixture of experts the LR is moved, once, into the range that trains."""
+    lr, reason = preflight_moe_lr(asked)
+    if reason is not None and announce:
+        rates = {"original_lr": asked, "adjusted_lr": lr}
+        run.emit({"event": "moe_lr_adjustment", "step": run.step, **rates, "reason": reason})
+    return lr
+
+
+def _warmup_steps(
+    config: TrainingConfig, step: int, found: RangeTestResult | None, saved: dict[str, Any] | None
+) -> int:
+    """A warm-up that is over stays over; one in progress keeps its length unless a new one is given."""
+    if saved is not None:
+        over = step >= saved["first_step"] + saved["warmup_steps"]
+        if over or config.warmup_steps is None:
+            return int(saved["warmup_steps"])
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    if found is not None and found.suggestion is not None:
+        return math.floor(WARMUP_FRACTION * config.steps)
+    return default_warmup_steps(config.steps)
+
+
+def _anneal(config: TrainingConfig) -> Anneal:
+    fraction = config.anneal_fraction
+    if fraction is None:
+        fraction = DEFAULT_FRACTION if config.auto_adjust_lr and config.adaptive_lr_profile == "auto" else 0.0
+    return Anneal.of_run(config.steps, fraction)
+
+
+def _scheduler(run: TrainingRun, settings: AdaptiveLRConfig, control: LearningRateControl) -> AdaptiveLRScheduler:
+    config = run.config
+    shared: dict[str, Any] = {
+        "use_moe": config.use_moe,
+        "log_fn": run.emit,
+        "start_step": run.step,
+        "warmup_steps": control.warmup_steps,
+    }
+    if config.adaptive_lr_profile == "auto":
+        rules = noise_rules(NoiseRules(), config.steps, searched=control.bounds is not None)
+        scheduler: AdaptiveLRScheduler = AutoLRScheduler(run.optimizer, settings, rules=rules, **shared)
+    else:
+        scheduler = AdaptiveLRScheduler(run.optimizer, settings, **shared)
+    scheduler.start_step = max(run.step, control.warmup_end)  # it starts to count when the warm-up hands over
+    return scheduler
+
+
+def _recovery(run: TrainingRun, scheduler: AutoLRScheduler) -> Recovery:
+    monitor = TroubleMonitor(TroubleConfig())
+    return Recovery(scheduler, monitor, lambda: Snapshot(run.model, run.optimizer, run.scaler), run.emit)
+
+
+def _restore(run: TrainingRun, control: LearningRateControl, state: dict[str, Any]) -> None:
+    """Give scheduler and recovery what they had learned, unless they are to start afresh or there is nothing."""
+    plan = state["lr_plan"]
+    if plan["finishing"] and run.step < plan["anneal"]["end"]:
+        control.anneal, control.finishing = Anneal(**plan["anneal"]), True
+    if control.scheduler is None or run.config.adaptive_lr_reset_state:
+        return
+    learned, recovery = state.get("adaptive_lr"), plan["recovery"]
+    if learned is None:
+        run.emit({"event": "adaptive_lr_state_missing", "step": run.step})
+    else:
+        control.scheduler.load_state_dict(learned)
+    if control.recovery is not None and recovery is not None:
+        control.recovery.load_state_dict(recovery)

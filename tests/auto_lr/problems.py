@@ -1,0 +1,65 @@
+"""Small, real training problems: a pure function of seed and batch number, about a millisecond a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+Forward = Callable[[int], Tensor]
+
+
+def classifier(seed: int = 0, dropout: float = 0.0) -> tuple[nn.Module, Forward]:
+    """An MLP that learns the classes a fixed random one assigns; with `dropout` it draws random numbers."""
+    torch.manual_seed(1234)
+    teacher = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 10))
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, 10))
+
+    def forward(batch: int) -> Tensor:
+        x = torch.randn(32, 16, generator=torch.Generator().manual_seed(batch))
+        with torch.no_grad():
+            labels = teacher(x).argmax(1)
+        return F.cross_entropy(model(x), labels)
+
+    return model, forward
+
+
+def adamw(model: nn.Module, lr: float = 1e-3, fused: bool = False) -> torch.optim.Optimizer:
+    """AdamW as the trainer uses it."""
+    return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), fused=fused)
+
+
+def sgd(model: nn.Module, lr: float = 1e-2) -> torch.optim.Optimizer:
+    """SGD with momentum."""
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+
+
+def train_plainly(optimizer: torch.optim.Optimizer, forward: Forward, steps: int) -> list[float]:
+    """A bare loop at a constant rate; the losses."""
+    losses = []
+    for batch in range(steps):
+        loss = forward(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def fingerprint(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Any]:
+    """Everything training depends on, as plain values that compare exactly."""
+    state = [optimizer.state.get(p, {}) for p in model.parameters()]
+    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    return [_plain(list(model.state_dict().values())), _plain(state), _plain(groups)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

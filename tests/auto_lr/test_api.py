@@ -1,0 +1,215 @@
+"""`AutoLR` in loops as users write them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from aios.auto_lr.api import AutoLR, AutoLRConfig
+from auto_lr.problems import Forward, adamw, classifier, fingerprint, sgd
+
+MAKERS = {"adamw": adamw, "fused": lambda m, lr=1e-3: adamw(m, lr, fused=True), "sgd": sgd}
+
+
+def train(auto: AutoLR, forward: Forward) -> tuple[list[float], list[float]]:
+    """Losses and LRs of a whole run."""
+    losses, lrs = [], []
+    while not auto.finished:
+        loss = forward(auto.batch)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        lrs.append(auto.step(loss))
+    return losses, lrs
+
+
+def mean(values: list[float]) -> float:
+    """Of at least one."""
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_small_model_is_trained_to_the_end_in_exactly_the_steps_it_was_given(kind: str) -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, MAKERS[kind](model, 1e-5), 400, log_fn=events.append)
+
+    found = auto.search(forward)
+    losses, lrs = train(auto, forward)
+
+    assert found.suggestion is not None
+    assert len(losses) == 400 - found.steps
+    assert auto.step_count == 400
+    assert mean(losses[-20:]) < 0.3 * mean(losses[:5])
+    assert max(lrs) >= found.suggestion * 0.99
+    assert 0 < lrs[-1] < 0.02 * max(lrs)
+
+
+def test_the_events_tell_the_run_in_order() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 400, log_fn=events.append)
+
+    found = auto.search(forward)
+    train(auto, forward)
+
+    landmarks = ["adaptive_lr_search", "adaptive_lr_init", "warmup_complete", "adaptive_lr_anneal"]
+    assert [e["event"] for e in events if e["event"] in landmarks] == landmarks
+    assert [e["step"] for e in events] == sorted(e["step"] for e in events)
+    search, init = events[0], events[1]
+    assert (search["step"], search["suggestion"]) == (found.steps, found.suggestion)
+    assert len(search["curve"]) == len(found.points)
+    assert init["initial_lr"] == found.suggestion
+
+
+def test_the_rate_warms_up_from_almost_nothing_to_the_suggestion() -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model), 400, AutoLRConfig(warmup_fraction=0.1))
+
+    found = auto.search(forward)
+    _, lrs = train(auto, forward)
+
+    assert found.suggestion is not None
+    warmup = int(0.1 * (400 - found.steps))
+    assert lrs[:warmup] == pytest.approx([found.suggestion * (i + 1) / warmup for i in range(warmup)])
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("spoil", [math.nan, math.inf])
+def test_a_batch_without_a_finite_loss_changes_neither_weights_nor_moments(kind: str, spoil: float) -> None:
+    model, forward = classifier()
+    optimizer = MAKERS[kind](model, 1e-3)
+    auto = AutoLR(model, optimizer, 400)
+    for _ in range(3):
+        loss = forward(auto.batch)
+        loss.backward()
+        auto.step(loss)
+    before = fingerprint(model, optimizer)[:2]
+
+    loss = forward(auto.batch) * spoil
+    loss.backward()
+    auto.step(loss)
+
+    assert fingerprint(model, optimizer)[:2] == before
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_ten_bad_batches_are_skipped_and_braked_and_training_goes_on(kind: str) -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, MAKERS[kind](model, 1e-3), 400, log_fn=events.append)
+
+    auto.search(forward)
+    losses, _ = train(auto, lambda i: forward(i) * (math.nan if 100 <= i < 110 else 1.0))
+
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert mean(losses[-20:]) < 0.4 * mean(losses[:5])
+    brakes = [e for e in events if e.get("reason") == "non_finite_loss"]
+    skips = [e for e in events if e["event"] == "adaptive_lr_trouble" and e["rung"] == "skip"]
+    assert brakes
+    assert brakes[0]["new_lr"] == pytest.approx(brakes[0]["old_lr"] / 2)
+    assert len(skips) == 10
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_param_groups_keep_the_ratio_of_their_rates(kind: str) -> None:
+    model, forward = classifier()
+    groups = [{"params": model[0].parameters(), "lr": 1e-3}, {"params": model[3].parameters(), "lr": 1e-4}]
+    optimizer = type(MAKERS[kind](model, 1e-3))(groups, lr=1.0)
+    auto = AutoLR(model, optimizer, 300)
+    ratios = []
+
+    auto.search(forward)
+    while not auto.finished:
+        loss = forward(auto.batch)
+        loss.backward()
+        auto.step(loss)
+        ratios.append(optimizer.param_groups[1]["lr"] / optimizer.param_groups[0]["lr"])
+
+    assert ratios == pytest.approx([0.1] * len(ratios))
+
+
+def test_training_is_repeatable_bit_for_bit() -> None:
+    def run() -> list[Any]:
+        model, forward = classifier(dropout=0.1)
+        optimizer = adamw(model)
+        auto = AutoLR(model, optimizer, 300)
+        auto.search(forward)
+        train(auto, forward)
+        return fingerprint(model, optimizer)
+
+    assert run() == run()
+
+
+def test_gradients_are_clipped_to_the_norm_of_the_settings() -> None:
+    weight = nn.Linear(1, 1, bias=False)
+    auto = AutoLR(weight, sgd(weight, 1.0), 10, AutoLRConfig(max_grad_norm=0.5, anneal_fraction=0.0))
+    start = float(weight.weight.detach())
+
+    loss = 100 * weight.weight.sum()
+    loss.backward()
+    auto.step(loss)
+
+    assert start - float(weight.weight.detach()) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_run_too_short_to_search_trains_at_the_rate_of_the_optimizer() -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model, 2e-3), 60, AutoLRConfig(anneal_fraction=0.0))
+
+    found = auto.search(forward)
+    losses, lrs = train(auto, forward)
+
+    assert (found.suggestion, found.steps, len(losses)) == (None, 0, 60)
+    assert "too few steps" in found.reason
+    assert lrs[3] == pytest.approx(2e-3)
+
+
+@pytest.mark.parametrize("steps", [0, -5])
+def test_a_run_without_steps_is_refused(steps: int) -> None:
+    model, _ = classifier()
+
+    with pytest.raises(ValueError, match=f"steps = {steps} is not allowed"):
+        AutoLR(model, adamw(model), steps)
+
+
+def test_a_run_that_cannot_be_saved_stops_with_advice_and_finite_weights() -> None:
+    from aios.errors import RunError
+
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model), 1000)
+
+    with pytest.raises(RunError, match="learning rate"):
+        train(auto, lambda i: forward(i) * (math.nan if i > 50 else 1.0))
+
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def example() -> str:
+    """The code of the section "In your own loop"."""
+    text = (Path(__file__).parents[2] / "docs" / "auto_lr.md").read_text(encoding="utf-8")
+    section = text.split("## In your own loop", 1)[1]
+    match = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert match is not None
+    return match[1]
+
+
+def test_the_example_of_the_documentation_runs_and_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+
+    exec(example(), names)
+
+    forward: Callable[[int], torch.Tensor] = names["forward"]
+    assert len([line for line in example().splitlines() if line.strip()]) <= 15
+    assert names["auto"].finished
+    assert "adaptive_lr_search" in capsys.readouterr().out
+    variance_of_the_target = float(torch.randn(10_000, 8).sin().sum(1).var())
+    assert mean([float(forward(i).detach()) for i in range(5000, 5020)]) < 0.05 * variance_of_the_target

@@ -1,0 +1,130 @@
+"""Profile `auto` through the command line: search, anneal, finish now, resume in the middle of each."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from training_process import (
+    read_log,
+    run_aios,
+    start_training,
+    train,
+    train_args,
+    train_records,
+    wait_for,
+    wait_for_step,
+)
+
+STEPS = 300
+AUTO = ("--adaptive-lr-profile=auto", f"--steps={STEPS}", "--eval-every=0")
+
+
+def test_search_anneal_and_end(tmp_path: Path) -> None:
+    done = train(tmp_path, *AUTO, "--lr=1e-5")
+    brain = tmp_path / "brain"
+    (search,) = read_log(brain, "adaptive_lr_search")
+    (init,) = read_log(brain, "adaptive_lr_init")
+    assert 1e-4 < search["suggestion"] < 5e-2
+    assert search["used_steps"] == search["step"] <= 0.08 * STEPS
+    assert (init["initial_lr"], init["lr_min"], init["lr_max"]) == (
+        search["suggestion"],
+        search["lr_min"],
+        search["lr_max"],
+    )
+    records = train_records(brain)
+    assert list(records) == list(range(search["step"] + 1, STEPS + 1))  # the search counts as steps
+    (anneal,) = read_log(brain, "adaptive_lr_anneal")
+    assert (anneal["start"], anneal["end"], anneal["reason"]) == (210, STEPS, "end_of_run")
+    falling = [records[step]["lr"] for step in range(anneal["start"], STEPS + 1)]
+    assert falling == sorted(falling, reverse=True)
+    assert falling[-1] < 0.02 * falling[0]
+    assert records[STEPS]["ce"] < records[search["step"] + 1]["ce"] - 1
+    assert f"search found LR {search['suggestion']:.3g}" in done.stdout
+
+
+def test_any_start_gives_the_same_run(tmp_path: Path) -> None:
+    for lr in ("1e-5", "1e-1"):
+        train(tmp_path / lr, *AUTO, f"--lr={lr}")
+    low, high = (train_records(tmp_path / lr / "brain") for lr in ("1e-5", "1e-1"))
+    assert [r["ce"] for r in low.values()] == [r["ce"] for r in high.values()]
+
+
+@pytest.mark.parametrize("killed_at", [40, 250], ids=["rules", "anneal"])
+def test_resume_equals_the_unbroken_run(tmp_path: Path, killed_at: int) -> None:
+    flags = [*AUTO, "--save-every=30", "--gradient-accumulation-steps=2", "--batch-size=2"]
+    train(tmp_path / "straight", *flags)
+    process = start_training(tmp_path / "broken", *flags)
+    wait_for_step(process, tmp_path / "broken" / "brain", killed_at)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    train(tmp_path / "broken", *flags, "--resume")
+    straight, resumed = (train_records(tmp_path / name / "brain") for name in ("straight", "broken"))
+    assert len(read_log(tmp_path / "broken" / "brain", "adaptive_lr_search")) == 1
+    assert [(r["ce"], r["lr"]) for r in resumed.values()] == [(r["ce"], r["lr"]) for r in straight.values()]
+
+
+def test_run_killed_inside_the_search_resumes(tmp_path: Path) -> None:
+    brain = tmp_path / "broken" / "brain"
+    train(tmp_path / "straight", *AUTO)
+    process = start_training(tmp_path / "broken", *AUTO)
+    wait_for(process, lambda: (brain / "checkpoints" / "step-0").exists())
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not read_log(brain, "train")
+    train(tmp_path / "broken", "--resume", "--adaptive-lr-profile=auto")
+    straight, resumed = (train_records(b) for b in (tmp_path / "straight" / "brain", brain))
+    assert [r["ce"] for r in resumed.values()] == [r["ce"] for r in straight.values()]
+
+
+def test_finish_now_anneals_and_ends_early(tmp_path: Path) -> None:
+    stop_file = tmp_path / "stop"
+    process = start_training(tmp_path, "--adaptive-lr-profile=auto", "--steps=2000", f"--stop-file={stop_file}")
+    wait_for_step(process, tmp_path / "brain", 190)
+    stop_file.write_text("FINISH\n")
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    (anneal,) = read_log(tmp_path / "brain", "adaptive_lr_anneal")
+    (final,) = read_log(tmp_path / "brain", "final")
+    assert anneal["reason"] == "finish_now"
+    assert final["steps"] == anneal["end"] == anneal["step"] + 200
+    records = train_records(tmp_path / "brain")
+    assert max(records) == anneal["end"]
+    assert records[anneal["end"]]["lr"] < 0.02 * records[anneal["start"]]["lr"]
+    assert not stop_file.exists()
+
+
+def test_tiny_budget_says_there_is_no_search(tmp_path: Path) -> None:
+    done = train(tmp_path, "--adaptive-lr-profile=auto", "--steps=40", "--lr=1e-3")
+    (search,) = read_log(tmp_path / "brain", "adaptive_lr_search")
+    assert search["suggestion"] is None
+    assert "too few steps for a search" in done.stdout
+    assert list(train_records(tmp_path / "brain")) == list(range(1, 41))
+    assert read_log(tmp_path / "brain", "adaptive_lr_init")[0]["initial_lr"] == 1e-3
+
+
+def test_anneal_fraction_zero_turns_the_anneal_off(tmp_path: Path) -> None:
+    train(tmp_path, "--adaptive-lr-profile=auto", "--steps=40", "--lr=1e-3", "--anneal-fraction=0")
+    assert not read_log(tmp_path / "brain", "adaptive_lr_anneal")
+    assert train_records(tmp_path / "brain")[40]["lr"] > 5e-4
+
+
+def test_lr_find_draws_and_trains_nothing(tmp_path: Path) -> None:
+    picture = tmp_path / "curve.png"
+    args = train_args(tmp_path, "--steps=300", f"--output={picture}")
+    done = run_aios("hrm-hf", "lr-find", *args[2:])
+    assert done.returncode == 0, done.stderr
+    assert "Suggested learning rate:" in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(tmp_path.iterdir()) == [picture]
+
+
+def test_profile_auto_is_what_the_ticked_box_means(tmp_path: Path) -> None:
+    args = [arg for arg in train_args(tmp_path, "--steps=12") if not arg.startswith("--adaptive-lr-profile")]
+    assert run_aios(*args).returncode == 0
+    start = json.loads((tmp_path / "brain" / "metrics.jsonl").read_text().splitlines()[0])
+    assert start["config"]["adaptive_lr_profile"] == "auto"
+    assert read_log(tmp_path / "brain", "adaptive_lr_search")
