@@ -92,4 +92,4 @@ def test_importing_the_module_leaves_transformers_alone() -> None:
         "import sys, aios.data.tokenizer, aios.data.text_source; "
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -178,9 +178,8 @@ def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # renamed away already, unless something failed
 
 
 def _refuse_changed(files: tuple[SourceFile, ...]) -> None:

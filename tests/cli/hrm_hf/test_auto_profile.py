@@ -97,6 +97,20 @@ def test_finish_now_anneals_and_ends_early(tmp_path: Path) -> None:
     assert not stop_file.exists()
 
 
+def test_annealed_run_that_goes_on_rises_gently(tmp_path: Path) -> None:
+    flags = ("--adaptive-lr-profile=auto", "--lr=2e-3", "--eval-every=0")
+    train(tmp_path, *flags, "--steps=100")
+    train(tmp_path, *flags, "--steps=300", "--resume")
+    lrs = {step: record["lr"] for step, record in train_records(tmp_path / "brain").items()}
+    rising = [lrs[step] for step in range(100, 111)]
+    assert rising == sorted(rising)
+    assert rising[1] < 0.2 * lrs[70]
+    assert lrs[110] == lrs[70]  # ten steps, 5 % of what is left, back to the rate before the anneal
+    assert [r["start"] for r in read_log(tmp_path / "brain", "adaptive_lr_anneal")] == [70, 210]
+    (summary,) = (r for r in read_log(tmp_path / "brain", "adaptive_lr_summary") if r["step"] == 300)
+    assert summary["total_steps"] == 300 - 10 - 10
+
+
 def test_tiny_budget_says_there_is_no_search(tmp_path: Path) -> None:
     done = train(tmp_path, "--adaptive-lr-profile=auto", "--steps=40", "--lr=1e-3")
     (search,) = read_log(tmp_path / "brain", "adaptive_lr_search")

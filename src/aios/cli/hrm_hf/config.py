@@ -38,7 +38,9 @@ class TrainingConfig:
     """
 
     lr: float | None = _flag(
-        None, LEARNING_RATE, "Starting learning rate; fixed when --no-auto-adjust-lr. Default 5e-5."
+        None,
+        LEARNING_RATE,
+        "Where the learning rate starts if no search finds it; fixed with --no-auto-adjust-lr. Default 5e-5.",
     )
     auto_adjust_lr: bool = _flag(True, LEARNING_RATE, "Adjust the learning rate from the training loss.")
     adaptive_lr_profile: Literal["auto", "rules"] = _flag(

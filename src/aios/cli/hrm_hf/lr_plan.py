@@ -90,14 +90,14 @@ class RunTrial:
         return float(losses[1])
 
 
-def search(run: TrainingRun, settings: RangeTestConfig | None = None) -> RangeTestResult:
+def search(run: TrainingRun) -> RangeTestResult:
     """Find the LR on the first batches of the run and take everything back but the count of its steps."""
     position = run.position
     first_batch = position // run.config.gradient_accumulation_steps
     snapshot = Snapshot(run.model, run.optimizer, run.scaler)
     run.model.train()
     try:
-        found = run_range_test(RunTrial(run), run.config.steps, first_batch, settings or RangeTestConfig())
+        found = run_range_test(RunTrial(run), run.config.steps, first_batch, RangeTestConfig())
     finally:
         snapshot.restore()
         run.position = position
@@ -190,3 +190,13 @@ def _restore(run: TrainingRun, control: LearningRateControl, state: dict[str, An
         control.scheduler.load_state_dict(learned)
     if control.recovery is not None and recovery is not None:
         control.recovery.load_state_dict(recovery)
+    if Anneal(**plan["anneal"]).begun(run.step) and not control.anneal.begun(run.step):
+        _warm_up_again(run, control)
+
+
+def _warm_up_again(run: TrainingRun, control: LearningRateControl) -> None:
+    """A run that was annealed and now goes on for longer rises gently to the rate it had; it does not jump there."""
+    assert control.scheduler is not None
+    control.base_lr, control.first_step = control.scheduler.current_lr, run.step
+    control.warmup_steps = math.floor(WARMUP_FRACTION * (run.config.steps - run.step))
+    control.scheduler.start_step += control.warmup_steps  # it does not count the steps of a warm-up
