@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import pty
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import aios.core.hrm_models  # noqa: F401  registers the model with the Auto classes
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.runs.brain import list_checkpoints
-from training_process import read_log, train, train_records
+from training_process import read_log, run_aios, train, train_args, train_records
 
 STEPS, WARMUP, LR = 80, 8, 2e-3
 
@@ -122,8 +127,6 @@ def test_terminal_output_explains_the_run(finished: FinishedRun) -> None:
 
 
 def test_fresh_run_never_overwrites_a_brain(finished: FinishedRun) -> None:
-    from training_process import run_aios, train_args
-
     before = {p: p.stat().st_mtime_ns for p in finished.brain.rglob("*")}
     done = run_aios(*train_args(finished.brain.parent, "--steps=5"))
     assert done.returncode == 2
@@ -196,3 +199,26 @@ def test_other_precisions_train(tmp_path: Path, flags: list[str]) -> None:
     records = read_log(tmp_path / "brain", "train")
     finite = [r["ce"] for r in records if r["ce"] is not None]
     assert finite[-1] < finite[0] - 0.3
+
+
+def test_progress_line_on_a_terminal(tmp_path: Path) -> None:
+    terminal, child_side = pty.openpty()
+    command = [sys.executable, "-m", "aios", *train_args(tmp_path, "--steps=20", "--lr=1e-3")]
+    process = subprocess.Popen(command, stdout=child_side, stderr=child_side, env={**os.environ, "TERM": "xterm"})
+    os.close(child_side)
+    shown = b""
+    while chunk := _read(terminal):
+        shown += chunk
+    assert process.wait() == 0
+    assert b"step 20/20" in shown
+    assert re.search(rb"loss \d\.\d+  lr 1\.00e-03  [\d,]+ tok/s  ETA 0:0\d", shown)
+    assert b"\x1b[2K" in shown  # one line, rewritten in place
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError as error:
+        if error.errno != errno.EIO:  # Linux's way of saying that the other side has closed
+            raise
+        return b""
