@@ -11,7 +11,6 @@ peer; b: ratio at most 1.03).
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import sys
@@ -45,7 +44,7 @@ WARM_STEPS = 5
 
 def trainer_block(run: TrainingRun, steps: int) -> float:
     """Seconds per step of the real step loop, log and console included."""
-    run.config = dataclasses.replace(run.config, steps=run.step + steps)
+    run.end = run.step + steps
     begun = time.perf_counter()
     train_epoch(run, save=lambda: None, stop_reason=lambda: None)
     return (time.perf_counter() - begun) / steps
