@@ -44,10 +44,13 @@ WARM_STEPS = 5
 
 def trainer_block(run: TrainingRun, steps: int) -> float:
     """Seconds per step of the real step loop, log and console included."""
-    run.end = run.step + steps
+    run.end = target = run.step + steps
     begun = time.perf_counter()
     train_epoch(run, save=lambda: None, stop_reason=lambda: None)
-    return (time.perf_counter() - begun) / steps
+    seconds = time.perf_counter() - begun
+    if run.step != target:
+        raise RuntimeError(f"the trainer stopped at step {run.step} instead of {target}: nothing was measured")
+    return seconds / steps
 
 
 def bare_block(model: Any, optimizer: torch.optim.Optimizer, batches: list[torch.Tensor]) -> float:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from aios.auto_lr.api import AutoLR
+
 Forward = Callable[[int], Tensor]
 
 
@@ -36,6 +38,17 @@ def adamw(model: nn.Module, lr: float = 1e-3, fused: bool = False) -> torch.opti
 def sgd(model: nn.Module, lr: float = 1e-2) -> torch.optim.Optimizer:
     """SGD with momentum."""
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+
+
+def train(auto: AutoLR, forward: Forward) -> tuple[list[float], list[float]]:
+    """Losses and LRs of a whole run."""
+    losses, lrs = [], []
+    while not auto.finished:
+        loss = forward(auto.batch)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        lrs.append(auto.step(loss))
+    return losses, lrs
 
 
 def train_plainly(optimizer: torch.optim.Optimizer, forward: Forward, steps: int) -> list[float]:

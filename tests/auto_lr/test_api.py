@@ -13,20 +13,9 @@ import torch
 from torch import nn
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
-from auto_lr.problems import Forward, adamw, classifier, fingerprint, sgd
+from auto_lr.problems import adamw, classifier, fingerprint, sgd, train
 
 MAKERS = {"adamw": adamw, "fused": lambda m, lr=1e-3: adamw(m, lr, fused=True), "sgd": sgd}
-
-
-def train(auto: AutoLR, forward: Forward) -> tuple[list[float], list[float]]:
-    """Losses and LRs of a whole run."""
-    losses, lrs = [], []
-    while not auto.finished:
-        loss = forward(auto.batch)
-        loss.backward()
-        losses.append(float(loss.detach()))
-        lrs.append(auto.step(loss))
-    return losses, lrs
 
 
 def mean(values: list[float]) -> float:

@@ -18,7 +18,7 @@ from aios.auto_lr.api import AutoLR, AutoLRConfig
 from aios.auto_lr.rules import NoiseRules, clip_outliers, decide_by_noise, fit_trend, summarize_window
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler, LRDecision
-from auto_lr.problems import adamw, classifier
+from auto_lr.problems import adamw, classifier, train
 
 LR = 1e-3
 RULES = NoiseRules()
@@ -185,13 +185,7 @@ def test_far_too_low_a_rate_rises_although_no_window_improves_by_much() -> None:
     start = 1e-5
     model, forward = classifier()
     auto = AutoLR(model, adamw(model, start), 2000, AutoLRConfig(anneal_fraction=0.0))
-    losses, lrs = [], []
-
-    while not auto.finished:
-        loss = forward(auto.batch)
-        loss.backward()
-        losses.append(float(loss.detach()))
-        lrs.append(auto.step(loss))
+    losses, lrs = train(auto, forward)
 
     windows = [sum(losses[i : i + 50]) / 50 for i in range(0, 500, 50)]
     assert all(after > before * 0.98 for before, after in pairwise(windows))

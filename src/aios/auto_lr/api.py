@@ -17,12 +17,12 @@ from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.snapshot import Snapshot
-from aios.auto_lr.trial import ClosureTrial
+from aios.auto_lr.trial import ClosureTrial, search_and_restore
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
 from aios.auto_lr.update import clip_and_update
 from aios.auto_lr.verification import Expectation
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig
-from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult, run_range_test
+from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult
 
 WARMUP_FRACTION = 0.05
 """Part of the steps that the warm-up takes after a search."""
@@ -108,10 +108,7 @@ class AutoLR:
             raise ValueError("search comes before the first step: training has begun")
         snapshot = Snapshot(self.model, self.optimizer)
         trial = ClosureTrial(self.model, self.optimizer, forward, self.config.max_grad_norm)
-        try:
-            found = run_range_test(trial, self.steps, self.batch, self.config.range_test)
-        finally:
-            snapshot.restore()
+        found = search_and_restore(trial, snapshot, self.steps, self.batch, self.config.range_test)
         self.step_count += found.steps
         self._found = found
         self._log({"event": "adaptive_lr_search", "step": self.step_count, **search_record(found)})

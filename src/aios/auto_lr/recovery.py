@@ -44,10 +44,6 @@ class Recovery:
     ) -> None:
         self.scheduler = scheduler
         self.monitor = monitor
-        self.skips = 0
-        """Updates skipped so far."""
-        self.rewinds = 0
-        """Times the run went back to a snapshot."""
         self.restarts = 0
         """Times the search's rate did not hold and training began anew."""
         self.expectation: Expectation | None = None
@@ -100,8 +96,7 @@ class Recovery:
             self.expectation = None
             return
         self.restarts += 1
-        self._kept.snapshot.restore()
-        self.monitor.rewound(step, self._kept.monitor)
+        self._go_back(step, self._kept)
         reason = f"search_refuted (loss {statistics.fmean(losses):.4g} above {self.expectation.ceiling:.4g})"
         self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "search_decrease", reason, times=2)
 
@@ -112,9 +107,7 @@ class Recovery:
 
     def _act(self, step: int, verdict: Verdict) -> None:
         rung, reason = verdict.rung, verdict.reason
-        if rung is Rung.SKIP:
-            self.skips += 1
-        elif rung is Rung.CUT:
+        if rung is Rung.CUT:
             self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "trouble_decrease", reason)
         elif rung is Rung.RAISE:
             self.scheduler.intervene(LRDecision.INCREASE, "gradient_increase", reason)
@@ -126,23 +119,24 @@ class Recovery:
             raise RunError(verdict.advice or reason)
 
     def _rewind(self, step: int, reason: str) -> None:
-        self.rewinds += 1
         if self._kept is not None:
-            self._kept.snapshot.restore()
-            self.monitor.rewound(step, self._kept.monitor)
+            self._go_back(step, self._kept)
             self.scheduler.current_lr = min(self.scheduler.current_lr, self._kept.lr)
         self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "rewind_decrease", reason)
 
+    def _go_back(self, step: int, kept: Kept) -> None:
+        kept.snapshot.restore()
+        self.monitor.rewound(step, kept.monitor)
+
     def state_dict(self) -> dict[str, Any]:
         """Plain values; the snapshot is not among them, it is taken anew on resume."""
-        counts = {"skips": self.skips, "rewinds": self.rewinds, "restarts": self.restarts}
         ceiling = self.expectation.ceiling if self.expectation is not None else None
         trial = {"ceiling": ceiling, "trial_losses": list(self._trial_losses)}
-        return {"monitor": self.monitor.state_dict(), **counts, **trial}
+        return {"monitor": self.monitor.state_dict(), "restarts": self.restarts, **trial}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.monitor.load_state_dict(state["monitor"])
-        self.skips, self.rewinds, self.restarts = state["skips"], state["rewinds"], state["restarts"]
+        self.restarts = state["restarts"]
         self.expectation = Expectation(state["ceiling"]) if state["ceiling"] is not None else None
         self._trial_losses = list(state["trial_losses"])

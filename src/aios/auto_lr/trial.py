@@ -1,4 +1,4 @@
-"""Any model as a `Trial` of the range test."""
+"""Any model as a `Trial` of the range test, and the test taken back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.snapshot import Snapshot
 from aios.auto_lr.update import set_learning_rate
+from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult, Trial, run_range_test
+
+
+def search_and_restore(
+    trial: Trial, snapshot: Snapshot, total_steps: int, first_batch: int, config: RangeTestConfig
+) -> RangeTestResult:
+    """The range test, after which `snapshot`, taken before it, is restored: also when the trial raises."""
+    try:
+        return run_range_test(trial, total_steps, first_batch, config)
+    finally:
+        snapshot.restore()
 
 
 class ClosureTrial:

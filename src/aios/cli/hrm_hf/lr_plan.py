@@ -14,6 +14,7 @@ from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.snapshot import Snapshot
+from aios.auto_lr.trial import search_and_restore
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
 from aios.auto_lr.update import clip_and_update, set_learning_rate
 from aios.auto_lr.verification import Expectation
@@ -26,7 +27,7 @@ from aios.cli.hrm_hf.adaptive_lr import (
 )
 from aios.cli.hrm_hf.adaptive_lr_file import build_config
 from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult, run_range_test
+from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult
 from aios.cli.hrm_hf.train_epoch import TrainingRun, accumulate_gradients, to_device
 
 
@@ -97,9 +98,8 @@ def search(run: TrainingRun) -> RangeTestResult:
     snapshot = Snapshot(run.model, run.optimizer, run.scaler)
     run.model.train()
     try:
-        found = run_range_test(RunTrial(run), run.config.steps, first_batch, RangeTestConfig())
+        found = search_and_restore(RunTrial(run), snapshot, run.config.steps, first_batch, RangeTestConfig())
     finally:
-        snapshot.restore()
         run.position = position
     run.step += found.steps
     run.emit({"event": "adaptive_lr_search", "step": run.step, **search_record(found)})
