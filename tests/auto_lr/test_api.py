@@ -202,3 +202,63 @@ def test_the_example_of_the_documentation_runs_and_learns(capsys: pytest.Capture
     assert "adaptive_lr_search" in capsys.readouterr().out
     variance_of_the_target = float(torch.randn(10_000, 8).sin().sum(1).var())
     assert mean([float(forward(i).detach()) for i in range(5000, 5020)]) < 0.05 * variance_of_the_target
+
+
+@pytest.mark.parametrize("at", [5, 150, 350], ids=["warm-up", "middle", "anneal"])
+def test_a_run_saved_and_gone_on_with_ends_as_if_it_had_not_been(at: int, tmp_path: Path) -> None:
+    model, forward = classifier()
+    optimizer = adamw(model)
+    straight = AutoLR(model, optimizer, 400)
+    straight.search(forward)
+    for _ in range(at):
+        forward(straight.batch).backward()
+        straight.step(forward(straight.batch))
+    parts = {"auto": straight.state_dict(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(parts, tmp_path / "run.pt")
+    losses, lrs = train(straight, forward)
+
+    other, forward = classifier()
+    fresh = adamw(other)
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    other.load_state_dict(saved["model"])
+    fresh.load_state_dict(saved["optimizer"])
+    resumed = AutoLR(other, fresh, 400)
+    resumed.load_state_dict(saved["auto"])
+    assert train(resumed, forward) == (losses, lrs)
+    assert fingerprint(other, fresh) == fingerprint(model, optimizer)
+
+
+def test_finish_now_anneals_over_a_tenth_and_survives_a_resume() -> None:
+    model, forward = classifier()
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 400)
+    for _ in range(100):
+        forward(auto.batch).backward()
+        auto.step(forward(auto.batch))
+    auto.finish_now()
+    resumed = AutoLR(model, optimizer, 400)
+    resumed.load_state_dict(auto.state_dict())
+    _, lrs = train(resumed, forward)
+    assert len(lrs) == 40
+    assert lrs == sorted(lrs, reverse=True)
+    assert resumed.finished
+
+
+@pytest.mark.parametrize("settings", [{"warmup_fraction": -0.1}, {"anneal_fraction": 1.5}, {"max_grad_norm": 0.0}])
+def test_settings_out_of_range_are_named(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        AutoLRConfig(**settings)
+
+
+def test_calls_out_of_turn_are_refused() -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model), 400)
+    with pytest.raises(ValueError, match="training has not begun"):
+        auto.state_dict()
+    with pytest.raises(ValueError, match="training has not begun"):
+        auto.finish_now()
+    loss = forward(0)
+    loss.backward()
+    auto.step(loss)
+    with pytest.raises(ValueError, match="training has begun"):
+        auto.load_state_dict(auto.state_dict())

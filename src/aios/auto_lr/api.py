@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
 from aios.auto_lr.control import LearningRateControl
+from aios.auto_lr.param_groups import GroupSettings, start_scales, write_scales
 from aios.auto_lr.readback import Readback
 from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.rules import NoiseRules
@@ -35,7 +36,7 @@ Forward = Callable[[int], Tensor]
 
 @dataclass(frozen=True)
 class AutoLRConfig:
-    """How `AutoLR` trains; every part can be turned off or tuned."""
+    """How `AutoLR` trains; every part can be turned off or tuned. ValueError names a field out of its range."""
 
     warmup_fraction: float = WARMUP_FRACTION
     """Part of the steps (after the search) in which the LR rises linearly."""
@@ -49,6 +50,26 @@ class AutoLRConfig:
     """The decisions between warm-up and anneal."""
     trouble: TroubleConfig = field(default_factory=TroubleConfig)
     """When to skip, cut, rewind and stop."""
+    groups: Mapping[str, GroupSettings] = field(default_factory=dict)
+    """Settings of param groups by role: a group's `role` entry, else its `name`."""
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_fraction", "anneal_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed: must be from 0 to 1")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm = {self.max_grad_norm!r} is not allowed: must be > 0")
+
+
+class _Plan(NamedTuple):
+    """What a run is told once, when its training begins."""
+
+    base_lr: float
+    bounds: tuple[float, float] | None
+    """Of the LR, as the search found them; None without a suggestion."""
+    warmup_steps: int
+    first_step: int
+    """Steps done before training began: those of the search."""
 
 
 class _Launched(NamedTuple):
@@ -64,7 +85,8 @@ class AutoLR:
     updates or skips, and sets the LR of the next step. `log_fn` receives every event as a dict. On CUDA a step's
     numbers are read one step late, so that the host never waits.
 
-    Raises ValueError for `steps` below 1, and RunError (from `step`) when the run cannot be saved.
+    Raises ValueError for `steps` below 1 or a role in `config.groups` that no param group has, and RunError (from
+    `step`) when the run cannot be saved.
     """
 
     def __init__(
@@ -91,13 +113,57 @@ class AutoLR:
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=False)
         self._readback: Readback[_Launched] = Readback(self._device)
         self._found: RangeTestResult | None = None
+        self._plan: _Plan | None = None
+        self._end = steps
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", float(group["lr"]))  # a tensor LR is changed in place later
+        write_scales(optimizer.param_groups, start_scales(optimizer.param_groups, self.config.groups))
 
     @property
     def finished(self) -> bool:
         """Whether all steps are done."""
-        return self.step_count >= self.steps
+        return self.step_count >= self._end
+
+    def finish_now(self) -> None:
+        """Anneal to zero over the next tenth of the steps, and be finished then.
+
+        Raises ValueError before the first step: there is nothing to finish.
+        """
+        if self.control is None:
+            raise ValueError("finish_now comes after the first step: training has not begun")
+        self._end = self.control.finish_now(self.step_count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was found and learned, as plain values (loads with `weights_only=True`); not weights and optimizer.
+
+        Raises ValueError before the first step: there is nothing to go on from yet.
+        """
+        if self.control is None or self._plan is None or self.control.scheduler is None:
+            raise ValueError("state_dict comes after the first step: training has not begun")
+        self._follow(self._readback.flush())
+        if self.control.recovery is not None and self.control.recovery.healthy:
+            self.control.recovery.keep_snapshot()  # so that a run resumed here goes back to where this one would
+        counts = {"step_count": self.step_count, "batch": self.batch, "plan": list(self._plan)}
+        return {**counts, "control": self.control.plan(), "scheduler": self.control.scheduler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`; load model and optimizer first. Nothing is searched again.
+
+        Raises ValueError when training has begun.
+        """
+        if self.control is not None:
+            raise ValueError("load_state_dict comes before the first step: training has begun")
+        self.step_count, self.batch = state["step_count"], state["batch"]
+        base_lr, bounds, warmup_steps, first_step = state["plan"]
+        control = self._control_of(_Plan(base_lr, tuple(bounds) if bounds else None, warmup_steps, first_step))
+        control.load_plan(state["control"])
+        assert control.scheduler is not None
+        assert control.recovery is not None
+        control.scheduler.load_state_dict(state["scheduler"])
+        control.recovery.load_state_dict(state["control"]["recovery"])
+        control.recovery.keep_snapshot()
+        if control.finishing:
+            self._end = control.anneal.end
 
     def search(self, forward: Forward) -> RangeTestResult:
         """Find the LR on the first batches and take everything back; the work counts as steps.
@@ -129,40 +195,51 @@ class AutoLR:
         self.step_count += 1
         self.batch += 1
         self._readback.push(_Launched(self.step_count, skip_above), torch.stack([loss.float(), norm.float()]))
-        due = self._readback.flush() if self.finished else self._readback.ready()
-        for launched, (value, grad_norm) in due:
-            control.after_step(launched.step, value, grad_norm, launched.skip_above)
+        self._follow(self._readback.flush() if self.finished else self._readback.ready())
         return lr
 
+    def _follow(self, done: list[tuple[_Launched, list[float]]]) -> None:
+        assert self.control is not None
+        for launched, (value, grad_norm) in done:
+            self.control.after_step(launched.step, value, grad_norm, launched.skip_above)
+
     def _begin(self) -> LearningRateControl:
-        left = self.steps - self.step_count
-        warmup = int(self.config.warmup_fraction * left)
-        searched = self._found is not None and self._found.suggestion is not None
-        settings = scheduler_settings(float(self.optimizer.param_groups[0]["initial_lr"]), left, self._found)
+        """Settle what the search, or the optimizer's LR, says for the steps that are left."""
+        base_lr, bounds = float(self.optimizer.param_groups[0]["initial_lr"]), None
+        found = self._found
+        if found is not None and found.suggestion is not None:
+            base_lr, bounds = found.suggestion, found.bounds
+        warmup_steps = int(self.config.warmup_fraction * (self.steps - self.step_count))
+        control = self._control_of(_Plan(base_lr, bounds, warmup_steps, self.step_count))
+        assert control.recovery is not None
+        control.recovery.keep_snapshot()
+        if found is not None and bounds is not None:
+            control.recovery.expectation = Expectation.from_search(found, self.config.range_test.clear_drop)
+        return control
+
+    def _control_of(self, plan: _Plan) -> LearningRateControl:
+        settings = scheduler_settings(plan.base_lr, self.steps - plan.first_step, plan.bounds)
         scheduler = AutoLRScheduler(
-            self.optimizer, settings, self.use_moe, self._log, start_step=self.step_count + warmup, warmup_steps=warmup,
-            rules=noise_rules(self.config.rules, self.steps, searched),
+            self.optimizer, settings, self.use_moe, self._log, groups=self.config.groups,
+            start_step=plan.first_step + plan.warmup_steps, warmup_steps=plan.warmup_steps,
+            rules=noise_rules(self.config.rules, self.steps, searched=plan.bounds is not None),
         )  # fmt: skip
         recovery = Recovery(
             scheduler, TroubleMonitor(self.config.trouble), lambda: Snapshot(self.model, self.optimizer), self._log
         )
-        recovery.keep_snapshot()
-        if self._found is not None and searched:
-            recovery.expectation = Expectation.from_search(self._found, self.config.range_test.clear_drop)
-        anneal = Anneal.of_run(self.steps, self.config.anneal_fraction)
-        self.control = LearningRateControl(
-            self.optimizer, scheduler.config.initial_lr, warmup, scheduler, self._log,
-            first_step=self.step_count, anneal=anneal, recovery=recovery,
+        self._plan, self.control = plan, LearningRateControl(
+            self.optimizer, scheduler.config.initial_lr, plan.warmup_steps, scheduler, self._log,
+            first_step=plan.first_step, anneal=Anneal.of_run(self.steps, self.config.anneal_fraction),
+            recovery=recovery, bounds=plan.bounds,
         )  # fmt: skip
         return self.control
 
 
-def scheduler_settings(base_lr: float, steps: int, found: RangeTestResult | None) -> AdaptiveLRConfig:
-    """Settings for `steps` of training from what the search found, else from `base_lr` with larger increases."""
-    if found is None or found.suggestion is None or found.bounds is None:
+def scheduler_settings(base_lr: float, steps: int, bounds: tuple[float, float] | None) -> AdaptiveLRConfig:
+    """Settings for `steps` of training in the bounds that the search found; without, with larger increases."""
+    if bounds is None:
         return AdaptiveLRConfig.from_base_lr(base_lr, steps, increase_factor=UNSEARCHED_INCREASE)
-    low, high = found.bounds
-    return AdaptiveLRConfig.from_base_lr(found.suggestion, steps, lr_min=low, lr_max=high)
+    return AdaptiveLRConfig.from_base_lr(base_lr, steps, lr_min=bounds[0], lr_max=bounds[1])
 
 
 def noise_rules(rules: NoiseRules, steps: int, searched: bool = True) -> NoiseRules:

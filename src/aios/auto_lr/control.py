@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -62,6 +62,8 @@ class LearningRateControl:
 
     def before_step(self, step: int) -> None:
         """Set the LR for optimizer step `step`."""
+        if isinstance(self.scheduler, AutoLRScheduler):
+            self.scheduler.keep_own_lr()
         if step <= self.warmup_end:
             lr = warmup_lr(self.base_lr, step - self.first_step - 1, self.warmup_steps)
         else:
@@ -90,6 +92,13 @@ class LearningRateControl:
         self._say_anneal(step, "finish_now")
         return self.anneal.end
 
+    def forget_reference(self) -> None:
+        """The weights are about to be replaced (merged with other workers'): a jump of the loss will be no trouble."""
+        if self.scheduler is not None:
+            self.scheduler.forget_reference()
+        if self.recovery is not None:
+            self.recovery.monitor.forget_level()
+
     def plan(self) -> dict[str, Any]:
         """What a resumed run must know besides the scheduler's state, as plain values."""
         recovery = self.recovery.state_dict() if self.recovery is not None else None
@@ -101,6 +110,11 @@ class LearningRateControl:
             "first_step": self.first_step,
         }
         return {**plan, "anneal": self.anneal.to_dict(), "finishing": self.finishing, "recovery": recovery}
+
+    def load_plan(self, plan: Mapping[str, Any]) -> None:
+        """Go on with an anneal that was asked for before the run was interrupted."""
+        if plan["finishing"]:
+            self.anneal, self.finishing = Anneal(**plan["anneal"]), True
 
     def _follow_anneal(self, step: int) -> None:
         if isinstance(self.scheduler, AutoLRScheduler):

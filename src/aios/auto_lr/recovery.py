@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from aios.auto_lr.grouped_scheduler import Rates
+from aios.auto_lr.restoration import Restoration
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.snapshot import Snapshot
 from aios.auto_lr.trouble import Rung, TroubleMonitor, Verdict
@@ -25,21 +27,22 @@ class Kept(NamedTuple):
 
     snapshot: Snapshot
     monitor: dict[str, Any]
-    lr: float
+    rates: Rates
 
 
 class Recovery:
     """Watches every step; keeps the last good snapshot in memory.
 
-    `take_snapshot` copies the training state; `log_fn` receives one event per rung taken. All inputs of a decision
-    are plain numbers that ranks can agree on beforehand, and every action is one that ranks can take together.
+    `take_snapshot` copies the training state (None: it cannot be copied, and a rewind is only a cut); `log_fn`
+    receives one event per rung taken. All inputs of a decision are plain numbers that ranks can agree on beforehand,
+    and every action is one that ranks can take together.
     """
 
     def __init__(
         self,
         scheduler: AutoLRScheduler,
         monitor: TroubleMonitor,
-        take_snapshot: Callable[[], Snapshot],
+        take_snapshot: Callable[[], Snapshot] | None,
         log_fn: Callable[[dict[str, Any]], None],
     ) -> None:
         self.scheduler = scheduler
@@ -48,6 +51,8 @@ class Recovery:
         """Times the search's rate did not hold and training began anew."""
         self.expectation: Expectation | None = None
         """What the search's rate still has to prove."""
+        self.restoration = Restoration()
+        """What passing trouble took and is owed back."""
         self._trial_losses: list[float] = []
         self._take_snapshot = take_snapshot
         self._log = log_fn
@@ -65,7 +70,8 @@ class Recovery:
 
     def keep_snapshot(self) -> None:
         """Copy the training state now: at the start, after a resume, and beside every healthy checkpoint."""
-        self._kept = Kept(self._take_snapshot(), self.monitor.state_dict(), self.scheduler.current_lr)
+        if self._take_snapshot is not None:
+            self._kept = Kept(self._take_snapshot(), self.monitor.state_dict(), self.scheduler.rates())
 
     def after_step(self, step: int, loss: float, grad_norm: float, skip_above: float) -> None:
         """Look at one step, whose update was skipped above `skip_above`, and act.
@@ -81,7 +87,8 @@ class Recovery:
             self._record(step, verdict)
         if verdict.rung is not Rung.NONE:
             self._act(step, verdict)
-        elif step % SNAPSHOT_EVERY == 0 and self.healthy:
+        self._give_back(step, verdict.rung)
+        if verdict.rung is Rung.NONE and step % SNAPSHOT_EVERY == 0 and self.healthy:
             self.keep_snapshot()
 
     def _verify(self, step: int, loss: float) -> None:
@@ -118,10 +125,17 @@ class Recovery:
                 self._kept.snapshot.restore()  # what is saved when the run ends is the last good state
             raise RunError(verdict.advice or reason)
 
+    def _give_back(self, step: int, rung: Rung) -> None:
+        trouble = rung in (Rung.SKIP, Rung.CUT)
+        owed = self.restoration.observe(step, trouble, self.healthy, self.scheduler.rates())
+        if owed is not None:
+            self.scheduler.restore(owed, "trouble_over_increase", "trouble_over (back to the LR of before)")
+
     def _rewind(self, step: int, reason: str) -> None:
+        self.restoration.forfeit(step)
         if self._kept is not None:
             self._go_back(step, self._kept)
-            self.scheduler.current_lr = min(self.scheduler.current_lr, self._kept.lr)
+            self.scheduler.lower_to(self._kept.rates)
         self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "rewind_decrease", reason)
 
     def _go_back(self, step: int, kept: Kept) -> None:
@@ -132,11 +146,14 @@ class Recovery:
         """Plain values; the snapshot is not among them, it is taken anew on resume."""
         ceiling = self.expectation.ceiling if self.expectation is not None else None
         trial = {"ceiling": ceiling, "trial_losses": list(self._trial_losses)}
-        return {"monitor": self.monitor.state_dict(), "restarts": self.restarts, **trial}
+        own = {"monitor": self.monitor.state_dict(), "restoration": self.restoration.state_dict()}
+        return {**own, "restarts": self.restarts, **trial}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.monitor.load_state_dict(state["monitor"])
         self.restarts = state["restarts"]
+        if "restoration" in state:  # not in checkpoints from before it
+            self.restoration.load_state_dict(state["restoration"])
         self.expectation = Expectation(state["ceiling"]) if state["ceiling"] is not None else None
         self._trial_losses = list(state["trial_losses"])

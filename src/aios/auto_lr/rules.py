@@ -109,6 +109,18 @@ def fit_trend(windows: Sequence[WindowSums]) -> Trend:
     return Trend(slope, math.sqrt(residual / (total - 2) / spread), level, total)
 
 
+def move_onto_trend(windows: Sequence[WindowSums], newest: WindowSums) -> list[WindowSums]:
+    """`windows` moved up or down by what puts `newest`, which follows them, on the line through them.
+
+    For when the weights were replaced in between: slope and noise are still known, the level is not.
+    """
+    if not windows:
+        return []
+    trend = fit_trend(windows)
+    expected = trend.level + trend.slope * (trend.steps + newest.size) / 2
+    return [w._replace(mean=w.mean + newest.mean - expected) for w in windows]
+
+
 def decide_by_noise(windows: Sequence[WindowSums], rules: NoiseRules, may_raise: bool) -> tuple[LRDecision, str]:
     """The decision for the windows since the last change (the newest last), and its reason."""
     newest, trend = windows[-1], fit_trend(windows)

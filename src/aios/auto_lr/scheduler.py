@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aios.auto_lr.rules import NoiseRules, WindowSums, decide_by_noise, summarize_window
-from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRScheduler, LossMetrics, LRDecision
+from aios.auto_lr.grouped_scheduler import GroupedLRScheduler, Rates
+from aios.auto_lr.rules import NoiseRules, WindowSums, decide_by_noise, move_onto_trend, summarize_window
+from aios.cli.hrm_hf.adaptive_lr import LossMetrics, LRDecision
 
 MAX_WINDOWS = 40
 """Windows behind one decision at most: older losses say little about today's learning rate."""
 
 
-class AutoLRScheduler(AdaptiveLRScheduler):
-    """`AdaptiveLRScheduler` with the decisions of `rules.decide_by_noise`; a drop-in for it.
+class AutoLRScheduler(GroupedLRScheduler):
+    """`GroupedLRScheduler` with the decisions of `rules.decide_by_noise`; a drop-in for it.
 
     `annealing` locks out everything but the emergency brake: while the rate goes to zero, the loss falls because of
     that and says nothing about the rate.
@@ -23,6 +24,7 @@ class AutoLRScheduler(AdaptiveLRScheduler):
         self.rules = rules or NoiseRules()
         self.windows: list[WindowSums] = []
         self.annealing = False
+        self.level_moved = False
         super().__init__(*args, **kwargs)
 
     def intervene(self, decision: LRDecision, name: str, reason: str, times: int = 1) -> None:
@@ -32,9 +34,32 @@ class AutoLRScheduler(AdaptiveLRScheduler):
         self.window, self.windows, self._unread = [], [], []
         for _ in range(times):
             self._change_lr(decision, reason, None, name)
+        self._apply()  # a snapshot restored before this brought old scales back into the param groups
+
+    def restore(self, kept: Rates, name: str, reason: str) -> None:
+        """As the base class; what was seen under the other rate is forgotten."""
+        self.window, self.windows, self._unread = [], [], []
+        super().restore(kept, name, reason)
+
+    def keep_own_lr(self) -> None:
+        """Undo a change of `current_lr` that no decision made (another scheduler, a callback); the log says so."""
+        own = self.lr_history[-1]
+        if self.current_lr != own:
+            reason = f"foreign_lr ({self.current_lr:.4g}, not from here; back to {own:.4g})"
+            numbers = {"lr_found": self.current_lr, "lr": own}
+            self.current_lr = own
+            self._emit("adaptive_lr_trouble", rung="none", reason=reason, numbers=numbers)
+
+    def forget_reference(self) -> None:
+        """As the base class; the older windows still tell of trend and noise, but no longer where the loss is."""
+        super().forget_reference()
+        self.level_moved = True
 
     def _decide(self, losses: list[float], metrics: LossMetrics) -> tuple[LRDecision, int, str]:
-        self.windows = [*self.windows, summarize_window(losses)][-MAX_WINDOWS:]
+        newest = summarize_window(losses)
+        if self.level_moved:
+            self.windows, self.level_moved = move_onto_trend(self.windows, newest), False
+        self.windows = [*self.windows, newest][-MAX_WINDOWS:]
         if self.total_steps - self.last_adjustment_step < self.config.cooldown_steps:
             return LRDecision.HOLD, 0, "cooldown"
         may_raise = not self.annealing and self.current_lr < self.config.lr_max
@@ -47,9 +72,11 @@ class AutoLRScheduler(AdaptiveLRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """As the base class, with the windows since the last change."""
-        return {**super().state_dict(), "windows": [list(w) for w in self.windows]}
+        windows = [list(w) for w in self.windows]
+        return {**super().state_dict(), "windows": windows, "level_moved": self.level_moved}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As the base class; a state saved under profile `rules` has no windows and starts without."""
         super().load_state_dict(state)
         self.windows = [WindowSums(int(n), *sums) for n, *sums in state.get("windows", [])]
+        self.level_moved = bool(state.get("level_moved", False))

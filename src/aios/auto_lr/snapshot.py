@@ -16,14 +16,20 @@ class Snapshot:
     """Weights, buffers, optimizer state, loss scale and random state, copied; `restore` brings all back bit for bit.
 
     The copies live where the originals do (on the GPU for a GPU model), so that taking one costs no transfer;
-    `bytes` says how much memory that is. Raises nothing of its own; memory may run out.
+    `bytes` says how much memory that is. Raises nothing of its own; memory may run out. `tensors` are what is copied
+    instead of the model's parameters and buffers, where the weights are kept elsewhere.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler | None = None,
+        tensors: Iterable[Tensor] | None = None,
     ) -> None:
         self._model, self._optimizer, self._scaler = model, optimizer, scaler
-        self._tensors = [(tensor, tensor.detach().clone()) for tensor in _tensors(model)]
+        kept = tensors if tensors is not None else _tensors(model)
+        self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept]
         self._state = {param: _copy(state) for param, state in optimizer.state.items()}
         self._groups = [
             {k: (v, _copy(v)) for k, v in group.items() if k != "params"} for group in optimizer.param_groups

@@ -138,6 +138,13 @@ class TroubleMonitor:
             return self._vanishing(numbers) or verdict
         return verdict
 
+    def forget_level(self) -> None:
+        """The weights were replaced (merged): where the loss will be is unknown, its noise and the gradients not."""
+        self._level = RobustWindow(self.config.level_window)
+        self._recent_losses = RobustWindow(self.config.level_window)
+        self._recent_log_grads = RobustWindow(self.config.level_window)
+        self._episode, self._loss_streak, self._probation, self._mark_level = None, 0, 0, None
+
     def rewound(self, step: int, state: Mapping[str, Any]) -> None:
         """The run went back to the snapshot of `step` that was kept with `state`: so do the windows, not the counts."""
         _check(state)
@@ -191,7 +198,8 @@ class TroubleMonitor:
 
     def _normal(self) -> Normal | None:
         """What is normal now, None while too little is known."""
-        if len(self._residuals) < self.config.min_fill or len(self._log_grads) < 1:
+        known = len(self._level) >= self.config.level_window // 2  # less only just after forget_level()
+        if not known or len(self._residuals) < self.config.min_fill or len(self._log_grads) < 1:
             return None
         level, floor = self._level.median(), self._least_jump() / self.config.loss_sigmas
         sigma = max(self._residuals.sigma(), floor)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.param_groups import SCALE
+
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give the first group `lr` and every other one its ratio to the first (the ratio of their `initial_lr`)."""
+    """Give base `lr` and every group its ratio to the first (that of their `initial_lr`) times its role's scale."""
     first = optimizer.param_groups[0]["initial_lr"]
     for group in optimizer.param_groups:
-        rate = lr * (group["initial_lr"] / first)
-        if isinstance(group["lr"], Tensor):  # capturable optimizers hold on to the tensor
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        write_learning_rate(group, lr * (group["initial_lr"] / first) * group.get(SCALE, 1.0))
+
+
+def write_learning_rate(group: dict[str, Any], rate: float) -> None:
+    """Set the LR of one param group; a tensor LR stays the same tensor, because capturable optimizers hold on to it."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> float | list[float]:

@@ -11,7 +11,9 @@ import typer
 
 import aios
 from aios.cli.hrm_hf.command import hrm_hf
+from aios.distributed.environment import place_of
 from aios.errors import RunError, UserError
+from aios.gui.command import gui
 
 app = typer.Typer(
     help="AI-OS: train Hierarchical Reasoning Models without choosing a learning rate.",
@@ -20,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(hrm_hf, name="hrm-hf")
+app.command("gui")(gui)
 
 
 def _show_version(wanted: bool) -> None:
@@ -40,7 +43,13 @@ def _root(
 def _report_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An uncaught exception ends the process with exit code 1; say it in one sentence."""
     sentence = " ".join(str(error).split()) or "no further detail"
-    typer.echo(f"Error: {kind.__name__}: {sentence} (--debug shows the traceback)", err=True)
+    typer.echo(f"{_speaker()}Error: {kind.__name__}: {sentence} (--debug shows the traceback)", err=True)
+
+
+def _speaker() -> str:
+    """Which worker speaks, where there are several."""
+    place = place_of()
+    return f"[worker {place.rank}] " if place is not None and place.world_size > 1 else ""
 
 
 def main() -> None:
@@ -52,5 +61,5 @@ def main() -> None:
     except (UserError, RunError) as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"{_speaker()}Error: {error}", err=True)
         sys.exit(2 if isinstance(error, UserError) else 1)

@@ -47,19 +47,21 @@ class SavedCheckpoint:
 
 
 def save_checkpoint(
-    brain_dir: Path, state: dict[str, Any], save_weights: Callable[[Path], None], keep: int
+    brain_dir: Path,
+    state: dict[str, Any],
+    save_weights: Callable[[Path], None],
+    keep: int,
+    partial: Path | None = None,
 ) -> SavedCheckpoint:
     """Write `state` and the weights as `checkpoints/step-<n>`; drop all but the `keep` newest.
 
     `save_weights` writes the model's files into the folder it is given; `state["step"]` names the checkpoint.
+    `partial` comes from `open_partial` where other processes have written their files into it: all of them by now.
     """
     begun = time.perf_counter()
     folder = checkpoint_dir(brain_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    _clear_partial(folder)
-    final = folder / f"step-{state['step']}"
-    partial = folder / f"{_PARTIAL_PREFIX}{final.name}-{os.getpid()}"
-    partial.mkdir()
+    final = checkpoint_path(brain_dir, state["step"])
+    partial = partial or open_partial(brain_dir, state["step"])
     save_weights(partial)
     torch.save({**state, "format_version": FORMAT_VERSION}, partial / STATE_FILE)
     size = _write_manifest(partial)
@@ -71,6 +73,26 @@ def save_checkpoint(
     for old in list_checkpoints(brain_dir)[keep:]:
         shutil.rmtree(old)
     return SavedCheckpoint(final, size, time.perf_counter() - begun)
+
+
+def open_partial(brain_dir: Path, step: int) -> Path:
+    """A new, hidden folder for the checkpoint of `step`; those that crashes left are cleared away."""
+    folder = checkpoint_dir(brain_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear_partial(folder)
+    partial = partial_path(brain_dir, step, os.getpid())
+    partial.mkdir()
+    return partial
+
+
+def partial_path(brain_dir: Path, step: int, process: int) -> Path:
+    """The hidden folder that process number `process` opens for the checkpoint of `step`."""
+    return checkpoint_dir(brain_dir) / f"{_PARTIAL_PREFIX}step-{step}-{process}"
+
+
+def checkpoint_path(brain_dir: Path, step: int) -> Path:
+    """The folder of the checkpoint of `step`."""
+    return checkpoint_dir(brain_dir) / f"step-{step}"
 
 
 def newest_valid(brain_dir: Path) -> tuple[Path | None, list[Skipped]]:
@@ -110,7 +132,8 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         UserError: when it was written by a newer version of the format.
     """
-    state: dict[str, Any] = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
+    # Mapped, not read: of the state of many workers each uses its own part only.
+    state: dict[str, Any] = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True, mmap=True)
     if state["format_version"] > FORMAT_VERSION:
         raise UserError(
             f"{path} has checkpoint format {state['format_version']}, newer than the {FORMAT_VERSION} this version of "

@@ -1,4 +1,4 @@
-"""Ways to ask a running training to save and stop: SIGINT, SIGTERM, or a stop file."""
+"""Ways to ask a running training to save and stop: SIGINT, SIGTERM, a stop file, the death of its launcher."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """While entered, the first SIGINT or SIGTERM is remembered; the second ends the process at once.
 
-    The loop asks `reason()` between optimizer steps, so a stop never cuts a step in two.
+    The loop asks `reason()` between optimizer steps, so a stop never cuts a step in two. Of several workers one
+    watches the stop file, the others have none; `launched` says that this process must not outlive its parent.
     """
 
-    def __init__(self, stop_file: Path) -> None:
+    def __init__(self, stop_file: Path | None, launched: bool = False) -> None:
         self._stop_file = stop_file
+        self._launcher = os.getppid() if launched else None
         self._signal: int | None = None
         self._previous: dict[int, object] = {}
 
     def reason(self) -> str | None:
-        """`signal` or `stop_file` once a stop was asked for, `FINISH` once when that was, else None."""
+        """Why to stop (`signal`, `launcher_gone`, `stop_file`), `FINISH` once when that was asked for, else None."""
         if self._signal is not None:
             return "signal"
-        if not self._stop_file.exists():
+        if self._launcher is not None and os.getppid() != self._launcher:
+            return "launcher_gone"
+        if self._stop_file is None or not self._stop_file.exists():
             return None
         if self._stop_file.read_text(encoding="utf-8").strip() == FINISH:
             self.honoured()  # asked once: the run goes on, to a nearer end
@@ -37,7 +41,8 @@ class StopRequest:
 
     def honoured(self) -> None:
         """Take the stop file away, so that the next run does not stop on it."""
-        self._stop_file.unlink(missing_ok=True)
+        if self._stop_file is not None:
+            self._stop_file.unlink(missing_ok=True)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -58,17 +59,26 @@ def _end_of_last_line(file: Any, size: int, chunk: int = 65536) -> int:
 
 
 class TrainingLog:
-    """The open log of one worker; every record gets `event`, `ts` (unix seconds) and `step`."""
+    """The open log of one worker; every record gets `event`, `ts` (unix seconds) and `step`.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        repair_torn_line(path)
-        self._stream = path.open("a", encoding="utf-8")
+    `path` is None for a worker that keeps no log because another one does. Several processes may append to one log:
+    each record is a single unbuffered write in append mode, so their lines never mix. The first of them to open it
+    repairs it; for the others `repair` is False, or they would cut the line that another is just writing.
+    """
+
+    def __init__(self, path: Path | None, repair: bool = True) -> None:
+        self._stream: TextIO | None = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if repair:
+                repair_torn_line(path)
+            self._stream = io.TextIOWrapper(path.open("ab", buffering=0), encoding="utf-8", write_through=True)
 
     def write(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Append `record`, stamped with the time unless it already is; returns what was written."""
         stamped = {"event": record["event"], "ts": time.time(), **record}
-        write_jsonl(self._stream, stamped)
+        if self._stream is not None:
+            write_jsonl(self._stream, stamped)
         return stamped
 
     def __enter__(self) -> TrainingLog:
@@ -77,4 +87,5 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()

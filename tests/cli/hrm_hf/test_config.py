@@ -24,18 +24,26 @@ OTHER_VALUES: dict[str, Any] = {
     "gradient_accumulation_steps": 4, "seed": 5, "weight_decay": 1 / 3, "max_grad_norm": 0.5, "preset": "small",
     "hidden_size": 64, "h_layers": 3, "l_layers": 3, "h_cycles": 3, "l_cycles": 1, "num_heads": 2, "expansion": 2.5,
     "halt_max_steps": 3, "use_moe": True, "num_experts": 8, "num_experts_per_tok": 1, "student_init": "x",
+    "use_peft": True, "lora_rank": 4, "lora_alpha": 8,
     "amp": False, "model_dtype": "bf16", "gradient_checkpointing": True, "device": "cpu", "cuda_ids": "1",
     "bundle_dir": "out", "brain_name": "b", "log_file": "l.jsonl", "save_every": 11, "keep_checkpoints": 1,
-    "resume": True, "stop_file": "halt",
+    "resume": True, "stop_file": "halt", "tensorboard": "tb",
 }  # fmt: skip
-SEVERAL_WORKERS = {
-    "ddp": True, "world_size": 2, "parallel_independent": True, "zero_stage": "zero2", "deepspeed_config": "d.json",
-}  # fmt: skip
+TOGETHER: dict[str, dict[str, Any]] = {
+    "ddp": {"ddp": True},
+    "world_size": {"ddp": True, "world_size": 2},
+    "max_restarts": {"max_restarts": 0},
+    "parallel_independent": {"parallel_independent": True},
+    "merge_every": {"merge_every": 7},
+    "zero_stage": {"zero_stage": "zero2"},
+    "deepspeed_config": {"deepspeed_config": "d.json"},
+}
+"""Fields of several workers, with what they need beside them."""
 
 
 def test_every_field_has_an_example() -> None:
     names = {f.name for f in dataclasses.fields(TrainingConfig)}
-    assert names == OTHER_VALUES.keys() | SEVERAL_WORKERS.keys()
+    assert names == OTHER_VALUES.keys() | TOGETHER.keys()
     assert all(TrainingConfig().to_dict()[name] != value for name, value in OTHER_VALUES.items())
 
 
@@ -58,10 +66,28 @@ def test_defaults_are_the_dataclass_ones() -> None:
     assert TrainingConfig().to_cli_args() == []
 
 
-@pytest.mark.parametrize("name", SEVERAL_WORKERS)
-def test_several_worker_flags_refuse(name: str) -> None:
-    with pytest.raises(UserError, match=r"needs several workers.*leave it out"):
-        TrainingConfig(**{name: SEVERAL_WORKERS[name]})
+@pytest.mark.parametrize("name", TOGETHER)
+def test_cli_round_trip_of_the_fields_of_several_workers(name: str) -> None:
+    config = TrainingConfig(**TOGETHER[name])
+    assert getattr(config, name) != getattr(TrainingConfig(), name)
+    assert parse_config(COMMAND, config.to_cli_args()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"world_size": 2}, "add --ddp"),
+        ({"cuda_ids": "0,1"}, "add --ddp"),
+        ({"ddp": True, "parallel_independent": True}, "exclude each other"),
+        ({"zero_stage": "zero1", "parallel_independent": True}, "exclude each other"),
+        ({"world_size": 0}, "at least 1"),
+        ({"merge_every": 0}, "at least 1"),
+        ({"max_restarts": -1}, "0 or more"),
+    ],
+)
+def test_workers_without_a_way_or_with_two_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        TrainingConfig(**settings)
 
 
 def test_help_documents_every_flag() -> None:

@@ -329,6 +329,13 @@ class AdaptiveLRScheduler:
         totals = {"total_steps": self.total_steps, "adjustments_made": self.adjustments_made}
         return totals | {"final_lr": self.current_lr, "lr_history_length": len(self.lr_history)}
 
+    def forget_reference(self) -> None:
+        """Compare with nothing older: the weights were replaced (merged with other workers'), and the loss with them.
+
+        The open window starts anew and has none before it, so that a jump which came with the weights is no spike.
+        """
+        self.window, self._unread, self.previous_avg = [], [], None
+
     def log_summary(self) -> None:
         """Emit `adaptive_lr_summary`; call it at the end of a run."""
         self._emit("adaptive_lr_summary", **self.get_summary())
@@ -412,15 +419,22 @@ class AdaptiveLRScheduler:
     ) -> None:
         """Adjust by `decision` and record it, under `name` where another part of the trainer decided."""
         old_lr, new_lr = self.current_lr, adjust(self.current_lr, decision, self.config)
-        if new_lr == old_lr:
-            return
-        self.current_lr, self.last_adjustment_step = new_lr, self.total_steps
+        groups = self._adjust_groups(decision, old_lr, new_lr)
+        if new_lr != old_lr or groups:
+            self._set_lr(new_lr, name or decision.value, reason, metrics, **groups)
+
+    def _set_lr(self, new_lr: float, name: str, reason: str, metrics: LossMetrics | None, **groups: Any) -> None:
+        old_lr, self.current_lr, self.last_adjustment_step = self.current_lr, new_lr, self.total_steps
         self.adjustments_made += 1
         self.lr_history.append(new_lr)
         self._apply()
         lrs = {"old_lr": old_lr, "new_lr": new_lr, "change_pct": round(100 * (new_lr / old_lr - 1), 6)}
         why = {"reason": reason, "metrics": _loggable(metrics)}
-        self._emit("adaptive_lr_adjustment", decision=name or decision.value, **lrs, **why)
+        self._emit("adaptive_lr_adjustment", decision=name, **lrs, **why, **groups)
+
+    def _adjust_groups(self, decision: LRDecision, old_lr: float, new_lr: float) -> dict[str, Any]:
+        """For param groups with settings of their own, which a subclass may have: what to add to the record."""
+        return {}
 
     def _apply(self) -> None:
         """Write the LR into every param group; one added later joins with the ratio of its own base."""
@@ -435,7 +449,7 @@ class AdaptiveLRScheduler:
             else:
                 group["lr"] = lr
 
-    def _emit_init(self, warmup_steps: int) -> None:
+    def _emit_init(self, warmup_steps: int, **extra: Any) -> None:
         config, requested = self.config, self.config._requested_lr
         init = {key: getattr(config, key) for key in ("initial_lr", "lr_min", "lr_max", "window_size")}
         if requested is not None:
@@ -444,7 +458,7 @@ class AdaptiveLRScheduler:
                 reason = f"outside the MoE bounds {config.lr_min:g} to {config.lr_max:g}"
                 lrs = {"original_lr": requested, "adjusted_lr": config.initial_lr}
                 self._emit("moe_lr_adjustment", **lrs, reason=reason)
-        self._emit("adaptive_lr_init", **init, use_moe=self.use_moe, warmup_steps=warmup_steps)
+        self._emit("adaptive_lr_init", **init, use_moe=self.use_moe, warmup_steps=warmup_steps, **extra)
 
     def _emit(self, event: str, **values: Any) -> None:
         if self._log_fn is not None:

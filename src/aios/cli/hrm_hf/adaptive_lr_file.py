@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from aios.auto_lr.param_groups import ADAPTER, BASE, ROLES, ROUTER, GroupSettings
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig
+from aios.cli.hrm_hf.settings_file import parse_settings_file, text_as_number, unknown_key
 from aios.errors import UserError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-_SECTION = "adaptive_lr"
+_SECTION, _GROUPS = "adaptive_lr", "groups"
 _TYPES: dict[str, type] = {field.name: type(field.default) for field in fields(AdaptiveLRConfig)}
+_GROUP_TYPES: dict[str, type] = dict.fromkeys((field.name for field in fields(GroupSettings)), float)
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    ".toml": tomllib.loads,
-    ".yaml": yaml.safe_load,
-    ".yml": yaml.safe_load,
-    ".json": json.loads,
-}
-_SYNTAX_ERRORS = (ValueError, yaml.YAMLError)  # TOML and JSON errors are ValueErrors
 
 
 def load_adaptive_lr_file(path: str | Path) -> dict[str, Any]:
-    """The settings in `path`: AdaptiveLRConfig fields, optionally under the key `adaptive_lr`.
+    """The settings in `path`: AdaptiveLRConfig fields, optionally under the key `adaptive_lr`; those of roles left out.
 
     Raises UserError naming the file, and the key where there is one: for a file that cannot be read or parsed,
     an unknown suffix, an unknown key or a value of the wrong type. Ranges are checked by `build_config`.
     """
     path = Path(path)
-    data = _parse(path)
-    if isinstance(data, dict) and list(data) == [_SECTION]:
-        data = data[_SECTION]
-    data = {} if data is None else data  # an empty YAML file or section
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: found {data!r} where settings belong; see config/adaptive_lr.toml.")
-    return {key: _typed(path, key, value) for key, value in data.items()}
+    return {key: _typed(path, path, key, value, _TYPES) for key, value in _section(path).items() if key != _GROUPS}
+
+
+def load_group_settings(path: str | Path | None) -> dict[str, GroupSettings]:
+    """The tables `groups.<role>` in `path`, by role; none without a file.
+
+    Raises UserError naming the file and the table: for an unknown role or key, a value of the wrong type or out of
+    range, and as `load_adaptive_lr_file`.
+    """
+    if path is None:
+        return {}
+    path = Path(path)
+    tables = _table(path, _section(path).get(_GROUPS))
+    return {role: _group_settings(path, role, table) for role, table in tables.items()}
+
+
+def check_roles(path: str | Path | None, use_moe: bool, use_peft: bool) -> None:
+    """Raise UserError, with the remedy, where `path` has settings for a role that the run has no parameters of."""
+    roles = load_group_settings(path)
+    if ROUTER in roles and use_peft:
+        raise UserError(f"{path}: groups.{ROUTER} has no effect: --use-peft trains adapters alone; leave one out.")
+    if ROUTER in roles and not use_moe:
+        raise UserError(f"{path}: groups.{ROUTER} needs a mixture of experts; add --use-moe or leave the table out.")
+    if ADAPTER in roles and not use_peft:
+        raise UserError(f"{path}: groups.{ADAPTER} needs LoRA adapters; add --use-peft or leave the table out.")
 
 
 def build_config(
@@ -54,14 +58,16 @@ def build_config(
     steps: int,
     use_moe: bool,
     bounds: tuple[float, float] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> AdaptiveLRConfig:
     """The settings of a run: derived from its learning rate and length; those in the file, if any, win.
 
     `bounds` are (lr_min, lr_max) as measured by a search; a file that sets a rate of its own replaces them.
+    `given` are settings by name that win over the file's.
 
     Raises UserError for a bad file, or for values that are out of range or contradict each other.
     """
-    overrides = {} if path is None else load_adaptive_lr_file(path)
+    overrides = {**({} if path is None else load_adaptive_lr_file(path)), **(given or {})}
     if bounds is not None and not {"initial_lr", "lr_min", "lr_max"} & overrides.keys():
         overrides |= {"lr_min": bounds[0], "lr_max": bounds[1]}
     try:
@@ -71,41 +77,40 @@ def build_config(
         raise UserError(f"{place}: {error}; correct that value.") from error
 
 
-def _parse(path: Path) -> Any:
-    parser = _PARSERS.get(path.suffix.lower())
-    if parser is None:
-        raise UserError(f"{path}: unknown suffix {path.suffix!r}; use one of {', '.join(_PARSERS)}.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
-    try:
-        return parser(text)
-    except _SYNTAX_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not valid {path.suffix[1:]} ({reason}); correct the syntax.") from error
+def _section(path: Path) -> dict[str, Any]:
+    """What the file holds, or holds under the key `adaptive_lr`."""
+    data = parse_settings_file(path)
+    return _table(path, data[_SECTION] if isinstance(data, dict) and list(data) == [_SECTION] else data)
 
 
-def _typed(path: Path, key: Any, value: Any) -> Any:
-    """`value` if it has the type of setting `key`; a whole number will do for a number."""
-    if key not in _TYPES:
-        near = difflib.get_close_matches(str(key), _TYPES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(_TYPES)}."
-        raise UserError(f"{path}: unknown key {key!r}; {hint}")
-    kind = _TYPES[key]
+def _table(place: object, data: Any) -> dict[str, Any]:
+    data = {} if data is None else data  # an empty YAML file or section
+    if not isinstance(data, dict):
+        raise UserError(f"{place}: found {data!r} where settings belong; see config/adaptive_lr.toml.")
+    return data
+
+
+def _group_settings(path: Path, role: Any, table: Any) -> GroupSettings:
+    place = f"{path}: {_GROUPS}.{role}"
+    if role == BASE:
+        raise UserError(f"{place} is no table of its own: base goes by the keys of {_SECTION} itself; move them there.")
+    if role not in ROLES:
+        raise unknown_key(f"{path}: {_GROUPS}", role, [name for name in ROLES if name != BASE])
+    values = {key: _typed(path, place, key, value, _GROUP_TYPES) for key, value in _table(place, table).items()}
+    try:
+        return GroupSettings(**values)
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{place}: {error}; correct that value.") from error
+
+
+def _typed(path: Path, place: object, key: Any, value: Any, types: Mapping[str, type]) -> Any:
+    """`value`, found at `place`, if it has the type of setting `key`; a whole number will do for a number."""
+    if key not in types:
+        raise unknown_key(place, key, types)
+    kind = types[key]
     if kind is float and isinstance(value, str) and path.suffix.lower() in (".yaml", ".yml"):
-        value = _yaml_number(value)
+        value = text_as_number(value)
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-        raise UserError(f"{path}: {key} = {value!r} has the wrong type; write {_TYPE_NAMES[kind]}.")
+        raise UserError(f"{place}: {key} = {value!r} has the wrong type; write {_TYPE_NAMES[kind]}.")
     return value
-
-
-def _yaml_number(text: str) -> float | str:
-    """`text` as a number if it is one: YAML 1.1 reads 5e-5 (no dot) as a string."""
-    try:
-        return float(text)
-    except ValueError:
-        return text

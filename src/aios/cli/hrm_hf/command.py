@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from aios.cli.hrm_hf.flags import config_options, given_flags
+from aios.cli.hrm_hf.live_commands import replay, watch
+from aios.cli.hrm_hf.log_commands import lr_log, plot
 from aios.cli.hrm_hf.origin import find_origin
+from aios.distributed.environment import place_of
 from aios.runs.brain import check_writable
 
 hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM ACT v1).", no_args_is_help=True)
@@ -36,16 +40,49 @@ def train(
     **flags: Any,
 ) -> None:
     """Train an HRM on text; with the adaptive learning rate unless told otherwise."""
-    origin = find_origin(given_flags(context))
+    place, given = place_of(), given_flags(context)
+    if place is not None:
+        given.setdefault("world_size", place.world_size)
+    origin = find_origin(given, restarted=place is not None and place.restarts > 0)
     share_cores()
     # Imported late: torch takes seconds, and bad input has been refused by now.
-    from aios.cli.hrm_hf.train_actv1 import train_actv1
+    if origin.config.shares_weights and place is None:
+        from aios.cli.hrm_hf.launch import launch
 
-    train_actv1(origin)
+        launch(origin, sys.argv[1:])
+    elif origin.config.parallel_independent:
+        from aios.cli.hrm_hf.parallel_training_v3 import train_independently
+
+        train_independently(origin)
+    else:
+        from aios.cli.hrm_hf.train_actv1 import train_actv1
+
+        train_actv1(origin)
 
 
 hrm_hf.command("train")(train)
 hrm_hf.command("train-actv1", help="The older name of train.", hidden=True)(train)
+
+
+@hrm_hf.command("independent-worker", hidden=True)
+def independent_worker(
+    session: Path,
+    rank: int,
+    checkpoint: Path,
+    number: int,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the worker fails.")] = False,
+) -> None:
+    """One worker of `train --parallel-independent`, which starts it: not for people."""
+    share_cores()
+    from aios.cli.hrm_hf.parallel_worker import work
+
+    work(session, rank, checkpoint, number)
+
+
+hrm_hf.command("plot")(plot)
+hrm_hf.command("lr-log")(lr_log)
+hrm_hf.command("watch")(watch)
+hrm_hf.command("replay")(replay)
 
 
 @hrm_hf.command("lr-find")

@@ -86,6 +86,9 @@ class TrainingConfig:
     num_experts: int = _flag(4, MODEL, "Experts per MoE layer.")
     num_experts_per_tok: int = _flag(2, MODEL, "Experts each token is routed to.")
     student_init: str | None = _flag(None, MODEL, "Continue from the weights of this brain folder.")
+    use_peft: bool = _flag(False, MODEL, "Train LoRA adapters beside the frozen weights of --student-init (peft).")
+    lora_rank: int = _flag(8, MODEL, "Rank of the LoRA adapters.")
+    lora_alpha: int = _flag(16, MODEL, "Scale of the LoRA adapters: what they add is multiplied by alpha / rank.")
 
     amp: bool | None = _flag(None, MEMORY, "Mixed precision (autocast). Default: on for CUDA.")
     model_dtype: Literal["fp32", "bf16", "fp16"] = _flag(
@@ -95,19 +98,26 @@ class TrainingConfig:
 
     device: Literal["auto", "cpu", "cuda", "mps"] = _flag("auto", DEVICES, "Where to train.")
     cuda_ids: str | None = _flag(None, DEVICES, "CUDA device numbers, comma separated.")
-    ddp: bool = _flag(False, DEVICES, "Several workers that share one model (not available yet).", on_off=False)
-    world_size: int = _flag(1, DEVICES, "Number of workers (only 1 is available yet).")
+    ddp: bool = _flag(False, DEVICES, "Several workers that share one model, each with a batch of its own.")
+    world_size: int | None = _flag(
+        None, DEVICES, "Number of workers. Default: one per CUDA device, or as torchrun started them."
+    )
+    max_restarts: int = _flag(3, DEVICES, "How often lost workers are started again from the newest checkpoint.")
     parallel_independent: bool = _flag(
-        False, DEVICES, "Several workers with weights of their own (not available yet).", on_off=False
+        False, DEVICES, "Several workers with weights of their own, merged now and then."
     )
+    merge_every: int = _flag(100, DEVICES, "Optimizer steps between merges of independent workers.")
     zero_stage: Literal["none", "zero1", "zero2", "zero3"] = _flag(
-        "none", DEVICES, "DeepSpeed ZeRO stage (only none is available yet)."
+        "none", DEVICES, "DeepSpeed ZeRO stage: what the workers of one model split among them."
     )
-    deepspeed_config: str | None = _flag(None, DEVICES, "DeepSpeed settings file (not available yet).")
+    deepspeed_config: str | None = _flag(None, DEVICES, "DeepSpeed settings file (JSON).")
 
     bundle_dir: str = _flag("artifacts/brains/actv1", OUTPUT, "Folder that holds the brains.")
     brain_name: str = _flag("default", OUTPUT, "Name of this brain: its folder under --bundle-dir.")
     log_file: str | None = _flag(None, OUTPUT, "Training log. Default: metrics.jsonl in the brain's folder.")
+    tensorboard: str | None = _flag(
+        None, OUTPUT, "Also write the log for TensorBoard into this folder (needs the package tensorboard)."
+    )
     save_every: int = _flag(200, OUTPUT, "Optimizer steps between checkpoints; 0: only at the end.")
     keep_checkpoints: int = _flag(3, OUTPUT, "Newest checkpoints to keep.")
     resume: bool = _flag(
@@ -123,6 +133,26 @@ class TrainingConfig:
         _check_model(self)
         _check_devices(self)
         _check_output(self)
+
+    @property
+    def cuda_numbers(self) -> tuple[int, ...]:
+        """The CUDA devices named; empty when any will do."""
+        return tuple(int(i) for i in self.cuda_ids.split(",")) if self.cuda_ids is not None else ()
+
+    @property
+    def uses_deepspeed(self) -> bool:
+        """Whether DeepSpeed's engine does the training."""
+        return self.zero_stage != "none" or self.deepspeed_config is not None
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether the workers train one model together, so that all of them must decide alike."""
+        return self.ddp or self.uses_deepspeed
+
+    @property
+    def several_workers(self) -> bool:
+        """Whether the run is one that workers of their own processes do."""
+        return self.shares_weights or self.parallel_independent
 
     @property
     def brain_dir(self) -> Path:
@@ -178,7 +208,7 @@ def _field_args(f: dataclasses.Field[Any], value: Any) -> list[str]:
     return [f"{flag_name(f.name)}={value!r}" if isinstance(value, float) else f"{flag_name(f.name)}={value}"]
 
 
-def _allowed_types(kind: Any) -> tuple[tuple[type, ...], tuple[Any, ...]]:
+def allowed_types(kind: Any) -> tuple[tuple[type, ...], tuple[Any, ...]]:
     """(plain types, literal values) that a field of type `kind` takes."""
     arms = getattr(kind, "__args__", (kind,))
     if getattr(kind, "__origin__", None) is Literal:
@@ -189,7 +219,7 @@ def _allowed_types(kind: Any) -> tuple[tuple[type, ...], tuple[Any, ...]]:
 def _check_types(config: TrainingConfig) -> None:
     for name, kind in field_types().items():
         value = getattr(config, name)
-        types, literals = _allowed_types(kind)
+        types, literals = allowed_types(kind)
         if literals and value not in literals:
             raise UserError(f"{flag_name(name)} is {value!r}; choose one of {', '.join(map(str, literals))}.")
         number_as_float = float in types and isinstance(value, int) and not isinstance(value, bool)
@@ -239,7 +269,7 @@ def _check_model(config: TrainingConfig) -> None:
             f"--hidden-size {arch.hidden_size} does not split into {arch.num_heads} attention heads of even width; "
             f"choose a multiple of {2 * arch.num_heads} or another --num-heads."
         )
-    for name in ("num_experts", "num_experts_per_tok"):
+    for name in ("num_experts", "num_experts_per_tok", "lora_rank", "lora_alpha"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     if config.num_experts_per_tok > config.num_experts:
         raise UserError(
@@ -255,18 +285,26 @@ def _check_devices(config: TrainingConfig) -> None:
         )
     ids = config.cuda_ids.split(",") if config.cuda_ids is not None else []
     _require(all(i.strip().isdecimal() for i in ids), "cuda_ids", config.cuda_ids, "device numbers such as 0 or 0,1")
-    _require(config.world_size >= 1, "world_size", config.world_size, "at least 1")
-    several = {
-        "--ddp": config.ddp,
-        "--parallel-independent": config.parallel_independent,
-        f"--world-size {config.world_size}": config.world_size > 1,
-        f"--zero-stage {config.zero_stage}": config.zero_stage != "none",
-        "--deepspeed-config": config.deepspeed_config is not None,
-        f"--cuda-ids {config.cuda_ids}": len(ids) > 1,
-    }
-    for flag, given in several.items():
-        if given:
-            raise UserError(f"{flag} needs several workers, which this version cannot run; leave it out.")
+    if config.world_size is not None:
+        _require(config.world_size >= 1, "world_size", config.world_size, "at least 1")
+    _require(config.merge_every >= 1, "merge_every", config.merge_every, "at least 1")
+    _require(config.max_restarts >= 0, "max_restarts", config.max_restarts, "0 or more")
+    _check_mode(config, len(set(ids)))
+
+
+def _check_mode(config: TrainingConfig, devices: int) -> None:
+    """Refuse flags of several ways to use several workers at once, and workers without a way."""
+    if config.parallel_independent and (config.ddp or config.uses_deepspeed):
+        other = "--ddp" if config.ddp else "--zero-stage and --deepspeed-config"
+        raise UserError(
+            f"--parallel-independent (weights of their own) and {other} (one shared model) exclude each other; "
+            "leave one out."
+        )
+    if not config.several_workers and (devices > 1 or (config.world_size or 1) > 1):
+        several = f"--cuda-ids {config.cuda_ids}" if devices > 1 else f"--world-size {config.world_size}"
+        raise UserError(
+            f"{several} means several workers; add --ddp (one shared model), --parallel-independent or --zero-stage."
+        )
 
 
 def _check_output(config: TrainingConfig) -> None:

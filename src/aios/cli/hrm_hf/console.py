@@ -21,11 +21,14 @@ _SMOOTHING = 0.95
 
 
 class RunConsole:
-    """Progress line on a terminal, plain lines elsewhere; one line per learning-rate change with its reason."""
+    """Progress line on a terminal, plain lines elsewhere; one line per learning-rate change with its reason.
 
-    def __init__(self, steps: int) -> None:
+    `quiet` shows nothing: of several workers one speaks.
+    """
+
+    def __init__(self, steps: int, quiet: bool = False) -> None:
         self._steps = steps
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, quiet=quiet)
         self._progress = Progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(bar_width=None),
@@ -69,11 +72,15 @@ class RunConsole:
     def summarize(self, session: Session, unigram_entropy: float) -> None:
         """Print how the run ended: losses, learning rate, where everything is, and a few generated words."""
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        for name, value in summary_rows(session, unigram_entropy, self.decisions):
+        for name, value in self.rows(session, unigram_entropy):
             table.add_row(name, value)
         self._console.print(table)
         prompt, words = session.continuation()
         self.say(f"\nPrompt:    {' '.join(prompt.split())}\nContinued: {' '.join(words.split())}")
+
+    def rows(self, session: Session, unigram_entropy: float) -> list[tuple[str, str]]:
+        """(name, value) lines of the closing summary."""
+        return summary_rows(session, unigram_entropy, self.decisions)
 
     def _train(self, record: Mapping[str, Any]) -> None:
         seconds, before = record["step_time_s"], self._step_seconds
@@ -148,6 +155,9 @@ def summary_rows(session: Session, unigram_entropy: float, decisions: Mapping[st
         rows.append(("Learning rate", path))
         counted = ", ".join(f"{count} {decision}" for decision, count in decisions.items()) or "none"
         rows.append(("LR adjustments", f"{counted} in this sitting"))
+    elif run.engine.schedules_lr:
+        last = run.optimizer.param_groups[0]["lr"]
+        rows.append(("Learning rate", f"by DeepSpeed's scheduler, now at {last:.3g}"))
     else:
         rows.append(("Learning rate", f"{run.lr.base_lr:.3g}, fixed"))
     return [*rows, ("Brain", str(config.brain_dir)), ("Log", str(config.log_path))]

@@ -27,16 +27,16 @@ class Precision:
         return nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
 
 
-def choose_device(config: TrainingConfig) -> torch.device:
-    """The device that `--device` and `--cuda-ids` mean on this machine.
+def device_kind(config: TrainingConfig) -> str:
+    """What `--device` means on this machine: cuda, mps or cpu.
 
     Raises:
-        UserError: when the wanted device is not there.
+        UserError: when the wanted kind of device is not there.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     kind = config.device
     if kind == "auto":
-        kind = "cuda" if cuda else "mps" if mps else "cpu"
+        return "cuda" if cuda else "mps" if mps and not config.several_workers else "cpu"
     if kind == "cuda" and not cuda:
         raise UserError(
             "--device cuda was given, but torch finds no usable CUDA device here; install a CUDA build of torch and a "
@@ -44,12 +44,30 @@ def choose_device(config: TrainingConfig) -> torch.device:
         )
     if kind == "mps" and not mps:
         raise UserError("--device mps was given, but torch finds no Apple GPU here; use --device auto.")
+    return kind
+
+
+def choose_device(config: TrainingConfig, local_rank: int = 0) -> torch.device:
+    """The device that `--device` and `--cuda-ids` mean for worker `local_rank` of this machine.
+
+    Raises:
+        UserError: when the wanted device is not there.
+    """
+    kind = device_kind(config)
     if kind != "cuda":
         return torch.device(kind)
-    number = int(config.cuda_ids) if config.cuda_ids is not None else 0
-    if number >= torch.cuda.device_count():
-        raise UserError(f"--cuda-ids is {number}, but there are only {torch.cuda.device_count()} CUDA devices.")
-    return torch.device("cuda", number)
+    numbers = config.cuda_numbers or tuple(range(torch.cuda.device_count()))
+    if max(numbers) >= torch.cuda.device_count():
+        raise UserError(
+            f"--cuda-ids is {config.cuda_ids}, but there are only {torch.cuda.device_count()} CUDA devices."
+        )
+    if local_rank >= len(numbers):
+        raise UserError(
+            f"Worker {local_rank} of this machine has no CUDA device of its own: there are {len(numbers)}; start fewer."
+        )
+    device = torch.device("cuda", numbers[local_rank])
+    torch.cuda.set_device(device)  # or collectives would take the first device's memory on every worker
+    return device
 
 
 def choose_precision(config: TrainingConfig, device: torch.device) -> Precision:

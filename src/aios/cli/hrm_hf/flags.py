@@ -10,21 +10,38 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperCommand
 
-from aios.cli.hrm_hf.config import TrainingConfig, field_types, flag_name
+from aios.cli.hrm_hf.config import OUTPUT, TrainingConfig, field_types, flag_name
+from aios.cli.hrm_hf.config_file import load_config_file
 
 
 def config_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a typer command one option per field of `TrainingConfig`, received as `**flags`."""
+    """Give a typer command `--config` and one option per field of `TrainingConfig`, received as `**flags`."""
     own = [
         p
         for p in inspect.signature(function, eval_str=True).parameters.values()
         if p.kind is not inspect.Parameter.VAR_KEYWORD
     ]
     flags = [_parameter(f) for f in dataclasses.fields(TrainingConfig)]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + flags
+    parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), _CONFIG_FILE, *flags]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {p.name: p.annotation for p in parameters}
     return function
+
+
+_CONFIG_FILE = inspect.Parameter(
+    "config_file",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings file (.toml, .yaml, .json) with flags' names as keys; flags given here win over it.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+)
 
 
 def _parameter(f: dataclasses.Field[Any]) -> inspect.Parameter:
@@ -44,9 +61,16 @@ def _parameter(f: dataclasses.Field[Any]) -> inspect.Parameter:
 
 
 def given_flags(context: typer.Context) -> dict[str, Any]:
-    """The config fields that were written on the command line, as against left at their defaults."""
+    """The config fields that were given, as against left at their defaults: in the `--config` file or, winning over
+    it, as flags.
+
+    Raises:
+        UserError: for a file that cannot be used.
+    """
+    path = context.params.get("config_file")
     names = {f.name for f in dataclasses.fields(TrainingConfig)}
-    return {name: value for name, value in context.params.items() if name in names and _was_given(context, name)}
+    flags = {name: value for name, value in context.params.items() if name in names and _was_given(context, name)}
+    return {**(load_config_file(path) if path is not None else {}), **flags}
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -10,13 +10,14 @@ import torch
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
 from aios.auto_lr.api import WARMUP_FRACTION, noise_rules, search_record
 from aios.auto_lr.control import LearningRateControl
+from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
+from aios.auto_lr.param_groups import start_scales, write_scales
 from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.auto_lr.snapshot import Snapshot
 from aios.auto_lr.trial import search_and_restore
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
-from aios.auto_lr.update import clip_and_update, set_learning_rate
+from aios.auto_lr.update import set_learning_rate
 from aios.auto_lr.verification import Expectation
 from aios.cli.hrm_hf.adaptive_lr import (
     DEFAULT_LR,
@@ -25,15 +26,17 @@ from aios.cli.hrm_hf.adaptive_lr import (
     default_warmup_steps,
     preflight_moe_lr,
 )
-from aios.cli.hrm_hf.adaptive_lr_file import build_config
+from aios.cli.hrm_hf.adaptive_lr_file import build_config, load_group_settings
 from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.deepspeed_settings import copying_obstacle, has_scheduler
 from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult
 from aios.cli.hrm_hf.train_epoch import TrainingRun, accumulate_gradients, to_device
 
 
 def will_search(config: TrainingConfig, state: dict[str, Any] | None) -> bool:
     """Whether a run that starts from `state` begins with a search: under `auto`, before its first step."""
-    return config.auto_adjust_lr and config.adaptive_lr_profile == "auto" and (state is None or state["step"] == 0)
+    wanted = config.auto_adjust_lr and config.adaptive_lr_profile == "auto" and (state is None or state["step"] == 0)
+    return wanted and not has_scheduler(config) and copying_obstacle(config) is None
 
 
 def plan_learning_rate(run: TrainingRun, state: dict[str, Any] | None) -> LearningRateControl:
@@ -42,6 +45,9 @@ def plan_learning_rate(run: TrainingRun, state: dict[str, Any] | None) -> Learni
     A fresh run under profile `auto` searches first: `run.step` then counts the steps the search took.
     """
     config = run.config
+    _say_what_is_impossible(run)
+    if run.engine.schedules_lr:
+        return EngineScheduledLR(run)
     saved = state["lr_plan"] if state is not None and state["step"] > 0 else None
     found = search(run) if will_search(config, state) else None
     first_step = run.step if saved is None else int(saved["first_step"])
@@ -64,6 +70,33 @@ def plan_learning_rate(run: TrainingRun, state: dict[str, Any] | None) -> Learni
     return control
 
 
+class EngineScheduledLR(LearningRateControl):
+    """The engine's own scheduler sets the LR after each update, and nobody else does."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        lr = float(run.optimizer.param_groups[0]["lr"])
+        super().__init__(run.optimizer, lr, 0, None, run.emit, anneal=Anneal.of_run(run.config.steps, 0.0))
+
+    def before_step(self, step: int) -> None:
+        """Nothing: the LR in force is the one to train with."""
+
+    def finish_now(self, step: int) -> int:
+        """There is no anneal to end with, so the run ends at once; returns the step at which to end."""
+        return step
+
+
+def _say_what_is_impossible(run: TrainingRun) -> None:
+    """Log which parts of the adaptive LR the engine leaves no room for, and why."""
+    if not run.config.auto_adjust_lr:
+        return
+    disabled = {"event": "adaptive_lr_disabled", "step": run.step}
+    if run.engine.schedules_lr:
+        run.emit({**disabled, "reason": "deepspeed_scheduler_present"})
+    elif run.engine.snapshot_obstacle is not None and run.config.adaptive_lr_profile == "auto":
+        for part in ("search", "rewind"):
+            run.emit({**disabled, "part": part, "reason": f"no_exact_snapshot ({run.engine.snapshot_obstacle})"})
+
+
 class RunTrial:
     """The run as a `Trial`: a batch is all micro-batches of one optimizer step; the loss is the cross-entropy."""
 
@@ -79,23 +112,25 @@ class RunTrial:
             ids = to_device(run.train_batches.batch(batch * micro_batches + i), run.device)
             with torch.no_grad(), run.precision.autocast_context(run.device):
                 total += float(run.model(input_ids=ids, labels=ids).ce)
-        return total / micro_batches
+        return run.workers.mean(total / micro_batches)
 
     def train(self, batch: int, lr: float) -> float:
         """Mean cross-entropy of the step, then one update with `lr`."""
         run = self._run
         run.position = batch * run.config.gradient_accumulation_steps
         set_learning_rate(run.optimizer, lr)
-        losses = accumulate_gradients(run)
-        clip_and_update(run.model, run.optimizer, run.scaler, losses[0], run.config.max_grad_norm)
-        return float(losses[1])
+        numbers = accumulate_gradients(run)
+        run.engine.update(numbers[0], math.inf)
+        return float(numbers[1])
 
 
 def search(run: TrainingRun) -> RangeTestResult:
     """Find the LR on the first batches of the run and take everything back but the count of its steps."""
     position = run.position
     first_batch = position // run.config.gradient_accumulation_steps
-    snapshot = Snapshot(run.model, run.optimizer, run.scaler)
+    groups = run.optimizer.param_groups
+    write_scales(groups, start_scales(groups, load_group_settings(run.config.adaptive_lr_config)))
+    snapshot = run.engine.snapshot()
     run.model.train()
     try:
         found = search_and_restore(RunTrial(run), snapshot, run.config.steps, first_batch, RangeTestConfig())
@@ -120,6 +155,8 @@ def _settings(
     elif config.use_moe and config.auto_adjust_lr:
         base_lr = _preflight(run, base_lr, announce=saved is None)
     settings = build_config(config.adaptive_lr_config, base_lr, config.steps, config.use_moe, bounds)
+    if config.parallel_independent:  # a merge cuts the open window short, so several must fit between two of them
+        settings.window_size = min(settings.window_size, max(2, config.merge_every // 4))
     return (settings.initial_lr if config.auto_adjust_lr else base_lr), bounds, settings
 
 
@@ -161,26 +198,28 @@ def _scheduler(run: TrainingRun, settings: AdaptiveLRConfig, control: LearningRa
         "log_fn": run.emit,
         "start_step": run.step,
         "warmup_steps": control.warmup_steps,
+        "groups": load_group_settings(config.adaptive_lr_config),
     }
     if config.adaptive_lr_profile == "auto":
         rules = noise_rules(NoiseRules(), config.steps, searched=control.bounds is not None)
-        scheduler: AdaptiveLRScheduler = AutoLRScheduler(run.optimizer, settings, rules=rules, **shared)
+        scheduler: GroupedLRScheduler = AutoLRScheduler(run.optimizer, settings, rules=rules, **shared)
     else:
-        scheduler = AdaptiveLRScheduler(run.optimizer, settings, **shared)
+        scheduler = GroupedLRScheduler(run.optimizer, settings, **shared)
     scheduler.start_step = max(run.step, control.warmup_end)  # it starts to count when the warm-up hands over
     return scheduler
 
 
 def _recovery(run: TrainingRun, scheduler: AutoLRScheduler) -> Recovery:
     monitor = TroubleMonitor(TroubleConfig())
-    return Recovery(scheduler, monitor, lambda: Snapshot(run.model, run.optimizer, run.scaler), run.emit)
+    take_snapshot = run.engine.snapshot if run.engine.snapshot_obstacle is None else None
+    return Recovery(scheduler, monitor, take_snapshot, run.emit)
 
 
 def _restore(run: TrainingRun, control: LearningRateControl, state: dict[str, Any]) -> None:
     """Give scheduler and recovery what they had learned, unless they are to start afresh or there is nothing."""
     plan = state["lr_plan"]
-    if plan["finishing"] and run.step < plan["anneal"]["end"]:
-        control.anneal, control.finishing = Anneal(**plan["anneal"]), True
+    if run.step < plan["anneal"]["end"]:
+        control.load_plan(plan)
     if control.scheduler is None or run.config.adaptive_lr_reset_state:
         return
     learned, recovery = state.get("adaptive_lr"), plan["recovery"]

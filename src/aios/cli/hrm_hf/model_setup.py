@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.lora import add_adapters, holds_adapters, restore_adapters
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.errors import UserError
 
@@ -36,10 +37,10 @@ def new_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRM
 
 
 def saved_model(folder: Path, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRMForCausalLM:
-    """The model in `folder`, able to read sequences of `--max-seq-len`.
+    """The model in `folder`, able to read sequences of `--max-seq-len`; with `--use-peft` frozen, beside adapters.
 
     Raises:
-        UserError: when the folder holds no HRM, or one for another vocabulary.
+        UserError: when the folder holds no HRM, one for another vocabulary, or adapters of another shape.
     """
     try:
         hrm_config = AutoConfig.from_pretrained(folder)
@@ -54,4 +55,9 @@ def saved_model(folder: Path, config: TrainingConfig, tokenizer: PreTrainedToken
         )
     torch.manual_seed(config.seed)
     hrm_config.max_position_embeddings = max(hrm_config.max_position_embeddings, config.max_seq_len)
-    return HRMForCausalLM.from_pretrained(folder, config=hrm_config, dtype="auto")
+    model = HRMForCausalLM.from_pretrained(folder, config=hrm_config, dtype="auto")
+    if config.use_peft and config.resume and holds_adapters(folder):
+        restore_adapters(model, folder, config)
+    elif config.use_peft:
+        add_adapters(model, config)
+    return model

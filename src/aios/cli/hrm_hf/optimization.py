@@ -1,32 +1,75 @@
-"""The optimizer of a run: its param groups, and how a checkpoint's moments come back into them."""
+"""The optimizer of a run: its param groups by role, and how a checkpoint's moments come back into them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import nn
 
+from aios.auto_lr.param_groups import ADAPTER, BASE, ROUTER
+
 BETAS = (0.9, 0.95)
 """Moments of AdamW, as is usual for language models (GPT-3, Llama)."""
+_GROUPS = (("decay", BASE), ("no_decay", BASE), ("router", ROUTER), ("adapter", ADAPTER))
+"""Name and role of each param group, in the optimizer's order."""
 
 
 def build_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW over two param groups: matrices decay; embeddings, norms and biases do not."""
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decay = [p for p in trained if p.dim() >= 2 and id(p) not in embeddings]
-    rest = [p for p in trained if p.dim() < 2 or id(p) in embeddings]
-    groups = [
-        {"params": decay, "name": "decay", "weight_decay": weight_decay},
-        {"params": rest, "name": "no_decay", "weight_decay": 0.0},
+    """Fused AdamW over param groups: matrices decay; embeddings, norms and biases do not.
+
+    The router of a mixture of experts and LoRA adapters are groups of their own (`role`). A group without trained
+    parameters is left out. `names` are those of a group's parameters, in order.
+    """
+    members: dict[str, dict[str, nn.Parameter]] = {name: {} for name, _ in _GROUPS}
+    for name, (param, group) in _grouped(model).items():
+        if param.requires_grad:
+            members[group][name] = param
+    groups: list[dict[str, Any]] = [
+        {
+            "params": list(members[name].values()),
+            "names": list(members[name]),
+            "name": name,
+            "role": role,
+            "weight_decay": 0.0 if name == "no_decay" else weight_decay,
+            "initial_lr": lr,  # its base: every later LR keeps the groups' ratios
+        }
+        for name, role in _GROUPS
+        if members[name]
     ]
-    for group in groups:
-        group["initial_lr"] = lr  # its base: every later LR keeps the groups' ratios
     return torch.optim.AdamW(groups, lr=lr, betas=BETAS, fused=True)
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
-    """Load the moments of a checkpoint; the settings of the groups stay those of this run."""
-    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(own)
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], model: nn.Module) -> None:
+    """Load the moments of a checkpoint, parameter by parameter; the settings of the groups stay those of this run.
+
+    A parameter that the checkpoint did not train (adapters added on resume) begins without moments.
+    """
+    saved = dict(zip(_saved_names(state, model), (i for g in state["param_groups"] for i in g["params"]), strict=True))
+    own = optimizer.state_dict()["param_groups"]
+    now = {name: i for group in own for name, i in zip(group["names"], group["params"], strict=True)}
+    moments = {i: state["state"][saved[name]] for name, i in now.items() if saved.get(name) in state["state"]}
+    optimizer.load_state_dict({"state": moments, "param_groups": own})
+
+
+def _grouped(model: nn.Module) -> dict[str, tuple[nn.Parameter, str]]:
+    """Each parameter and the name of its group, by its own name."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    return {name: (p, _group_of(name, p, id(p) in embeddings)) for name, p in model.named_parameters()}
+
+
+def _group_of(name: str, param: nn.Parameter, is_embedding: bool) -> str:
+    if ".lora_" in name:
+        return "adapter"
+    if name.endswith("mlp.router.weight"):
+        return "router"
+    return "no_decay" if is_embedding or param.dim() < 2 else "decay"
+
+
+def _saved_names(state: dict[str, Any], model: nn.Module) -> list[str]:
+    """Names of the parameters that a checkpoint's optimizer held, in its order."""
+    if all("names" in group for group in state["param_groups"]):
+        return [name for group in state["param_groups"] for name in group["names"]]
+    # Checkpoints from before the roles: all matrices, routers among them, then the rest.
+    groups = {name: group for name, (_, group) in _grouped(model).items() if group != "adapter"}
+    return sorted(groups, key=lambda name: groups[name] == "no_decay")

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aios.cli.hrm_hf.adaptive_lr_file import check_roles
 from aios.cli.hrm_hf.config import TrainingConfig, flag_name
+from aios.cli.hrm_hf.deepspeed_settings import check_same_engine, with_file_lr
 from aios.cli.hrm_hf.preflight import check_folders, check_inputs
 from aios.core.architecture import Architecture
 from aios.errors import UserError
+from aios.runs.brain import holds_brain
 
 _BODY_FIELDS = tuple(f.name for f in dataclasses.fields(Architecture))
 _EXPERT_FIELDS = ("num_experts", "num_experts_per_tok")
@@ -37,10 +40,11 @@ class Origin:
     """Damaged checkpoints that were passed over, a sentence each."""
 
 
-def find_origin(given: Mapping[str, Any], trains: bool = True) -> Origin:
+def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool = False) -> Origin:
     """Settle what to train from the config fields in `given` (all others at their defaults, or as they were).
 
     `trains` is False for commands that leave the brain's folder alone: then nothing there can be in the way.
+    `restarted`: the launcher lost workers and started this one again; it goes on from what the run has saved.
 
     Raises:
         UserError: when the input cannot be trained on; nothing has been written then.
@@ -48,13 +52,18 @@ def find_origin(given: Mapping[str, Any], trains: bool = True) -> Origin:
     if given.get("resume"):
         return _resumed(given)
     config = TrainingConfig(**given)
+    if restarted and holds_brain(config.brain_dir):
+        return _resumed({**given, "resume": True})
     check_inputs(config)
+    config = with_file_lr(config)
     if trains:
         check_folders(config)
     if config.student_init is None:
+        check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
         return Origin(config, tokenizer=config.model)
     student = Path(config.student_init)
     config = dataclasses.replace(config, **_agreed_shape(given, student))
+    check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     return Origin(config, student, config.model or str(student))
 
 
@@ -73,9 +82,14 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     saved = {name: value for name, value in state["config"].items() if name in known - {"bundle_dir", "brain_name"}}
     if given.get("auto_adjust_lr") is False:
         saved.pop("adaptive_lr_config", None)  # settings of what has just been turned off
+    if given.get("ddp") is False or given.get("parallel_independent") is False or given.get("zero_stage") == "none":
+        saved.pop("world_size", None)  # so is the number of workers
     config = TrainingConfig(**{**saved, **given})
     _agreed_shape(given, path)
+    check_same_engine(config, int(state.get("zero_stage", 0)), path)
     check_inputs(config)
+    config = with_file_lr(config)
+    check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     check_folders(config)
     tokenizer = given.get("model") or str(brain_dir)
     return Origin(config, path, tokenizer, state, skipped)

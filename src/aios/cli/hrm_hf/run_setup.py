@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,19 +13,25 @@ from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.control import Emit, LearningRateControl
 from aios.cli.hrm_hf.adaptive_lr import DEFAULT_LR
 from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.deepspeed_engine import DeepSpeedEngine, deepspeed_precision
+from aios.cli.hrm_hf.deepspeed_settings import deepspeed_settings, optimizer_settings
 from aios.cli.hrm_hf.device_setup import Precision, choose_device, choose_precision
+from aios.cli.hrm_hf.engines import DDPEngine, Engine, LocalEngine
 from aios.cli.hrm_hf.model_setup import new_model, saved_model
 from aios.cli.hrm_hf.optimization import build_optimizer
 from aios.cli.hrm_hf.origin import Origin
-from aios.cli.hrm_hf.run_state import restore_state
+from aios.cli.hrm_hf.run_state import CLIENT_KEYS, restore_state
 from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
+from aios.distributed.workers import Workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+ALONE = Workers()
 
 
 @dataclass(frozen=True)
@@ -42,49 +48,77 @@ class Setup:
     """What to train and evaluate on."""
     model: HRMForCausalLM
     """New or loaded, on the device."""
+    workers: Workers = field(default_factory=Workers)
+    """Who trains it together."""
 
 
-def prepare(origin: Origin, on_progress: Callable[[int, int], None]) -> Setup:
+def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Workers = ALONE) -> Setup:
     """Load what `origin` names; `on_progress` hears (bytes done, bytes in all) while text is tokenised.
+
+    Every worker of `workers` calls it; the text is tokenised once per machine.
 
     Raises:
         UserError: for a device that is not there, or data, tokenizer or weights that cannot be used.
     """
     config = origin.config
-    device = choose_device(config)
+    device = choose_device(config, workers.place.local_rank)
     precision = choose_precision(config, device)
+    if config.uses_deepspeed:
+        precision = deepspeed_precision(precision)
     tokenizer = load_tokenizer(origin.tokenizer)
-    data = load_data(_data_config(config), tokenizer, on_progress)
+    with workers.first_of_machine_first():
+        data = load_data(data_config(config), tokenizer, on_progress)
     model = new_model(config, tokenizer) if origin.weights is None else saved_model(origin.weights, config, tokenizer)
     model.to(device=device, dtype=precision.weights)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    return Setup(device, precision, tokenizer, data, model)
+    return Setup(device, precision, tokenizer, data, model, workers)
 
 
 def build_run(origin: Origin, setup: Setup, emit: Emit) -> TrainingRun:
     """Put optimizer, data and a constant learning rate around the model, at the step the origin stands at."""
     config = origin.config
     lr = config.lr if config.lr is not None else DEFAULT_LR
-    optimizer = build_optimizer(setup.model, lr, config.weight_decay)
+    asked = optimizer_settings(config)
+    optimizer = build_optimizer(setup.model, lr, asked.pop("weight_decay", config.weight_decay))
+    for group in optimizer.param_groups:
+        group.update({name: asked[name] for name in ("betas", "eps") if name in asked})
+    scaler = torch.amp.GradScaler(setup.device.type, enabled=setup.precision.loss_scaling)
+    workers = setup.workers
     run = TrainingRun(
         config=config,
         device=setup.device,
         precision=setup.precision,
         model=setup.model,
         optimizer=optimizer,
-        scaler=torch.amp.GradScaler(setup.device.type, enabled=setup.precision.loss_scaling),
+        scaler=scaler,
+        engine=_engine(config, setup, optimizer, scaler),
         lr=LearningRateControl(optimizer, lr, 0, None, emit, anneal=Anneal.of_run(config.steps, 0.0)),
-        train_batches=TrainBatches(setup.data.train, config.seed, config.batch_size),
+        train_batches=TrainBatches(setup.data.train, config.seed, config.batch_size, workers.rank, workers.world_size),
         eval_batches=EvalBatches(setup.data.eval, config.batch_size, config.eval_batches),
         emit=emit,
+        workers=workers,
     )
     if origin.state is not None:
         restore_state(run, origin.state, data_id(setup.data.train, config.seed))
+        if isinstance(run.engine, DeepSpeedEngine) and origin.weights is not None:
+            learned = run.engine.load(origin.weights)
+            origin.state.update({key: learned[key] for key in CLIENT_KEYS})
     return run
 
 
-def _data_config(config: TrainingConfig) -> DataConfig:
+def _engine(config: TrainingConfig, setup: Setup, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler) -> Engine:
+    """What makes and applies the gradients: DeepSpeed, DDP or this process alone."""
+    precision, device, workers = setup.precision, setup.device, setup.workers
+    if config.uses_deepspeed:
+        settings = deepspeed_settings(config, workers.world_size)
+        return DeepSpeedEngine(setup.model, optimizer, settings, precision, device, workers, config.deepspeed_config)
+    kind = DDPEngine if config.ddp else LocalEngine
+    return kind(setup.model, optimizer, scaler, precision, device, config.max_grad_norm)
+
+
+def data_config(config: TrainingConfig) -> DataConfig:
+    """The part of the settings that says what to train and evaluate on."""
     return DataConfig(
         dataset_file=Path(config.dataset_file) if config.dataset_file is not None else None,
         eval_file=Path(config.eval_file) if config.eval_file is not None else None,

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from aios.auto_lr.snapshot import rng_state, set_rng_state
+from aios.cli.hrm_hf.deepspeed_settings import zero_stage
 from aios.cli.hrm_hf.optimization import restore_optimizer
 from aios.cli.hrm_hf.train_epoch import TrainingRun
+
+CLIENT_KEYS = ("step", "lr_plan", "adaptive_lr")
+"""What DeepSpeed's own checkpoint holds of the checkpoint dict, as its client state."""
 
 
 def collect_state(run: TrainingRun, data_id: str) -> dict[str, Any]:
@@ -14,10 +18,12 @@ def collect_state(run: TrainingRun, data_id: str) -> dict[str, Any]:
     scheduler = run.lr.scheduler
     return {
         "step": run.step,
-        "optimizer": run.optimizer.state_dict(),
+        # DeepSpeed writes the optimizer itself, each worker its piece.
+        "optimizer": None if run.config.uses_deepspeed else run.optimizer.state_dict(),
+        "zero_stage": zero_stage(run.config),
         "scaler": run.scaler.state_dict(),
         "rng": rng_state(),
-        "data": {"id": data_id, "samples": run.position * run.config.batch_size},
+        "data": {"id": data_id, "samples": run.position * _sequences(run)},
         "config": run.config.to_dict(),
         "lr_plan": run.lr.plan(),
         "adaptive_lr": scheduler.state_dict() if scheduler is not None else None,
@@ -27,9 +33,15 @@ def collect_state(run: TrainingRun, data_id: str) -> dict[str, Any]:
 def restore_state(run: TrainingRun, state: dict[str, Any], data_id: str) -> None:
     """Put a run back to where `state` was collected; on other data it starts at their beginning."""
     run.step = int(state["step"])
-    restore_optimizer(run.optimizer, state["optimizer"])
+    if state["optimizer"] is not None:
+        restore_optimizer(run.optimizer, state["optimizer"], run.model)
     if state["scaler"] and run.scaler.is_enabled():
         run.scaler.load_state_dict(state["scaler"])
     if state["data"]["id"] == data_id:
-        run.position = -(-int(state["data"]["samples"]) // run.config.batch_size)
+        run.position = -(-int(state["data"]["samples"]) // _sequences(run))
     set_rng_state(state["rng"])
+
+
+def _sequences(run: TrainingRun) -> int:
+    """Sequences that all workers together draw per micro-batch."""
+    return run.config.batch_size * run.workers.world_size

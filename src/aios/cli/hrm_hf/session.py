@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aios.cli.hrm_hf.run_state import collect_state
+from aios.cli.hrm_hf.deepspeed_engine import DeepSpeedEngine
+from aios.cli.hrm_hf.lora import weights_saver
+from aios.cli.hrm_hf.run_state import CLIENT_KEYS, collect_state
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
+from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import DataSplit, TokenWindows
 from aios.runs.brain import BrainCard, publish, read_card
-from aios.runs.checkpoints import save_checkpoint
+from aios.runs.checkpoints import checkpoint_path, open_partial, partial_path, save_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,16 +43,45 @@ class Session:
     """Unix seconds."""
 
     def save(self) -> Path:
-        """Write a checkpoint, publish its weights as the brain's, log both; returns the checkpoint's folder."""
+        """Write a checkpoint, publish its weights as the brain's, log both; returns the checkpoint's folder.
+
+        Called by every worker; the main one writes for all, under DeepSpeed each its own part.
+        """
+        run = self.run
+        if isinstance(run.engine, DeepSpeedEngine):
+            path = self._write_together(run.engine)
+        else:
+            path = self._write() if run.workers.is_main else checkpoint_path(run.config.brain_dir, run.step)
+        if run.lr.recovery is not None and run.lr.recovery.healthy:
+            run.lr.recovery.keep_snapshot()  # so that a run resumed here goes back to where this one would
+        return path
+
+    def state(self) -> dict[str, Any]:
+        """The checkpoint dict of the run as it stands."""
+        return collect_state(self.run, data_id(self.data.train, self.run.config.seed))
+
+    def _write_together(self, engine: DeepSpeedEngine) -> Path:
+        """Every worker writes its part into one hidden folder; when all have, the main one completes it."""
+        run, brain_dir = self.run, self.run.config.brain_dir
+        if run.workers.is_main:
+            open_partial(brain_dir, run.step)
+        # Whoever hears the main worker's number knows the folder's name, and that it is there.
+        [process] = run.workers.sum(os.getpid() if run.workers.is_main else 0)
+        partial = partial_path(brain_dir, run.step, int(process))
+        state = self.state()
+        engine.save(partial, {key: state[key] for key in CLIENT_KEYS})
+        with engine.whole_model():
+            return self._write(partial) if run.workers.is_main else checkpoint_path(brain_dir, run.step)
+
+    def _write(self, partial: Path | None = None) -> Path:
         run, config = self.run, self.run.config
-        state = collect_state(run, data_id(self.data.train, config.seed))
-        saved = save_checkpoint(config.brain_dir, state, run.model.save_pretrained, config.keep_checkpoints)
+        saved = save_checkpoint(
+            config.brain_dir, self.state(), weights_saver(run.model), config.keep_checkpoints, partial
+        )
         self.tokenizer.save_pretrained(config.brain_dir)
         publish(config.brain_dir, saved.path, self._card())
         cost = {"bytes": saved.bytes, "seconds": saved.seconds}
         run.emit({"event": "checkpoint", "step": run.step, "path": str(saved.path), **cost})
-        if run.lr.recovery is not None and run.lr.recovery.healthy:
-            run.lr.recovery.keep_snapshot()  # so that a run resumed here goes back to where this one would
         return saved.path
 
     def finish(self, stop_reason: str | None) -> None:
@@ -63,6 +96,7 @@ class Session:
             run.lr.scheduler.log_summary()
         if stop_reason is None:
             run.emit({"event": "final", "step": run.step, **self._result(), "checkpoint": str(checkpoint)})
+        run.workers.wait()  # a worker that left earlier would look lost while the main one still saves
 
     def _result(self) -> dict[str, Any]:
         return {
@@ -88,6 +122,8 @@ class Session:
     def continuation(self) -> tuple[str, str]:
         """(prompt, what the model goes on to say): a few words from the start of the evaluation text."""
         model, tokenizer = self.run.model, self.tokenizer
+        if self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
+            model = HRMForCausalLM.from_pretrained(self.run.config.brain_dir).to(self.run.device)
         prompt = self.data.eval[0][:PROMPT_TOKENS].unsqueeze(0).to(model.device)
         room = model.config.max_position_embeddings - prompt.shape[1]
         model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import secrets
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import transformers
 
 import aios
+from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.console import RunConsole
 from aios.cli.hrm_hf.lr_plan import plan_learning_rate, will_search
 from aios.cli.hrm_hf.origin import Origin
@@ -17,36 +19,53 @@ from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
 from aios.cli.hrm_hf.session import Session
 from aios.cli.hrm_hf.train_epoch import train_epoch
 from aios.data.dataset import unigram_entropy
-from aios.errors import RunError
+from aios.distributed.environment import WorkerPlace, place_of
+from aios.distributed.workers import Workers, joined
+from aios.errors import RunError, UserError
 from aios.runs.stop_request import StopRequest
+from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
 
 
 def train_actv1(origin: Origin) -> None:
     """Train from `origin` up to its `--steps`, or until asked to stop; saves a brain either way.
 
+    Started by a launcher, this process is one of several workers that train one model together.
+
     Raises:
         UserError: for input that cannot be trained on; nothing has been written then.
         RunError: when training diverges whatever is done about it; the last good state has been saved then.
     """
     transformers.utils.logging.disable_progress_bar()  # there is a progress line already
+    place = place_of()
+    check_place(origin.config, place)
+    with joined(place) as workers:
+        _train(origin, workers)
+
+
+def _train(origin: Origin, workers: Workers) -> None:
     config = origin.config
-    console = RunConsole(config.steps)
+    console = RunConsole(config.steps, quiet=not workers.is_main)
     for sentence in origin.skipped:
         console.say(sentence)
     if origin.state is not None and origin.state["step"] >= config.steps:
         console.say(f"{config.brain_dir} is trained to step {origin.state['step']} already; raise --steps to go on.")
         return
 
-    setup = prepare(origin, console.tokenizing)
-    entropy = unigram_entropy(setup.data.train)
-    with TrainingLog(config.log_path) as log, console, StopRequest(config.stop_path) as stop:
+    setup = prepare(origin, console.tokenizing, workers)
+    stop = StopRequest(config.stop_path if workers.is_main else None, launched=workers.place.launched)
+    first_step = origin.state["step"] if origin.state is not None else 0
+    board = TensorBoardLog(config.tensorboard if workers.is_main else None, first_step)
+    with TrainingLog(config.log_path if workers.is_main else None) as log, board, console, stop:
 
         def emit(record: dict[str, Any]) -> None:
-            console.show(log.write(record))
+            record = log.write(record)
+            board.write(record)
+            console.show(record)
 
         run_id = secrets.token_hex(6)
-        emit(_start_record(origin, setup, run_id) | {"unigram_entropy": entropy})
+        entropy = unigram_entropy(setup.data.train) if workers.is_main else math.nan
+        emit(start_record(origin, setup, run_id) | {"unigram_entropy": entropy})
         run = build_run(origin, setup, emit)
         session = Session(run, run_id, setup.tokenizer, setup.data)
         if will_search(config, origin.state):
@@ -59,10 +78,24 @@ def train_actv1(origin: Origin) -> None:
             raise
         session.finish(stop_reason)
         stop.honoured()
-    console.summarize(session, entropy)
+    if workers.is_main:
+        console.summarize(session, entropy)
 
 
-def _start_record(origin: Origin, setup: Setup, run_id: str) -> dict[str, Any]:
+def check_place(config: TrainingConfig, place: WorkerPlace | None) -> None:
+    """Check that a launcher started as many workers as the flags say.
+
+    Raises:
+        UserError: when it did not.
+    """
+    if place is not None and config.world_size not in (None, place.world_size):
+        raise UserError(
+            f"--world-size is {config.world_size}, but torchrun started {place.world_size} workers; leave it out."
+        )
+
+
+def start_record(origin: Origin, setup: Setup, run_id: str) -> dict[str, Any]:
+    """The first record of a sitting: what is trained, with what, and where it goes on from."""
     device, data = setup.device, setup.data
     resumed = origin.state is not None
     return {
@@ -77,7 +110,7 @@ def _start_record(origin: Origin, setup: Setup, run_id: str) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "world_size": 1,
+        "world_size": setup.workers.world_size,
         "params": sum(p.numel() for p in setup.model.parameters()),
         "resumed_from": str(origin.weights) if resumed else None,
         "dataset": data.dataset_name,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +14,17 @@ from torch import Tensor
 
 from aios.auto_lr.control import Emit, LearningRateControl
 from aios.auto_lr.readback import Readback
-from aios.auto_lr.update import clip_and_update, learning_rates
+from aios.auto_lr.update import learning_rates
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.device_setup import Precision
+from aios.cli.hrm_hf.engines import MODEL_NUMBERS, Engine
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import EvalBatches, TrainBatches
+from aios.distributed.workers import Workers
 from aios.runs.stop_request import FINISH
+
+ASKED = ("stop", "finish")
+"""What workers can ask each other for; the numbers of a step say how many of them did, as a mean."""
 
 
 class StepTag(NamedTuple):
@@ -50,6 +56,8 @@ class TrainingRun:
     """Fused AdamW."""
     scaler: torch.amp.GradScaler
     """Loss scaling; disabled unless the precision wants it."""
+    engine: Engine
+    """Makes and applies gradients, alone or with the other workers."""
     lr: LearningRateControl
     """Warm-up and adaptive scheduler."""
     train_batches: TrainBatches
@@ -58,47 +66,70 @@ class TrainingRun:
     """Evaluation data."""
     emit: Emit
     """Takes each log record."""
+    workers: Workers = field(default_factory=Workers)
+    """Who trains this model together."""
     step: int = 0
     """Optimizer steps done."""
     position: int = 0
     """Micro-batches drawn from `train_batches`."""
     end: int = 0
     """The step to train to: the config's, or sooner once asked to finish now."""
+    stop_reason: str | None = None
+    """Why to stop early, once all workers know."""
     last_loss: float = math.nan
     """Cross-entropy of the newest step read back."""
     last_eval: tuple[int, float] | None = None
     """(step, loss) of the newest evaluation."""
     readback: Readback[StepTag] = field(init=False)
     """Steps launched but not yet read."""
+    _asked: Tensor = field(init=False)
+    """What this worker asks the others for, one number per entry of ASKED, on the device."""
+    _own_reason: str | None = None
 
     def __post_init__(self) -> None:
         self.readback = Readback(self.device)
+        self._asked = torch.zeros(len(ASKED), device=self.device)
         self.end = self.end or self.config.steps
+
+    def ask(self, reason: str | None) -> None:
+        """Ask all workers, with the next step's numbers, to stop or finish for `reason`."""
+        if reason is not None and self._own_reason is None:
+            self._own_reason = reason
+            self._asked[ASKED.index("finish" if reason == FINISH else "stop")] = 1.0
+
+    def heed(self, stop: float, finish: float) -> None:
+        """Do what was asked for by any worker; all of them hear it with the same step."""
+        if stop > 0:
+            self.stop_reason = self._own_reason or "other_worker"
+        elif finish > 0 and self.step < self.end:
+            self.end = self.lr.finish_now(self.step)
+            self._own_reason = None
+            self._asked.zero_()
 
 
 def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Callable[[], str | None]) -> str | None:
-    """Train up to `run.end` optimizer steps; returns why it stopped early, None when it did not."""
+    """Train up to `run.end` optimizer steps; returns why it stopped early, None when it did not.
+
+    `stop_reason` is asked before each step; what it says is heeded when the step's numbers have arrived.
+    """
     config = run.config
     run.model.train()
     run.end = min(run.end, run.lr.anneal.end)
-    reason = None
     clock = time.perf_counter()
-    while run.step < run.end and reason is None:
+    while run.step < run.end and run.stop_reason is None:
+        run.ask(stop_reason())
         take_step(run, clock)
         clock = time.perf_counter()
         report(run, run.readback.ready())
-        reason = stop_reason() if run.step < run.end else None
-        if reason == FINISH:
-            run.end, reason = run.lr.finish_now(run.step), None
         if _is_due(config.eval_every, run.step):
             evaluate(run)
             clock = time.perf_counter()
-        if _is_due(config.save_every, run.step) and run.step < run.end and reason is None:
+        if _is_due(config.save_every, run.step) and run.step < run.end and run.stop_reason is None:
             report(run, run.readback.flush())
             save()
             clock = time.perf_counter()
     report(run, run.readback.flush())
-    return reason
+    return run.stop_reason if run.step < run.end else None
 
 
 def _is_due(every: int, step: int) -> bool:
@@ -108,29 +139,26 @@ def _is_due(every: int, step: int) -> bool:
 def take_step(run: TrainingRun, clock: float) -> None:
     """One optimizer step, from its micro-batches to its update; `clock` is when the step before was launched."""
     run.lr.before_step(run.step + 1)
-    losses, skip_above = accumulate_gradients(run), run.lr.skip_above
-    grad_norm = clip_and_update(
-        run.model, run.optimizer, run.scaler, losses[0], run.config.max_grad_norm, skip_above
-    )  # fmt: skip
+    numbers, skip_above = accumulate_gradients(run), run.lr.skip_above
+    lr = learning_rates(run.optimizer)  # before the update, after which an engine's own scheduler changes it
+    grad_norm = run.engine.update(numbers[0], skip_above)
     run.step += 1
-    numbers = torch.cat([losses, grad_norm.float().reshape(1)])
-    tag = StepTag(run.step, learning_rates(run.optimizer), skip_above, time.perf_counter() - clock)
-    run.readback.push(tag, numbers)
+    tag = StepTag(run.step, lr, skip_above, time.perf_counter() - clock)
+    run.readback.push(tag, torch.cat([numbers, grad_norm.float().reshape(1)]))
 
 
 def accumulate_gradients(run: TrainingRun) -> Tensor:
-    """Add up the gradients of all micro-batches; returns (loss, ce, used_segments, lb_loss), means on the device."""
+    """Add up the gradients of all micro-batches; returns the step's numbers, means over all workers, on the device.
+
+    They are loss, ce, used_segments, lb_loss and those of ASKED.
+    """
     micro_batches = run.config.gradient_accumulation_steps
-    means = torch.zeros(4, device=run.device)
-    for _ in range(micro_batches):
+    means = torch.zeros(MODEL_NUMBERS + len(ASKED), device=run.device)
+    for i in range(micro_batches):
         batch = to_device(run.train_batches.batch(run.position), run.device)
         run.position += 1
-        with run.precision.autocast_context(run.device):
-            out = run.model(input_ids=batch, labels=batch)
-        run.scaler.scale(out.loss / micro_batches).backward()
-        balance = out.lb_loss if out.lb_loss is not None else means.new_zeros(())
-        means += torch.stack([out.loss, out.ce, out.used_segments, balance]).detach() / micro_batches
-    return means
+        means += run.engine.accumulate(batch, run._asked, micro_batches, last=i == micro_batches - 1)
+    return run.engine.average(means)
 
 
 def to_device(batch: Tensor, device: torch.device) -> Tensor:
@@ -143,8 +171,8 @@ def to_device(batch: Tensor, device: torch.device) -> Tensor:
 def report(run: TrainingRun, done: list[tuple[StepTag, list[float]]]) -> None:
     """Log the steps whose numbers have arrived and let the learning rate follow their loss."""
     config = run.config
-    tokens = config.batch_size * config.gradient_accumulation_steps * config.max_seq_len
-    for tag, (loss, ce, used_segments, lb_loss, grad_norm) in done:
+    sequences = config.batch_size * config.gradient_accumulation_steps * run.workers.world_size
+    for tag, (loss, ce, used_segments, lb_loss, stop, finish, grad_norm) in done:
         record: dict[str, Any] = {
             "event": "train",
             "step": tag.step,
@@ -152,7 +180,7 @@ def report(run: TrainingRun, done: list[tuple[StepTag, list[float]]]) -> None:
             "ce": ce,
             "lr": tag.lr,
             "grad_norm": grad_norm,
-            "tokens_per_sec": tokens / tag.seconds,
+            "tokens_per_sec": sequences * config.max_seq_len / tag.seconds,
             "step_time_s": tag.seconds,
             "used_segments": used_segments,
         }
@@ -163,24 +191,31 @@ def report(run: TrainingRun, done: list[tuple[StepTag, list[float]]]) -> None:
         # An overflow under loss scaling is the scaler's business: it skips the update and lowers its scale.
         overflow = run.scaler.is_enabled() and math.isfinite(ce) and not math.isfinite(grad_norm)
         run.lr.after_step(tag.step, ce, None if overflow else grad_norm, tag.skip_above)
+        run.heed(stop, finish)
 
 
 def evaluate(run: TrainingRun) -> float:
-    """Mean cross-entropy (nats per token) over the evaluation batches, logged; the model goes back to training."""
+    """Mean cross-entropy (nats per token) over the evaluation batches, logged; the model goes back to training.
+
+    The workers share the batches among them, unless they must run in step: then each takes all of them.
+    """
     report(run, run.readback.flush())
+    first, every = (0, 1) if run.engine.in_step else (run.workers.rank, run.workers.world_size)
     run.model.eval()
-    total, tokens = 0.0, 0
+    total, tokens = 0.0, 0.0
     with torch.inference_mode():
-        for rows in run.eval_batches:
+        for rows in islice(run.eval_batches, first, None, every):
             batch = to_device(rows, run.device)
             with run.precision.autocast_context(run.device):
                 ce = run.model(input_ids=batch, labels=batch).ce
             targets = rows.shape[0] * (rows.shape[1] - 1)
             total, tokens = total + float(ce) * targets, tokens + targets
     run.model.train()
+    if every > 1:
+        total, tokens = run.workers.sum(total, tokens)
     loss = total / tokens
     run.last_eval = (run.step, loss)
-    run.emit({"event": "eval", "step": run.step, "loss": loss, "ppl": perplexity(loss), "tokens": tokens})
+    run.emit({"event": "eval", "step": run.step, "loss": loss, "ppl": perplexity(loss), "tokens": int(tokens)})
     return loss
 
 

@@ -1,0 +1,93 @@
+"""One worker of bench_scaling.py: our step loop and plain DDP code in turns, in the same processes.
+
+Started by torchrun with the mode and a file for the result; worker 0 writes (our seconds, plain seconds) per block.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.lr_plan import plan_learning_rate
+from aios.cli.hrm_hf.model_setup import new_model
+from aios.cli.hrm_hf.origin import Origin
+from aios.cli.hrm_hf.run_setup import build_run, prepare
+from aios.cli.hrm_hf.train_epoch import TrainingRun, train_epoch
+from aios.distributed.environment import place_of
+from aios.distributed.workers import Workers, joined
+from aios.runs.training_log import TrainingLog
+
+BLOCKS, STEPS = 8, 10
+"""Blocks of each side, and optimizer steps of one."""
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ddp": {"ddp": True},
+    **{stage: {"zero_stage": stage} for stage in ("zero1", "zero2", "zero3")},
+}
+
+
+def our_block(run: TrainingRun) -> float:
+    """Seconds of STEPS steps of the real step loop: log and learning rate included."""
+    run.end = target = run.step + STEPS
+    begun = time.perf_counter()
+    train_epoch(run, save=lambda: None, stop_reason=lambda: None)
+    if run.step != target:
+        raise RuntimeError(f"the trainer stopped at step {run.step} instead of {target}: nothing was measured")
+    return time.perf_counter() - begun
+
+
+def plain_block(model: DistributedDataParallel, optimizer: torch.optim.Optimizer, batches: list[Tensor]) -> float:
+    """Seconds of the same number of steps of forward, backward, clip, update."""
+    begun = time.perf_counter()
+    for batch in batches:
+        model(input_ids=batch, labels=batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return time.perf_counter() - begun
+
+
+def measure(mode: str, workers: Workers, folder: Path) -> list[tuple[float, float]]:
+    """(our seconds, plain seconds) of each pair of blocks; the first pair warms up and is left out."""
+    config = TrainingConfig(lr=1e-3, steps=2 * BLOCKS * STEPS, eval_every=0, save_every=0, device="cpu", **MODES[mode])
+    origin = Origin(config)
+    setup = prepare(origin, lambda done, total: None, workers)
+    with TrainingLog(folder / "metrics.jsonl" if workers.is_main else None) as log:
+        run = build_run(origin, setup, lambda record: void(log.write(record)))
+        run.lr = plan_learning_rate(run, None)
+        plain = DistributedDataParallel(new_model(config, setup.tokenizer).train())
+        optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
+        pairs = []
+        for _ in range(BLOCKS + 1):
+            ours = our_block(run)
+            batches = [run.train_batches.batch(run.position + i) for i in range(STEPS)]
+            workers.wait()
+            pairs.append((ours, plain_block(plain, optimizer, batches)))
+            workers.wait()
+    return pairs[1:]
+
+
+def void(record: dict[str, Any]) -> None:
+    """An emit that returns nothing."""
+
+
+def main() -> None:
+    """Measure the mode named first; worker 0 writes the pairs into the file named second."""
+    mode, result = sys.argv[1:]
+    with joined(place_of()) as workers, tempfile.TemporaryDirectory() as folder:
+        pairs = measure(mode, workers, Path(folder))
+        if workers.is_main:
+            Path(result).write_text(json.dumps(pairs), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

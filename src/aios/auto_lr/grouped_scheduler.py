@@ -1,0 +1,111 @@
+"""The adaptive scheduler with roles: one decision, and a learning rate for each role that is told something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from aios.auto_lr.param_groups import GroupSettings, check_scales, make_roles, role_of, write_scales
+from aios.auto_lr.update import write_learning_rate
+from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler, LRDecision
+
+
+class Rates(NamedTuple):
+    """Every learning rate of a moment."""
+
+    lr: float
+    """Of base."""
+    scales: dict[str, float]
+    """Scale of each role that is told something (see `param_groups`)."""
+
+
+class GroupedLRScheduler(AdaptiveLRScheduler):
+    """`AdaptiveLRScheduler` whose param groups may be told something by role; without `groups` it is the same.
+
+    `current_lr` is the learning rate of base. Raises ValueError for a role in `groups` that no param group has.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        config: AdaptiveLRConfig,
+        use_moe: bool = False,
+        log_fn: Callable[[dict[str, Any]], None] | None = None,
+        *,
+        groups: Mapping[str, GroupSettings] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        base = config.effective(use_moe)
+        self.roles = make_roles(optimizer.param_groups, groups or {}, base)
+        self.scales = {name: role.in_bounds(base.initial_lr, role.start_scale) for name, role in self.roles.items()}
+        super().__init__(optimizer, config, use_moe, log_fn, **kwargs)
+
+    def role_lrs(self) -> dict[str, float]:
+        """Learning rate of each role that is told something, warm-up and anneal aside."""
+        return {name: role.lr(self.current_lr, self.scales[name]) for name, role in self.roles.items()}
+
+    def rates(self) -> Rates:
+        """What `lower_to` may come back to."""
+        return Rates(self.current_lr, dict(self.scales))
+
+    def lower_to(self, kept: Rates) -> None:
+        """Bring base and every role down to where they were, each unless it is lower now."""
+        now = self.role_lrs()
+        self.current_lr = min(self.current_lr, kept.lr)
+        for name, role in self.roles.items():
+            then = role.lr(kept.lr, kept.scales[name])
+            self.scales[name] = role.scale_of(min(now[name], then), self.current_lr)
+        self.lr_history.append(self.current_lr)
+        self._apply()
+
+    def restore(self, kept: Rates, name: str, reason: str) -> None:
+        """Bring base and every role back to where they were, on the record."""
+        before, self.scales = self.role_lrs(), dict(kept.scales)
+        after = {role: self.roles[role].lr(kept.lr, scale) for role, scale in self.scales.items()}
+        groups = {role: {"old_lr": before[role], "new_lr": after[role]} for role in self.roles}
+        self._set_lr(kept.lr, name, reason, None, **({"groups": groups} if groups else {}))
+
+    def state_dict(self) -> dict[str, Any]:
+        """As the base class, with the scale of each role that is told something."""
+        groups = {"groups": dict(self.scales)} if self.scales else {}
+        return {**super().state_dict(), **groups}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As the base class; a role the state knows nothing of begins at its start ratio."""
+        learned = state.get("groups", {})
+        check_scales(learned)
+        super().load_state_dict(state)
+        for name, role in self.roles.items():
+            self.scales[name] = role.in_bounds(self.current_lr, learned.get(name, role.start_scale))
+        self._apply()
+
+    def _apply(self) -> None:
+        super()._apply()
+        groups = self.optimizer.param_groups
+        write_scales(groups, self.scales)
+        for group, base in zip(groups, self._bases, strict=False):
+            scale = self.scales.get(role_of(group))
+            if scale is not None:
+                write_learning_rate(group, self.current_lr * (base / self._bases[0]) * scale)
+
+    def _adjust_groups(self, decision: LRDecision, old_lr: float, new_lr: float) -> dict[str, Any]:
+        if decision is LRDecision.HOLD or not self.roles:
+            return {}
+        before = self.role_lrs()
+        scales = {name: role.follow(decision, old_lr, new_lr, self.scales[name]) for name, role in self.roles.items()}
+        after = {name: role.lr(new_lr, scales[name]) for name, role in self.roles.items()}
+        if new_lr == old_lr and after == before:
+            return {}
+        self.scales = scales
+        return {"groups": {name: {"old_lr": before[name], "new_lr": after[name]} for name in self.roles}}
+
+    def _emit_init(self, warmup_steps: int, **extra: Any) -> None:
+        if self.roles:
+            lrs = self.role_lrs()
+            extra["groups"] = {
+                name: {"lr": lrs[name], "lr_min": role.limits.lr_min, "lr_max": role.limits.lr_max}
+                | {key: value for key, value in role.settings.said.items() if key not in ("lr_min", "lr_max")}
+                for name, role in self.roles.items()
+            }
+            extra["param_groups"] = [role_of(group) for group in self.optimizer.param_groups]  # the order of `lr`
+        super()._emit_init(warmup_steps, **extra)

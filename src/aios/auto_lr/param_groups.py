@@ -1,0 +1,198 @@
+"""Learning rates of param groups that are told something of their own: the settings of a role, and where its rate goes.
+
+A role is what a param group is for: `base`, `router` (of a mixture of experts), `adapter` (LoRA), or any name of your
+own: its `role` entry, else its `name`. The scheduler decides for base; every other role follows that decision. A role
+that is told nothing keeps its ratio to base to the last bit.
+
+Invariant: LR of a role = LR of base x (the role's `initial_lr` / that of the first group) x `scale`. All that is
+learned about a role is its scale, so warm-up and anneal, which multiply the LR of base, act on every role alike.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from numbers import Real
+from typing import Any
+
+from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig, LRDecision, adjust
+
+BASE, ROUTER, ADAPTER = "base", "router", "adapter"
+ROLES = (BASE, ROUTER, ADAPTER)
+"""Roles of the trainer's param groups."""
+SCALE = "lr_scale"
+"""Entry of a param group that holds the scale of its role; absent: 1."""
+
+ParamGroups = Sequence[Mapping[str, Any]]
+
+_RANGES = {
+    "> 0": lambda v: v > 0,
+    ">= 1": lambda v: v >= 1,
+    "in (0, 1]": lambda v: 0 < v <= 1,
+    "in [0, 1]": lambda v: 0 <= v <= 1,
+}
+_FACTORS = {
+    LRDecision.INCREASE: "increase_factor",
+    LRDecision.DECREASE: "decrease_factor",
+    LRDecision.SPIKE_DECREASE: "spike_factor",
+}
+
+
+def _setting(allowed: str) -> Any:
+    return field(default=None, metadata={"allowed": allowed})
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """What one role is told; None means "as base". A bad value raises ValueError naming field, value and range."""
+
+    lr_ratio: float | None = _setting("> 0")
+    """Learning rate at the start, as a multiple of base's. None: as the param groups were built, in the trainer 1."""
+    lr_min: float | None = _setting("> 0")
+    """Lower bound of the role's learning rate. None: base's lower bound x the ratio at the start."""
+    lr_max: float | None = _setting("> 0")
+    """Upper bound of the role's learning rate. None: base's upper bound x the ratio at the start."""
+    increase_factor: float | None = _setting(">= 1")
+    """Multiplier of an increase. None: whatever base is multiplied by."""
+    decrease_factor: float | None = _setting("in (0, 1]")
+    """Multiplier of a decrease. None: whatever base is multiplied by."""
+    spike_factor: float | None = _setting("in (0, 1]")
+    """Multiplier of the emergency brake. None: whatever base is multiplied by."""
+    caution: float | None = _setting("in [0, 1]")
+    """Part of every increase that the role leaves out: 0 rises in full (as None does), 1 never rises."""
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value, allowed = getattr(self, setting.name), setting.metadata["allowed"]
+            if value is None:
+                continue
+            is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+            if not (is_number and _RANGES[allowed](value)):
+                raise ValueError(f"{setting.name} = {value!r} is not allowed: must be a finite number {allowed}")
+        if self.lr_min is not None and self.lr_max is not None and self.lr_min > self.lr_max:
+            raise ValueError(f"lr_min = {self.lr_min!r} is not allowed: must be <= lr_max = {self.lr_max!r}")
+
+    @property
+    def said(self) -> dict[str, float]:
+        """The fields that are not None; empty: the role follows base."""
+        values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role with settings of its own; all its methods are pure."""
+
+    settings: GroupSettings
+    """What it is told."""
+    unit: float
+    """`initial_lr` of its first param group over that of the optimizer's first one."""
+    limits: AdaptiveLRConfig
+    """Base's settings with the role's own bounds and factors in their places."""
+
+    @classmethod
+    def beside(cls, base: AdaptiveLRConfig, settings: GroupSettings, unit: float) -> Role:
+        """The role beside a base with these settings; a bound taken from base gives way to one that is set."""
+        start = _start_scale(settings, unit)
+        low, high = base.lr_min * unit * start, base.lr_max * unit * start
+        if settings.lr_min is not None:
+            low, high = settings.lr_min, max(high, settings.lr_min)
+        if settings.lr_max is not None:
+            low, high = min(low, settings.lr_max), settings.lr_max
+        factors: dict[str, Any] = {name: settings.said[name] for name in _FACTORS.values() if name in settings.said}
+        return cls(settings, unit, replace(base, lr_min=low, lr_max=high, **factors))
+
+    @property
+    def start_scale(self) -> float:
+        """Its scale before anything is learned, bounds aside."""
+        return _start_scale(self.settings, self.unit)
+
+    def lr(self, base_lr: float, scale: float) -> float:
+        """Its learning rate while base has `base_lr`."""
+        return base_lr * self.unit * scale
+
+    def in_bounds(self, base_lr: float, scale: float) -> float:
+        """`scale`, or the nearest one at which the role's learning rate is within its bounds."""
+        lr = self.lr(base_lr, scale)
+        return scale if self.limits.clamp(lr) == lr else self.scale_of(lr, base_lr)
+
+    def scale_of(self, lr: float, base_lr: float) -> float:
+        """The scale that gives the role `lr`, moved to the nearest bound if outside them."""
+        scale = self.limits.clamp(lr) / (base_lr * self.unit)
+        while self.lr(base_lr, scale) > self.limits.lr_max:  # by rounding: one or two steps
+            scale = math.nextafter(scale, 0.0)
+        while self.lr(base_lr, scale) < self.limits.lr_min:
+            scale = math.nextafter(scale, math.inf)
+        return scale
+
+    def follow(self, decision: LRDecision, old_base: float, new_base: float, scale: float) -> float:
+        """Its scale after `decision` (not HOLD) took base from `old_base` to `new_base`.
+
+        With a factor of its own the role goes by that, under base's limit on one change; without, it takes part in
+        what base did. A bound once reached is where it goes on from: the next decrease acts at once.
+        """
+        old, wanted = self.lr(old_base, scale), self.lr(new_base, scale)
+        if _FACTORS[decision] in self.settings.said:
+            wanted = adjust(old, decision, self.limits)
+        if decision is LRDecision.INCREASE and self.settings.caution:
+            wanted = old + (1 - self.settings.caution) * (wanted - old)
+        if wanted == self.lr(new_base, scale):
+            return self.in_bounds(new_base, scale)
+        return self.scale_of(wanted, new_base)
+
+
+def role_of(group: Mapping[str, Any]) -> str:
+    """What a param group is for: its `role`, else its `name`, else base."""
+    return str(group.get("role") or group.get("name") or BASE)
+
+
+def make_roles(groups: ParamGroups, settings: Mapping[str, GroupSettings], base: AdaptiveLRConfig) -> dict[str, Role]:
+    """The roles that are told something, by name.
+
+    Raises ValueError for a role that no param group has, that has a learning rate of 0, or for base, whose settings
+    are those of the scheduler.
+    """
+    told = {name: own for name, own in settings.items() if own.said}
+    return {name: Role.beside(base, own, _unit(groups, name)) for name, own in told.items()}
+
+
+def start_scales(groups: ParamGroups, settings: Mapping[str, GroupSettings]) -> dict[str, float]:
+    """Scale of each role that is told something, before there is a scheduler: what a search runs with.
+
+    Raises ValueError as `make_roles` does.
+    """
+    return {name: _start_scale(own, _unit(groups, name)) for name, own in settings.items() if own.said}
+
+
+def write_scales(groups: Sequence[dict[str, Any]], scales: Mapping[str, float]) -> None:
+    """Put each role's scale into its param groups."""
+    for group in groups:
+        scale = scales.get(role_of(group))
+        if scale is not None:
+            group[SCALE] = scale
+
+
+def check_scales(scales: Any) -> None:
+    """Raise ValueError unless `scales` is what a scheduler saves: role -> positive number."""
+    is_map = isinstance(scales, Mapping)
+    if not (is_map and all(type(s) is float and math.isfinite(s) and s > 0 for s in scales.values())):
+        raise ValueError(f"adaptive LR state: groups = {scales!r} is not what a scheduler saves")
+
+
+def _start_scale(settings: GroupSettings, unit: float) -> float:
+    return 1.0 if settings.lr_ratio is None else settings.lr_ratio / unit
+
+
+def _unit(groups: ParamGroups, name: str) -> float:
+    if name == BASE:
+        raise ValueError("groups: 'base' is not allowed: its settings are those of the scheduler itself")
+    bases = [float(group.get("initial_lr", group["lr"])) for group in groups if role_of(group) == name]
+    if not bases:
+        there = ", ".join(dict.fromkeys(role_of(group) for group in groups))
+        raise ValueError(f"groups: {name!r} is not allowed: no param group has that role (roles: {there})")
+    if not bases[0] > 0:
+        raise ValueError(f"groups: the learning rate of {name!r} is {bases[0]!r}: must be > 0")
+    return bases[0] / float(groups[0].get("initial_lr", groups[0]["lr"]))

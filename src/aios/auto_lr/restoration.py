@@ -1,0 +1,53 @@
+"""Gives back the learning rate that trouble from outside took; standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aios.auto_lr.grouped_scheduler import Rates
+
+TRUST = 128
+"""Optimizer steps after a restoration within which new trouble is held against the rate."""
+
+
+class Restoration:
+    """Remembers the rates of calm and owes them back once trouble has passed.
+
+    A NaN batch or a corrupt one says nothing about the rate, but the brake cannot wait to know that. Trouble that the
+    rate itself makes comes back with the rate: what it costs then, within `TRUST` steps, is not given back.
+    """
+
+    def __init__(self) -> None:
+        self._calm: Rates | None = None
+        self._owed: Rates | None = None
+        self._restored_at: int | None = None
+
+    def observe(self, step: int, trouble: bool, healthy: bool, rates: Rates) -> Rates | None:
+        """The rates to go back to after optimizer step `step`, None for those of now."""
+        if trouble:
+            trusted = self._restored_at is None or step - self._restored_at > TRUST
+            if self._owed is None and trusted and self._calm is not None and rates.lr < self._calm.lr:
+                self._owed = self._calm
+        elif healthy:
+            owed, self._owed = self._owed, None
+            if owed is not None and owed.lr > rates.lr:
+                self._restored_at, self._calm = step, owed
+                return owed
+            self._calm = rates
+        return None
+
+    def forfeit(self, step: int) -> None:
+        """The trouble needed a rewind: the rate is taken for the cause."""
+        self._owed, self._calm, self._restored_at = None, None, step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        rates = {"calm": self._calm, "owed": self._owed}
+        plain = {name: r._asdict() if r is not None else None for name, r in rates.items()}
+        return {**plain, "restored_at": self._restored_at}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._calm, self._owed = (Rates(**state[name]) if state[name] else None for name in ("calm", "owed"))
+        self._restored_at = state["restored_at"]

@@ -1,0 +1,103 @@
+"""Start the workers of a shared-weights run through torch's elastic launcher, on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import closing
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.console import RunConsole
+from aios.cli.hrm_hf.device_setup import device_kind
+from aios.cli.hrm_hf.origin import Origin
+from aios.cli.hrm_hf.run_setup import data_config
+from aios.data.dataset import load_data
+from aios.data.tokenizer import load_tokenizer
+from aios.errors import RunError, UserError
+
+STOP_SECONDS = 600
+"""How long workers may take to finish their step and save when asked to stop; then they are killed."""
+
+
+def worker_count(config: TrainingConfig) -> int:
+    """How many workers `--world-size`, `--cuda-ids` and the devices of this machine mean.
+
+    Raises:
+        UserError: when there are fewer CUDA devices than workers, or nothing says how many there should be.
+    """
+    if device_kind(config) != "cuda":
+        if config.world_size is None:
+            raise UserError("Without CUDA devices nothing says how many workers to start; give --world-size.")
+        return config.world_size
+    devices = len(config.cuda_numbers) or torch.cuda.device_count()
+    wanted = config.world_size or devices
+    if wanted > devices:
+        raise UserError(
+            f"--world-size is {wanted}, but there are {devices} CUDA devices for the workers; lower it, or start "
+            "workers on several machines with torchrun."
+        )
+    return wanted
+
+
+def launch(origin: Origin, args: list[str]) -> None:
+    """Run `aios ARGS` in as many processes as the config wants workers, and wait for them.
+
+    When one is lost, all are started again from the newest checkpoint, up to --max-restarts times. A signal to stop
+    is passed on to them.
+
+    Raises:
+        UserError: when there is no such device, the data cannot be trained on, or the port of MASTER_PORT is taken.
+        RunError: when workers were lost more often than --max-restarts.
+    """
+    config = origin.config
+    count = worker_count(config)
+    # Here, so that it is done once and unusable data is refused once.
+    load_data(data_config(config), load_tokenizer(origin.tokenizer), RunConsole(config.steps).tokenizing)
+    if device_kind(config) != "cuda":  # or every worker would use every core
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=f"aios-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"localhost:{_free_port()}",
+        local_addr="localhost",
+        max_restarts=config.max_restarts,
+        logs_specs=DefaultLogsSpecs(),
+        shutdown_timeout=STOP_SECONDS,
+    )
+    try:
+        elastic_launch(settings, sys.executable)("-m", "aios", *args)
+    except SignalException:
+        return  # the workers have saved and ended
+    except ChildFailedError as error:
+        raise _explained(error, config.max_restarts) from error
+
+
+def _free_port() -> int:
+    """Where the workers meet: MASTER_PORT where it is set, else any free port (0)."""
+    port = int(os.environ.get("MASTER_PORT", "0"))
+    with closing(socket.socket()) as probe:
+        try:
+            probe.bind(("localhost", port))
+        except OSError as error:
+            raise UserError(f"Port {port} (MASTER_PORT) is in use; choose another or unset it.") from error
+    return port
+
+
+def _explained(error: ChildFailedError, restarts: int) -> UserError | RunError:
+    """What a worker's end means for the run; the worker's own sentence stands above."""
+    rank, failure = next(iter(error.failures.items()))
+    if any(one.exitcode == 2 for one in error.failures.values()):
+        return UserError("The workers refused their input; the sentence above says what to change.")
+    how = f"was killed by signal {-failure.exitcode}" if failure.exitcode < 0 else f"failed ({failure.exitcode})"
+    return RunError(
+        f"Worker {rank} {how} and {restarts} restarts are used up; what it said stands above; continue with --resume."
+    )

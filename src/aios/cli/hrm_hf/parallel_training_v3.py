@@ -1,0 +1,324 @@
+"""Independent workers: each trains weights of its own with a learning rate of its own, and now and then they merge.
+
+Local SGD (Stich, ICLR 2019) with the weights of federated averaging (McMahan et al., AISTATS 2017). This process
+supervises: it starts one process per worker, merges what they hand in, saves, and starts again whoever dies. Workers
+meet only at merges, through files, so that the death of one holds up the others no longer than until it is back.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from aios.auto_lr.control import Emit
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.device_setup import device_kind
+from aios.cli.hrm_hf.launch import worker_count
+from aios.cli.hrm_hf.origin import Origin
+from aios.cli.hrm_hf.parallel_console import WorkersConsole
+from aios.cli.hrm_hf.parallel_state import Task, join_states, load_trained, split_state
+from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
+from aios.cli.hrm_hf.session import Session
+from aios.cli.hrm_hf.train_actv1 import start_record
+from aios.cli.hrm_hf.train_epoch import evaluate
+from aios.data.dataset import unigram_entropy
+from aios.distributed.merge_files import Contribution, find_contribution, merge, round_folder
+from aios.distributed.orders import END, FINISH, MERGED, STOP
+from aios.distributed.supervisor import Crew, how_it_ended
+from aios.errors import RunError, UserError
+from aios.runs.checkpoints import checkpoint_path
+from aios.runs.stop_request import FINISH as FINISH_REQUEST
+from aios.runs.stop_request import StopRequest
+from aios.runs.tensorboard_log import TensorBoardLog
+from aios.runs.training_log import TrainingLog
+
+POLL_SECONDS = 0.05
+"""How often the supervisor looks at its workers, at what they have handed in, and for requests to stop."""
+MERGED_FILE = "merged.safetensors"
+
+
+def train_independently(origin: Origin) -> None:
+    """Train from `origin` with `--world-size` independent workers up to `--steps`, or until asked to stop.
+
+    Raises:
+        UserError: for input that cannot be trained on; no worker has been started then.
+        RunError: when a worker died too often, or training diverged whatever was done about it; what was merged
+            before is saved.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    config = origin.config
+    console = WorkersConsole(config.steps, config.log_path)
+    for sentence in origin.skipped:
+        console.say(sentence)
+    if origin.state is not None and origin.state["step"] >= config.steps:
+        console.say(f"{config.brain_dir} is trained to step {origin.state['step']} already; raise --steps to go on.")
+        return
+
+    task = make_task(config)
+    setup = prepare(origin, console.tokenizing)
+    check_shares(setup, task)
+    entropy = unigram_entropy(setup.data.train)
+    run_id = secrets.token_hex(6)
+    board = TensorBoardLog(config.tensorboard, origin.state["step"] if origin.state is not None else 0)
+    with TrainingLog(config.log_path) as log, board, console, StopRequest(config.stop_path) as stop:
+
+        def emit(record: dict[str, Any]) -> None:
+            board.write(log.write({**record, "rank": None}))
+            console.follow()
+
+        emit(start_record(origin, setup, run_id) | {"world_size": task.world_size, "unigram_entropy": entropy})
+        session = open_session(origin, setup, run_id, task, emit)
+        with Sitting(task, session, stop, console) as sitting:
+            trouble = train_rounds(sitting)
+        stop.honoured()
+        console.follow()
+    if trouble is not None:
+        raise RunError(trouble)
+    console.summarize(session, entropy)
+
+
+def make_task(config: TrainingConfig) -> Task:
+    """How many workers, and the CUDA device of each.
+
+    Raises:
+        UserError: when nothing says how many there should be, or there are fewer devices.
+    """
+    if config.device == "mps":
+        raise UserError("--parallel-independent needs a device for each worker, and --device mps is only one; use cpu.")
+    count = worker_count(config)
+    if device_kind(config) != "cuda":
+        return Task(config, None, count)
+    gpus = config.cuda_numbers or tuple(range(torch.cuda.device_count()))
+    return Task(config, gpus[:count], count)
+
+
+def check_shares(setup: Setup, task: Task) -> None:
+    """Check that every worker has a batch of its own in each epoch.
+
+    Raises:
+        UserError: when there is too little data for so many workers.
+    """
+    windows, wanted = len(setup.data.train), task.world_size * task.config.batch_size
+    if windows < wanted:
+        raise UserError(
+            f"The training data make {windows} sequences, but {task.world_size} workers with --batch-size "
+            f"{task.config.batch_size} draw {wanted} at a time; give more text, fewer workers or smaller batches."
+        )
+
+
+class MergedSession(Session):
+    """What the workers leave behind together: the merged weights with the training state of each."""
+
+    states: Sequence[dict[str, Any]] = ()
+    """The workers' checkpoint dicts, by rank."""
+
+    def state(self) -> dict[str, Any]:
+        """The checkpoint dict: shared entries, and lists by rank."""
+        return join_states(self.states, self.run.config)
+
+
+def open_session(origin: Origin, setup: Setup, run_id: str, task: Task, emit: Emit) -> MergedSession:
+    """The run as the supervisor keeps it, at its first checkpoint: the weights that all workers start from."""
+    ranks = range(task.world_size)
+    if origin.state is not None:
+        states = [split_state(origin.state, rank, task.world_size) for rank in ranks]
+        session = MergedSession(
+            build_run(replace(origin, state=states[0]), setup, emit), run_id, setup.tokenizer, setup.data
+        )
+        session.run.step = int(origin.state["step"])
+        return session
+    session = MergedSession(build_run(origin, setup, emit), run_id, setup.tokenizer, setup.data)
+    session.states = [Session.state(session) for _ in ranks]
+    session.save()
+    return session
+
+
+def train_rounds(sitting: Sitting) -> str | None:
+    """Round after round until the run ends; returns why it could not go on, None when it could."""
+    sitting.begin()
+    while True:
+        begun = time.time()
+        contributions = sitting.await_contributions()
+        reports = [c.report for c in contributions]
+        over = sitting.stop_reason is not None or all(report.done for report in reports)
+        sitting.take(contributions, begun)
+        if over:
+            sitting.end()
+            return next((report.trouble for report in reports if report.trouble is not None), None)
+        sitting.next_round()
+
+
+class Sitting:
+    """The supervisor's side of the rounds: a crew of workers, the round they are in, what has been merged."""
+
+    def __init__(self, task: Task, session: MergedSession, stop: StopRequest, console: WorkersConsole) -> None:
+        self.task = task
+        self.session = session
+        self.stop_reason: str | None = None
+        """Why the run stops early, once it does."""
+        self._stop, self._console = stop, console
+        self._number = 0
+        self._finishing = False
+        merges = task.config.brain_dir / "merge"
+        self._folder = merges / session.run_id
+        self._crew = Crew(task.world_size, self._start_process)
+        shutil.rmtree(merges, ignore_errors=True)  # what a sitting that was killed had left
+
+    @property
+    def _round(self) -> Path:
+        return round_folder(self._folder, self._number)
+
+    def begin(self) -> None:
+        """Start the workers from the newest checkpoint."""
+        self._round.mkdir(parents=True)
+        self.task.write(self._folder)
+        for rank in range(self.task.world_size):
+            self._crew.start(rank)
+
+    def await_contributions(self) -> list[Contribution]:
+        """Wait until every worker has handed in, by rank; meanwhile pass on requests and replace the dead.
+
+        Raises:
+            RunError: when workers died more often than --max-restarts.
+            UserError: when one refused its input.
+        """
+        while True:
+            found = [find_contribution(self._round, rank) for rank in range(self.task.world_size)]
+            contributions = [c for c in found if c is not None]
+            if any(c.report.trouble is not None for c in contributions):
+                self._order_stop("trouble")
+            if len(contributions) == len(found):
+                return contributions
+            self._heed(self._stop.reason())
+            self._replace_lost({c.report.rank for c in contributions})
+            self._console.follow()
+            time.sleep(POLL_SECONDS)
+
+    def take(self, contributions: Sequence[Contribution], begun: float) -> None:
+        """Merge, evaluate where the workers did, log it; `begun` is when the round was (unix seconds).
+
+        Raises:
+            RunError: when no worker has weights that can be merged.
+        """
+        run, reports = self.session.run, [c.report for c in contributions]
+        clock = time.perf_counter()
+        try:
+            weights, shares = merge(contributions)
+        except ValueError as error:
+            raise RunError(
+                f"No worker has finite weights after step {run.step}: lower the learning rate, then go on from there "
+                "with --resume."
+            ) from error
+        merged = self._round / MERGED_FILE
+        save_file(weights, merged)
+        load_trained(run.model, merged)
+        self.session.states = [c.load_state() for c in contributions]
+        run.step = min(report.step for report in reports)
+        run.last_loss = sum(report.loss * share for report, share in zip(reports, shares, strict=True) if share)
+        evals = [report.eval_loss for report in reports]
+        evaluated = any(loss is not None for loss in evals)
+        eval_loss = evaluate(run) if evaluated else None
+        run.emit(
+            {
+                "event": "merge",
+                "step": run.step,
+                "round": self._number,
+                "weights": shares,
+                "eval_loss": eval_loss,
+                "worker_eval_losses": evals,
+                "worker_lrs": [report.lr for report in reports],
+                "seconds": time.perf_counter() - clock,
+                "round_seconds": time.time() - begun,
+            }
+        )
+
+    def next_round(self) -> None:
+        """Save what was merged, and only then let the workers go on from it."""
+        self.session.save()
+        merged, before = self._round / MERGED_FILE, self._number - 1
+        self._number += 1
+        self._round.mkdir()
+        self._crew.tell_all(
+            {"order": MERGED, "weights": str(merged), "number": self._number, "step": self.session.run.step}
+        )
+        shutil.rmtree(round_folder(self._folder, before), ignore_errors=True)  # all are past it
+
+    def end(self) -> None:
+        """Save, write the closing records and let the workers go."""
+        self.session.finish(self.stop_reason)
+        self._crew.tell_all({"order": END})
+        self._crew.wait()
+
+    def _heed(self, reason: str | None) -> None:
+        """Pass on a request to stop or to finish soon."""
+        if reason == FINISH_REQUEST:
+            self._crew.tell_all({"order": FINISH}, standing=True)
+        elif reason is not None:
+            self._order_stop(reason)
+
+    def _order_stop(self, reason: str) -> None:
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            self._crew.tell_all({"order": STOP, "reason": reason}, standing=True)
+
+    def _replace_lost(self, handed_in: set[int]) -> None:
+        """Start dead workers again from the last merge, except those whose work of this round is safe."""
+        for rank, code in self._crew.lost().items():
+            if rank in handed_in:
+                continue
+            if code == 2:
+                raise UserError(f"Worker {rank} refused its input; the sentence above says what to change.")
+            how, most = how_it_ended(code), self.task.config.max_restarts
+            if self._crew.restarts >= most:
+                raise RunError(
+                    f"Worker {rank} {how} and the {most} restarts of --max-restarts are used up; everything up to step "
+                    f"{self.session.run.step} is saved: continue with --resume."
+                )
+            self._crew.start(rank)
+            run = self.session.run
+            told = {"worker": rank, "reason": how, "restarts": self._crew.restarts}
+            run.emit({"event": "worker_restarted", "step": run.step, **told})
+
+    def _start_process(self, rank: int) -> subprocess.Popen[bytes]:
+        run = self.session.run
+        checkpoint = checkpoint_path(run.config.brain_dir, run.step)
+        place = [str(self._folder), str(rank), str(checkpoint), str(self._number)]
+        debug = ["--debug"] if "--debug" in sys.argv else []
+        return subprocess.Popen(
+            [sys.executable, "-m", "aios", "hrm-hf", "independent-worker", *place, *debug],
+            stdin=subprocess.PIPE,
+            env=worker_environment(self.task, rank),
+            start_new_session=True,  # Ctrl-C is for the supervisor, which tells the workers
+        )
+
+    def __enter__(self) -> Sitting:
+        self._crew.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._crew.__exit__(*error)
+        shutil.rmtree(self.task.config.brain_dir / "merge", ignore_errors=True)
+
+
+def worker_environment(task: Task, rank: int) -> dict[str, str]:
+    """The environment of a worker: its name, its own GPU, or its share of the cores."""
+    place = {"RANK": str(rank), "WORLD_SIZE": str(task.world_size), "LOCAL_RANK": str(rank)}
+    environment = {**os.environ, **place}
+    if task.gpus is None:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // task.world_size)))
+        return environment
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpu = task.gpus[rank]
+    return {**environment, "CUDA_VISIBLE_DEVICES": visible.split(",")[gpu].strip() if visible else str(gpu)}

@@ -1,0 +1,155 @@
+"""One of several independent workers: trains its share of the data round by round and hands in what it has learned.
+
+Between two merges it is an ordinary run: its own optimizer, learning rate, search, ladder and anneal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from aios.cli.hrm_hf.lr_plan import plan_learning_rate
+from aios.cli.hrm_hf.origin import Origin
+from aios.cli.hrm_hf.parallel_state import Task, load_trained, save_trained, split_state
+from aios.cli.hrm_hf.run_setup import build_run, prepare
+from aios.cli.hrm_hf.run_state import collect_state
+from aios.cli.hrm_hf.session import data_id
+from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, train_epoch
+from aios.data.dataset import TrainBatches
+from aios.distributed.merge_files import WEIGHTS_FILE, Report, hand_in, round_folder
+from aios.distributed.orders import Orders
+from aios.errors import RunError
+from aios.runs.checkpoints import load_state
+from aios.runs.tensorboard_log import TensorBoardLog
+from aios.runs.training_log import TrainingLog
+
+
+def work(session: Path, rank: int, checkpoint: Path, number: int) -> None:
+    """Train as worker `rank` from `checkpoint`, beginning with round `number`, until told to end.
+
+    Orders come through standard input; when it closes, the supervisor is gone and the process ends.
+    """
+    orders = Orders()
+    orders.listen(sys.stdin.fileno())
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor says when to stop
+    transformers.utils.logging.disable_progress_bar()
+    task = Task.read(session)
+    saved = load_state(checkpoint)
+    board = TensorBoardLog(task.config.tensorboard, saved["step"], rank)
+    with TrainingLog(task.config.log_path, repair=False) as log, board:
+        worker = start_worker(task, rank, checkpoint, saved, log, board)
+        round_end: int | None = task.next_merge(saved["step"])
+        while round_end is not None:
+            trouble = worker.train_until(round_end, orders)
+            worker.hand_in(round_folder(session, number), trouble)
+            following = orders.next_round()
+            round_end = None
+            if following is not None:
+                worker.take_merged(following.weights)
+                number, round_end = following.number, task.next_merge(following.step)
+        if worker.run.lr.scheduler is not None:
+            worker.run.lr.scheduler.log_summary()
+
+
+@dataclasses.dataclass
+class Worker:
+    """A run whose weights are replaced by merged ones now and then."""
+
+    run: TrainingRun
+    """The run in progress."""
+    rank: int
+    """Its number."""
+    data_id: str
+    """Names the training data and their order."""
+    round_start: int = 0
+    """Micro-batches drawn when the round began."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.run.step >= min(self.run.config.steps, self.run.lr.anneal.end)
+
+    def train_until(self, step: int, orders: Orders) -> str | None:
+        """Train up to optimizer step `step`, or until ordered to stop; returns why it cannot go on, None when it can.
+
+        After trouble that nothing helps against, the weights are the last good ones.
+        """
+        run = self.run
+        run.end = step
+        self.round_start = run.position
+
+        def stop_reason() -> str | None:
+            if orders.finish and not run.lr.finishing:
+                run.end = min(run.end, run.lr.finish_now(run.step))
+            return orders.stop
+
+        try:
+            train_epoch(run, _save_nothing, stop_reason)
+        except RunError as error:
+            return str(error)
+        if self.done and orders.stop is None and (run.last_eval is None or run.last_eval[0] != run.step):
+            evaluate(run)
+        return None
+
+    def hand_in(self, folder: Path, trouble: str | None) -> None:
+        """Put weights, state and a report into the round's folder; the merge is certain to follow."""
+        run = self.run
+        run.lr.forget_reference()
+        report = Report(
+            rank=self.rank,
+            step=run.step,
+            samples=(run.position - self.round_start) * run.config.batch_size,
+            done=self.done,
+            loss=run.last_loss,
+            eval_loss=run.last_eval[1] if run.last_eval is not None and run.last_eval[0] == run.step else None,
+            trouble=trouble,
+            lr=float(run.optimizer.param_groups[0]["lr"]),
+        )
+        hand_in(folder, report, self.state(), lambda partial: save_trained(run.model, partial / WEIGHTS_FILE))
+        if run.device.type == "cuda":
+            torch.cuda.empty_cache()  # room for the supervisor to evaluate the merged model
+
+    def state(self) -> dict[str, Any]:
+        """The worker's checkpoint dict; `samples` counts those that all workers draw up to its position."""
+        state = collect_state(self.run, self.data_id)
+        batches = self.run.train_batches
+        samples = self.run.position * batches.batch_size * batches.world_size
+        return {**state, "data": {"id": self.data_id, "samples": samples}}
+
+    def take_merged(self, weights: Path) -> None:
+        """Go on from the merged weights; a rewind never goes back behind them."""
+        load_trained(self.run.model, weights)
+        if self.run.lr.recovery is not None:
+            self.run.lr.recovery.keep_snapshot()
+
+
+def start_worker(
+    task: Task, rank: int, checkpoint: Path, saved: dict[str, Any], log: TrainingLog, board: TensorBoardLog
+) -> Worker:
+    """Build the run of worker `rank` where `checkpoint` left it; its learning rate is planned, or searched, here."""
+    # The supervisor saves and looks after the devices: each worker sees only its own.
+    config = dataclasses.replace(task.config, save_every=0, cuda_ids=None, resume=True)
+    own = split_state(saved, rank, task.world_size)
+    origin = Origin(config, checkpoint, str(config.brain_dir), own)
+    tags = task.tags(rank)
+
+    def emit(record: dict[str, Any]) -> None:
+        board.write(log.write({**record, **tags}))
+
+    setup = prepare(origin, lambda done, total: None)
+    run = build_run(origin, setup, emit)
+    windows = setup.data.train
+    run.train_batches = TrainBatches(windows, config.seed, config.batch_size, rank, task.world_size)
+    run.position = -(-run.position // task.world_size)  # restored as if this worker drew all samples
+    run.lr = plan_learning_rate(run, own)
+    return Worker(run, rank, data_id(windows, config.seed))
+
+
+def _save_nothing() -> None:
+    """The supervisor saves, at merges."""

@@ -1,0 +1,95 @@
+"""The workers of one run as each of them sees the others; a lone process is a group of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from aios.distributed.environment import WorkerPlace
+from aios.errors import UserError
+
+MEETING_TIME = timedelta(minutes=3)
+"""How long workers try to connect. Gloo now and then loses a connection when workers are started again on a busy
+machine, and waits for it; so they fail soon, and the launcher starts them once more."""
+PATIENCE = timedelta(minutes=30)
+"""How long a worker waits for the others later: while the first of a machine tokenises the data, say."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who takes part. Every method that talks to the others must be called by all of them, in the same order."""
+
+    place: WorkerPlace = field(default_factory=WorkerPlace)
+    """Which of them this process is."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this worker, from 0."""
+        return self.place.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many there are."""
+        return self.place.world_size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this worker is the one that writes log, checkpoints and brain."""
+        return self.place.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """The sum of each value over all workers, in double precision; the same numbers on every worker."""
+        if self.world_size == 1:
+            return list(values)
+        totals = torch.tensor(values, dtype=torch.float64)  # on the CPU, so over gloo: never waits for a device
+        dist.all_reduce(totals)
+        return totals.tolist()
+
+    def mean(self, value: float) -> float:
+        """The mean of `value` over all workers; not finite on any of them means not finite on all."""
+        return self.sum(value)[0] / self.world_size
+
+    def wait(self) -> None:
+        """Return when every worker has come here."""
+        self.sum(0.0)
+
+    @contextmanager
+    def first_of_machine_first(self) -> Iterator[None]:
+        """The first worker of each machine runs the block alone, then the others: they find its work done."""
+        if self.place.local_rank != 0:
+            self.wait()
+        yield
+        if self.place.local_rank == 0:
+            self.wait()
+
+
+@contextmanager
+def joined(place: WorkerPlace | None) -> Iterator[Workers]:
+    """Take part in the process group that `place` belongs to, for as long as the block runs; None: alone.
+
+    Numbers on the CPU travel over gloo, those on a CUDA device over NCCL.
+
+    Raises:
+        UserError: when the workers cannot meet, because their port is taken or the first worker is out of reach.
+    """
+    if place is None:
+        yield Workers()
+        return
+    cuda = torch.cuda.is_available()
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=MEETING_TIME)
+        _set_pg_timeout(PATIENCE, dist.group.WORLD)
+    except dist.DistNetworkError as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise UserError(f"The workers cannot meet at {address} ({error}); choose another port or address.") from error
+    try:
+        yield Workers(place)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,266 @@
+"""The brains in a folder and what became of each: read from what runs leave on disk, never from memory."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.gui.process_identity import is_alive
+from aios.runs.brain import holds_brain
+
+SESSION_FILE = "training.json"
+"""Beside the brain: the training that a window started last."""
+
+GROWING_SECONDS = 30.0
+"""A log without a closing record that was written to this recently belongs to a training that goes on."""
+
+_TAIL_BYTES = 256 * 1024
+_NO_STEPS = 0
+_ERROR = re.compile(r"(?:\[worker \d+\] )?Error: (.*)")
+
+
+class State(Enum):
+    """What a brain's training is doing."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+    KILLED = "killed"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"  # ended without a closing record, and not started by a window
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether a training may go on from here."""
+        return self is not State.RUNNING
+
+
+@dataclass
+class SessionFile:
+    """What `training.json` tells: the training a window started, so that any window finds it again."""
+
+    pid: int
+    """Process id of the training; it leads its own process group."""
+    birth: str | None
+    """See `process_identity.birth_of`."""
+    started: float
+    """Unix seconds."""
+    command: list[str]
+    """The command line."""
+    log: str
+    """The training log."""
+    stop_file: str
+    """Its appearance asks the training to stop."""
+    output: str
+    """What the training prints."""
+    steps: int
+    """Steps the run was asked for."""
+    asked: str | None = None
+    """What a window asked of it: `pause`, `stop`, `finish`, `kill`."""
+
+    def save(self, brain_dir: Path) -> None:
+        """Write it beside the brain; complete or not at all."""
+        brain_dir.mkdir(parents=True, exist_ok=True)
+        new = brain_dir / f".{SESSION_FILE}.new"
+        new.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        new.replace(brain_dir / SESSION_FILE)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the training still runs."""
+        return is_alive(self.pid, self.birth)
+
+
+def read_session(brain_dir: Path) -> SessionFile | None:
+    """The training that a window started last, None where there is none or its file is damaged."""
+    try:
+        return SessionFile(**json.loads((brain_dir / SESSION_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # a damaged note about a process is as good as none: the log still tells the rest
+
+
+@dataclass(frozen=True)
+class Brain:
+    """One brain and what is known of its training."""
+
+    folder: Path
+    """Its folder."""
+    log: Path
+    """Its training log, which may not be there yet."""
+    state: State
+    """What its training is doing."""
+    step: int = _NO_STEPS
+    """Optimizer steps done."""
+    steps: int | None = None
+    """Steps the last run was asked for; None: not known."""
+    loss: float | None = None
+    """Newest training loss, nats per token; None: none, or not finite."""
+    sentence: str = ""
+    """Why it failed or ended."""
+    modified: float = 0.0
+    """When its log last grew, unix seconds; 0: never."""
+    session: SessionFile | None = field(default=None, repr=False)
+    """The training a window started."""
+
+    @property
+    def name(self) -> str:
+        """The brain's name."""
+        return self.folder.name
+
+    @property
+    def progress(self) -> str:
+        """Steps done, of how many where that is known."""
+        return f"{self.step:,}" if self.steps is None else f"{self.step:,} / {self.steps:,}"
+
+
+def list_brains(bundle_dir: Path, now: float | None = None) -> list[Brain]:
+    """The brains under `bundle_dir`, the one written to last first; folders without rights are left out."""
+    try:
+        folders = [path for path in bundle_dir.iterdir() if path.is_dir()]
+    except OSError:
+        return []  # the form says what is wrong with the folder
+    brains = [brain for folder in folders if (brain := read_brain(folder, now)) is not None]
+    return sorted(brains, key=lambda brain: brain.modified, reverse=True)
+
+
+def read_brain(folder: Path, now: float | None = None) -> Brain | None:
+    """What is known of the brain in `folder`; None where nothing was ever trained there, or it cannot be read."""
+    now = time.time() if now is None else now
+    session = read_session(folder)
+    log = Path(session.log) if session is not None else folder / "metrics.jsonl"
+    try:
+        modified = log.stat().st_mtime if log.exists() else 0.0
+        if session is None and not modified and not holds_brain(folder):
+            return None
+        records = list(tail_records(log)) if modified else []
+    except OSError:
+        return None
+    if session is not None and _taken_over(session, modified):
+        session = None
+    state, sentence = judge(session, records, now - modified)
+    steps = session.steps if session is not None else _asked_steps(log)
+    newest: dict[str, Any] = next((r for r in reversed(records) if r.get("event") == "train"), {})
+    step = max((r["step"] for r in records if isinstance(r.get("step"), int)), default=_NO_STEPS)
+    return Brain(folder, log, state, step, steps, _number(newest.get("ce")), sentence, modified, session)
+
+
+def _taken_over(session: SessionFile, log_modified: float) -> bool:
+    """Whether a training that no window started goes on with the log: it prints elsewhere than the session did."""
+    output = Path(session.output)
+    return not session.alive and output.exists() and log_modified > output.stat().st_mtime + GROWING_SECONDS
+
+
+def judge(session: SessionFile | None, records: list[dict[str, Any]], quiet_seconds: float) -> tuple[State, str]:
+    """(state, sentence) of a training from its session file and the newest records of its log.
+
+    `quiet_seconds` is how long ago the log last grew.
+    """
+    if session is not None and session.alive:
+        return State.RUNNING, ""
+    since = session.started if session is not None else 0.0
+    ending = _ending(records, since)
+    if ending is not None and ending.get("event") == "final":
+        return State.FINISHED, ""
+    if ending is not None and ending.get("reason") != "trouble":
+        paused = session is not None and session.asked == "pause"
+        return State.PAUSED if paused else State.STOPPED, ""
+    if session is not None and session.asked == "kill":
+        return State.KILLED, "The training was killed; it continues from its newest checkpoint."
+    if session is not None:
+        return State.FAILED, last_error(Path(session.output))
+    if ending is not None:
+        return State.FAILED, "The training stopped in trouble; its last good state was saved."
+    return (State.RUNNING if quiet_seconds < GROWING_SECONDS else State.UNFINISHED), ""
+
+
+def _ending(records: list[dict[str, Any]], since: float) -> dict[str, Any] | None:
+    """The record that closed the newest sitting, if it began after `since` and was closed."""
+    for record in reversed(records):
+        if (_number(record.get("ts")) or 0.0) < since or record.get("event") in ("train", "run_start", "run_resumed"):
+            return None
+        if record.get("event") in ("final", "stopped"):
+            return record
+    return None
+
+
+def last_error(output: Path) -> str:
+    """The last error sentence in what a training printed, or that it left none."""
+    try:
+        lines = tail_text(output).splitlines()
+    except OSError as error:
+        return f"The training ended and its output cannot be read ({error.strerror})."
+    errors = [match[1] for line in lines if (match := _ERROR.match(line))]
+    if errors:
+        return errors[-1]
+    said = [line.strip() for line in lines if line.strip()]
+    return f"The training ended without saving; its last words: {said[-1] if said else '(none)'}"
+
+
+def tail_text(path: Path, size: int = _TAIL_BYTES) -> str:
+    """The last `size` bytes of a file as text."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - size))
+        return file.read(size).decode("utf-8", errors="replace")
+
+
+def tail_records(log: Path) -> Iterator[dict[str, Any]]:
+    """The records in the last part of a log, oldest first; lines that are no record are passed over."""
+    for line in tail_text(log).splitlines():
+        record = _record(line)
+        if record is not None:
+            yield record
+
+
+def _asked_steps(log: Path) -> int | None:
+    """The steps that the log's first record says the run was asked for."""
+    if not log.exists():
+        return None
+    with log.open("rb") as file:
+        record = _record(file.readline(_TAIL_BYTES).decode("utf-8", errors="replace"))
+    config = record.get("config") if record is not None else None
+    steps = config.get("steps") if isinstance(config, dict) else None
+    return steps if isinstance(steps, int) else None
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def free_name(bundle_dir: Path, name: str) -> str:
+    """`name`, or `name-2`, `name-3`, ... : the first that no brain and no training has."""
+    candidates = (name, *(f"{name}-{number}" for number in range(2, 10_000)))
+    return next(n for n in candidates if not holds_brain(bundle_dir / n) and read_session(bundle_dir / n) is None)
+
+
+def locate(target: Path) -> tuple[Path, Path]:
+    """(log, brain folder) that `target`, a log or a brain's folder, means."""
+    if target.is_dir():
+        session = read_session(target)
+        return (Path(session.log) if session is not None else target / "metrics.jsonl"), target
+    return target, target.parent
+
+
+def resume_config(brain: Brain, steps: int | None) -> TrainingConfig:
+    """The config that continues a brain, up to `steps` if given; everything else stays as that run had it.
+
+    Raises:
+        UserError: for steps that cannot be.
+    """
+    places = {"bundle_dir": str(brain.folder.parent), "brain_name": brain.name}
+    return TrainingConfig(**places, resume=True, **({"steps": steps} if steps is not None else {}))  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""Questions to the person at the window: modal, in the window's own look, answered by mouse or keyboard."""
+
+from __future__ import annotations
+
+import tkinter as tk
+from collections.abc import Callable, Sequence
+from functools import partial
+from tkinter import ttk
+from typing import NamedTuple
+
+from aios.gui.automation import Inspector
+from aios.gui.field_widgets import wrapped_label
+from aios.gui.look import Look
+from aios.gui.read_only_text import ReadOnlyText
+from aios.gui.tooltip import Tooltip
+
+
+class Answer(NamedTuple):
+    """One button of a question."""
+
+    name: str
+    """What `ask` returns for it."""
+    text: str
+    """What stands on it; the first letter, with Alt, presses it."""
+    tip: str
+    """Its tooltip."""
+    style: str = "TButton"
+    """Its ttk style."""
+
+
+class Dialog:
+    """A modal window over `parent` with a title, a text, room for more widgets, and a row of buttons."""
+
+    def __init__(self, parent: tk.Misc, look: Look, inspector: Inspector, title: str, text: str) -> None:
+        self.window = tk.Toplevel(parent)
+        self.window.withdraw()
+        self.window.title(title)
+        self.window.transient(parent.winfo_toplevel())
+        self._parent, self._look, self._inspector = parent.winfo_toplevel(), look, inspector
+        self.result: str | None = None
+        border = tk.Frame(self.window, background=look.palette.border, padx=1, pady=1)
+        border.pack(fill="both", expand=True)
+        self.body = ttk.Frame(border, padding=look.px(18))
+        self.body.pack(fill="both", expand=True)
+        self.body.columnconfigure(0, weight=1, minsize=look.px(440))
+        ttk.Label(self.body, text=title, font=look.fonts["title"]).grid(row=0, column=0, sticky="w")
+        message = wrapped_label(self.body, "TLabel", text)
+        message.configure(wraplength=look.px(440))
+        message.grid(row=1, column=0, sticky="ew", pady=(look.px(8), look.px(14)))
+        inspector.name("dialog", message)
+        self.window.protocol("WM_DELETE_WINDOW", self.window.destroy)
+        self.window.bind("<Escape>", lambda _: self.window.destroy())
+
+    def add_buttons(
+        self, answers: Sequence[Answer], accept: Callable[[str], bool] = lambda _: True
+    ) -> list[ttk.Button]:
+        """A row of buttons; pressing one closes the dialog if `accept(name)` agrees. Enter presses the focused one."""
+        row = ttk.Frame(self.body)
+        row.grid(row=9, column=0, sticky="e")
+        buttons = []
+        for column, answer in enumerate(answers):
+            button = ttk.Button(
+                row,
+                text=answer.text,
+                underline=0,
+                style=answer.style,
+                command=partial(self._press, answer.name, accept),
+            )
+            button.grid(row=0, column=column, padx=(self._look.px(8) if column else 0, 0))
+            self.window.bind(f"<Alt-{answer.text[0].lower()}>", partial(self._press_by_key, answer.name, accept))
+            Tooltip(button, answer.tip)
+            self._inspector.name(f"answer.{answer.name}", button)
+            buttons.append(button)
+        return buttons
+
+    def _press(self, name: str, accept: Callable[[str], bool]) -> None:
+        if accept(name):
+            self.result = name
+            self.window.destroy()
+
+    def _press_by_key(self, name: str, accept: Callable[[str], bool], _event: object) -> None:
+        self._press(name, accept)
+
+    def wait(self, focus: tk.Misc) -> str | None:
+        """Show it, with the keyboard on `focus`, until it is answered; None when it was closed unanswered."""
+        window, parent = self.window, self._parent
+        window.update_idletasks()
+        left = parent.winfo_rootx() + (parent.winfo_width() - window.winfo_reqwidth()) // 2
+        top = parent.winfo_rooty() + (parent.winfo_height() - window.winfo_reqheight()) // 3
+        window.geometry(f"+{max(0, left)}+{max(0, top)}")
+        window.deiconify()
+        window.wait_visibility()
+        window.grab_set()
+        focus.focus_force()
+        parent.wait_window(window)
+        return self.result
+
+
+def ask(
+    parent: tk.Misc, look: Look, inspector: Inspector, title: str, text: str, answers: Sequence[Answer]
+) -> str | None:
+    """The name of the answer chosen, None when the question was closed. The last answer has the focus."""
+    dialog = Dialog(parent, look, inspector, title, text)
+    buttons = dialog.add_buttons(answers)
+    return dialog.wait(buttons[-1])
+
+
+def tell(parent: tk.Misc, look: Look, inspector: Inspector, title: str, text: str) -> None:
+    """A message to be acknowledged."""
+    ask(parent, look, inspector, title, text, [Answer("ok", "OK", "Close this message.", "Accent.TButton")])
+
+
+def ask_steps(parent: tk.Misc, look: Look, inspector: Inspector, name: str, done: int, proposed: int) -> int | None:
+    """Up to which step the brain `name`, trained to `done`, is to be trained; None: not at all."""
+    text = f"“{name}” is trained to step {done:,}. Everything but the number of steps stays as its last run had it."
+    dialog = Dialog(parent, look, inspector, f"Continue {name}", text)
+    ttk.Label(dialog.body, text="Train up to step").grid(row=2, column=0, sticky="w")
+    value = tk.StringVar(value=str(proposed))
+    entry = ttk.Entry(dialog.body, textvariable=value)
+    entry.grid(row=3, column=0, sticky="ew")
+    Tooltip(entry, "The total number of steps, those already done included.")
+    problem = wrapped_label(dialog.body, "Problem.TLabel")
+    problem.grid(row=4, column=0, sticky="ew", pady=(0, look.px(14)))
+    inspector.name("continue.steps", entry)
+    inspector.name("continue.problem", problem)
+
+    def check(*_: object) -> bool:
+        good = value.get().strip().isdecimal() and int(value.get()) > done
+        problem.configure(text="" if good else f"Write a whole number above {done:,}.")
+        entry.state(["!invalid" if good else "invalid"])
+        return good
+
+    value.trace_add("write", check)
+    answers = [
+        Answer("cancel", "Cancel", "Leave the brain as it is."),
+        Answer("continue", "Train on", "Start training from the newest checkpoint.", "Accent.TButton"),
+    ]
+    dialog.add_buttons(answers, accept=lambda name: name == "cancel" or check())
+    entry.bind("<Return>", lambda _: dialog._press("continue", lambda _: check()))
+    entry.selection_range(0, "end")
+    return int(value.get()) if dialog.wait(entry) == "continue" else None
+
+
+def show_text(parent: tk.Misc, look: Look, inspector: Inspector, title: str, text: str) -> None:
+    """A longer text to scroll through and copy from, its end in view."""
+    dialog = Dialog(parent, look, inspector, title, "The newest lines are at the end.")
+    column = int(parent.tk.call("font", "measure", "TkFixedFont", "0"))
+    shown = ReadOnlyText(dialog.body, look, "TkFixedFont")
+    shown.text.configure(width=min(96, int(0.8 * parent.winfo_toplevel().winfo_width() / column)), height=16)
+    shown.grid(row=2, column=0, sticky="nsew", pady=(0, look.px(14)))
+    shown.show(text)
+    shown.text.see("end")
+    dialog.wait(dialog.add_buttons([Answer("ok", "OK", "Close this text.", "Accent.TButton")])[0])
+
+
+def show_keys(parent: tk.Misc, look: Look, inspector: Inspector, keys: Sequence[tuple[str, str]]) -> None:
+    """A table of keys and what they do."""
+    dialog = Dialog(parent, look, inspector, "Keys", "Everything can be done from the keyboard.")
+    table = ttk.Frame(dialog.body)
+    table.grid(row=2, column=0, sticky="w", pady=(0, look.px(14)))
+    for row, (key, meaning) in enumerate(keys):
+        ttk.Label(table, text=key, style="Strong.TLabel").grid(row=row, column=0, sticky="w", pady=look.px(2))
+        ttk.Label(table, text=meaning).grid(row=row, column=1, sticky="w", padx=(look.px(18), 0))
+    dialog.wait(dialog.add_buttons([Answer("ok", "OK", "Close this table.", "Accent.TButton")])[0])

@@ -1,0 +1,75 @@
+"""What the window remembers between starts: the form's settings, the theme, its size, recent datasets. No Tk here."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.config_file import load_config_file, save_config_file
+from aios.errors import UserError
+
+MOST_RECENT = 8
+"""Datasets remembered."""
+
+
+def preferences_dir() -> Path:
+    """`$XDG_CONFIG_HOME/aios`, by default `~/.config/aios` (XDG base directory specification)."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "aios"
+
+
+@dataclass
+class Preferences:
+    """Kept in `window.json`; the form's settings lie beside it in `training.toml`, which `--config` takes."""
+
+    theme: str = "light"
+    """`light` or `dark`."""
+    geometry: str = ""
+    """Size and place of the window, as Tk writes it; empty: its own choice."""
+    datasets: list[str] = field(default_factory=list)
+    """Datasets trained on last, newest first."""
+
+    def remember_dataset(self, dataset: str | None) -> None:
+        """Put a dataset first in the list."""
+        if dataset is not None:
+            self.datasets = [dataset, *(d for d in self.datasets if d != dataset)][:MOST_RECENT]
+
+
+def load_preferences() -> Preferences:
+    """What was remembered; the defaults where nothing was, or where it is damaged."""
+    try:
+        return Preferences(**json.loads((preferences_dir() / "window.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return Preferences()
+
+
+def load_form() -> dict[str, Any]:
+    """The form's settings as they were left; none where they are damaged or of another version."""
+    try:
+        settings = load_config_file(preferences_dir() / "training.toml")
+        TrainingConfig(**settings)
+    except UserError:
+        return {}
+    return settings
+
+
+def save_all(preferences: Preferences, config: TrainingConfig | None) -> None:
+    """Remember; a form with problems (`config` None) leaves the settings remembered before.
+
+    Raises:
+        UserError: when the folder cannot be written in.
+    """
+    folder = preferences_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / ".window.json.new"
+        new.write_text(json.dumps(asdict(preferences), indent=1), encoding="utf-8")
+        new.replace(folder / "window.json")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written in ({error.strerror}); settings are not remembered.") from error
+    if config is not None:
+        save_config_file(config, folder / "training.toml")

@@ -1,0 +1,238 @@
+"""The run on show: who it is and how it stands, its controls, its picture, its adjustments, its command."""
+
+from __future__ import annotations
+
+import math
+import time
+import tkinter as tk
+from collections.abc import Callable, Mapping
+from functools import partial
+from tkinter import ttk
+
+from aios.gui.adjustment_table import AdjustmentTable, Labelled
+from aios.gui.automation import Inspector
+from aios.gui.brains import Brain, State
+from aios.gui.field_widgets import wrapped_label
+from aios.gui.look import Look
+from aios.gui.plot_panel import PlotPanel
+from aios.gui.run_feed import RunFeed
+from aios.gui.scrolling import ScrollFrame
+from aios.gui.tooltip import Tooltip
+from aios.run_view.history import RunHistory
+
+_NUMBERS = (
+    ("step", "Step", "Optimizer steps done, of how many."),
+    ("loss", "Loss", "Newest training loss in nats per token."),
+    ("lr", "Learning rate", "Learning rate of the newest step."),
+    ("grad_norm", "Gradient norm", "Gradient norm of the newest step, before clipping."),
+    ("speed", "Tokens / s", "Training speed at the newest step."),
+    ("eta", "Time left", "From the recent median time of a step; right after a resume, too."),
+)
+_CONTROLS = (
+    ("pause", "Pause", 0, "Save and end the training, to go on later (Ctrl+P).", "TButton"),
+    ("stop", "Stop and save", 1, "Save and end the training.", "TButton"),
+    (
+        "finish",
+        "Finish now",
+        0,
+        "Lower the learning rate to zero over a tenth of the run, then end as usual.",
+        "TButton",
+    ),
+    ("kill", "Kill…", 0, "End the process at once, without saving; asks first.", "Danger.TButton"),
+)
+_TIPS = {text: tip for _, text, _, tip, _ in _CONTROLS}
+_TIPS["Resume"] = "Go on from the newest checkpoint (Ctrl+P)."
+_LEAST_HEIGHT = 660  # of the whole panel, at 96 dpi; in a lower window it scrolls
+_GOOD, _BAD = (State.RUNNING, State.FINISHED), (State.FAILED, State.KILLED)
+
+
+class RunPanel(ttk.Frame):
+    """`act(name)` is called for the controls: `pause`, `resume`, `stop`, `finish`, `kill`, `output`."""
+
+    def __init__(self, parent: tk.Misc, look: Look, inspector: Inspector, act: Callable[[str], None]) -> None:
+        super().__init__(parent, style="Window.TFrame")
+        self._look, self._inspector, self._act = look, inspector, act
+        self._feeds: list[RunFeed] = []
+        self.controls: dict[str, ttk.Button] = {}
+        self._tips: dict[str, Tooltip] = {}
+        self._numbers: dict[str, ttk.Label] = {}
+        self.columnconfigure(0, weight=1)
+        self.rowconfigure(0, weight=1)
+        self.scroll = ScrollFrame(self, look, look.px(_LEAST_HEIGHT), "Window.TFrame")
+        self.scroll.grid(row=0, column=0, sticky="nsew")
+        self.inside = self.scroll.inside
+        self.inside.columnconfigure(0, weight=1)
+        self.inside.rowconfigure(3, weight=1)
+        self._build_header()
+        self._build_banner()
+        self._build_numbers()
+        body = ttk.PanedWindow(self.inside, orient="vertical")
+        body.grid(row=3, column=0, sticky="nsew", pady=(look.px(8), 0))
+        self.plot = PlotPanel(body, look, inspector, self._mark_clicked)
+        self.table = AdjustmentTable(body, look, inspector, self._row_chosen)
+        body.add(self.plot, weight=1)
+        body.add(self.table, weight=0)
+
+    def _build_header(self) -> None:
+        header = ttk.Frame(self.inside, style="Window.TFrame")
+        header.grid(row=0, column=0, sticky="ew", pady=(0, self._look.px(8)))
+        header.columnconfigure(0, weight=1)
+        self._title = wrapped_label(header, "Title.TLabel")
+        self._title.grid(row=0, column=0, sticky="ew")
+        self._state = ttk.Label(header, style="State.TLabel")
+        self._state.grid(row=1, column=0, sticky="w")
+        for column, (name, text, underline, tip, style) in enumerate(_CONTROLS, start=1):
+            button = ttk.Button(header, text=text, underline=underline, style=style, command=partial(self._press, name))
+            button.grid(row=0, rowspan=2, column=column, padx=(self._look.px(6), 0))
+            self._tips[name] = Tooltip(button, tip)
+            self._inspector.name(name, button)
+            self.controls[name] = button
+        self._inspector.name("title", self._title)
+        self._inspector.name("state", self._state)
+
+    def _build_banner(self) -> None:
+        self._banner = ttk.Frame(self.inside, style="Banner.TFrame", padding=self._look.px(8))
+        self._banner.columnconfigure(0, weight=1)
+        self._banner_text = wrapped_label(self._banner, "Banner.TLabel")
+        self._banner_text.grid(row=0, column=0, sticky="ew")
+        self._output = ttk.Button(self._banner, text="Show output", command=lambda: self._act("output"))
+        self._output.grid(row=0, column=1, padx=(self._look.px(8), 0))
+        Tooltip(self._output, "Show the last lines that the training printed.")
+        self._inspector.name("banner", self._banner_text)
+        self._inspector.name("output", self._output)
+
+    def _build_numbers(self) -> None:
+        frame = ttk.Frame(self.inside, padding=(self._look.px(12), self._look.px(8)))
+        frame.grid(row=2, column=0, sticky="ew")
+        for column, (name, title, tip) in enumerate(_NUMBERS):
+            frame.columnconfigure(column, weight=1, uniform="number")
+            heading = ttk.Label(frame, text=title, style="Muted.TLabel")
+            heading.grid(row=0, column=column, sticky="w")
+            self._numbers[name] = ttk.Label(frame, text="—", style="Number.TLabel")
+            self._numbers[name].grid(row=1, column=column, sticky="w")
+            for label in (heading, self._numbers[name]):
+                Tooltip(label, tip)
+            self._inspector.name(f"number.{name}", self._numbers[name])
+        self._progress = ttk.Progressbar(frame, maximum=1.0)
+        self._progress.grid(row=2, column=0, columnspan=len(_NUMBERS), sticky="ew", pady=(self._look.px(6), 0))
+        Tooltip(self._progress, "Steps done, of those the run was asked for.")
+        self._inspector.name("progress", self._progress)
+        self._inspector.fact("progress", lambda: round(float(self._progress["value"]), 4))
+
+    def _press(self, name: str) -> None:
+        is_resume = name == "pause" and str(self.controls["pause"].cget("text")) == "Resume"
+        self._act("resume" if is_resume else name)
+
+    def show(self, feeds: list[RunFeed]) -> None:
+        """Show other runs; the first is the one that controls and numbers belong to."""
+        self._feeds = feeds
+        self.plot.show(feeds)
+        self.table.tree.selection_remove(*self.table.tree.selection())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring numbers and table up to date with the feeds."""
+        history = self._feeds[0].history if self._feeds else RunHistory()
+        for name, text in number_texts(history, time.time()).items():
+            if str(self._numbers[name].cget("text")) != text:
+                self._numbers[name].configure(text=text)
+        total = history.total_steps
+        self._progress.configure(value=min(1.0, history.step / total) if total else 0.0)
+        self.table.show(*_collect(self._feeds))
+        self.plot.changed()
+
+    def show_state(self, brain: Brain | None, waiting: str | None) -> None:
+        """Show how the run stands, what can be done about it, and what went wrong. `waiting`: what was asked of it."""
+        label = " + ".join(feed.label for feed in self._feeds)
+        self._title.configure(text=label or "No run on show")
+        state = brain.state if brain is not None else None
+        style = "Good.State.TLabel" if state in _GOOD else "Bad.State.TLabel" if state in _BAD else "State.TLabel"
+        self._state.configure(text=waiting or (state.value if state is not None else ""), style=style)
+        for name, (enabled, text) in control_states(brain, waiting).items():
+            if str(self.controls[name].cget("text")) != text:
+                self.controls[name].configure(text=text)
+                self._tips[name].text = _TIPS[text]
+            self.controls[name].state(["!disabled" if enabled else "disabled"])
+        problems = [feed.problem for feed in self._feeds if feed.problem]
+        if brain is not None and brain.state in _BAD and brain.sentence:
+            problems.insert(0, brain.sentence)
+        self._show_problems(problems, brain)
+
+    def _show_problems(self, problems: list[str], brain: Brain | None) -> None:
+        self._banner_text.configure(text="\n".join(problems))
+        if not problems:
+            self._banner.grid_remove()
+            return
+        self._banner.grid(row=1, column=0, sticky="ew", pady=(0, self._look.px(8)))
+        if brain is not None and brain.session is not None:
+            self._output.grid()
+        else:
+            self._output.grid_remove()
+
+    def _mark_clicked(self, item: Labelled) -> None:
+        shown = (_who(self._feeds, item[0], item[1].rank), item[1])
+        self.table.select(shown)
+
+    def _row_chosen(self, item: Labelled) -> None:
+        self.plot.select(item[1])
+
+
+def control_states(brain: Brain | None, waiting: str | None) -> Mapping[str, tuple[bool, str]]:
+    """(whether it can be pressed, what stands on it) of each control."""
+    running = brain is not None and brain.state is State.RUNNING
+    can_resume = brain is not None and brain.state in (State.PAUSED, State.STOPPED, State.KILLED, State.FAILED, State.UNFINISHED)  # fmt: skip
+    known = brain is not None and brain.session is not None
+    free = running and waiting is None
+    return {
+        "pause": (free or (can_resume and waiting is None), "Resume" if can_resume else "Pause"),
+        "stop": (free, "Stop and save"),
+        "finish": (free, "Finish now"),
+        "kill": (running and known, "Kill…"),
+    }
+
+
+def number_texts(history: RunHistory, now: float) -> dict[str, str]:
+    """The run in numbers, ready to be read; NaN is shown as NaN, what is not known as a dash."""
+    total = history.total_steps
+    return {
+        "step": f"{history.step:,}" + (f" / {total:,}" if total else ""),
+        "loss": _newest(history, history.loss_key, ".4f"),
+        "lr": _newest(history, "lr", ".3g"),
+        "grad_norm": _newest(history, "grad_norm", ".3g"),
+        "speed": _newest(history, "tokens_per_sec", ",.0f"),
+        "eta": show_duration(history.eta_seconds(now)),
+    }
+
+
+def _newest(history: RunHistory, key: str, form: str) -> str:
+    series = history.series(key)
+    if not len(series):
+        return "—"
+    value = float(series.mean[-1])
+    return format(value, form) if math.isfinite(value) and not series.non_finite[-1] else "NaN"
+
+
+def show_duration(seconds: float | None) -> str:
+    """`1 h 04 min`, `3 min 20 s`, `12 s`, or a dash."""
+    if seconds is None:
+        return "—"
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def _collect(feeds: list[RunFeed]) -> tuple[list[Labelled], int, bool]:
+    """(adjustments of all feeds in step order, how many were made, whether they need telling apart)."""
+    labelled = [(_who(feeds, feed.label, a.rank), a) for feed in feeds for a in feed.history.adjustments]
+    if len(feeds) > 1:
+        labelled.sort(key=lambda item: item[1].step)
+    count = sum(feed.history.adjustment_count for feed in feeds)
+    return labelled, count, len({who for who, _ in labelled}) > 1 or len(feeds) > 1
+
+
+def _who(feeds: list[RunFeed], label: str, rank: int | None) -> str:
+    worker = f"worker {rank}" if rank is not None else ""
+    if len(feeds) == 1:
+        return worker or label
+    return f"{label} {worker}".strip()

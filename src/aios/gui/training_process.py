@@ -1,0 +1,123 @@
+"""A training as a child process in a group of its own, so that it goes on without the window and is found again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.errors import UserError
+from aios.gui.brains import Brain, SessionFile, State, read_brain
+from aios.gui.process_identity import birth_of
+from aios.runs.stop_request import FINISH
+
+OUTPUT_FILE = "output.txt"
+"""Beside the brain: what its training printed."""
+
+
+def training_arguments(config: TrainingConfig, steps: int | None = None) -> list[str]:
+    """What follows `aios` on the command line that trains with `config`.
+
+    A flag left out on resume means "as that run had it", not the default: `steps`, if given, is always spelt out.
+    """
+    args = [arg for arg in config.to_cli_args() if steps is None or not arg.startswith("--steps=")]
+    return ["hrm-hf", "train", *args, *([f"--steps={steps}"] if steps is not None else [])]
+
+
+def shown_command(arguments: list[str]) -> str:
+    """The command as somebody would type it in a shell."""
+    return shlex.join(["aios", *arguments])
+
+
+class TrainingProcess:
+    """One training, started here or found: what it is doing, and how it is asked to stop."""
+
+    def __init__(self, brain_dir: Path, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.brain_dir = brain_dir
+        self._child = child
+
+    @classmethod
+    def start(cls, config: TrainingConfig, steps: int | None = None) -> TrainingProcess:
+        """Start training with `config`, up to `steps` where that is to be told to a resumed run.
+
+        Raises:
+            UserError: when the process or its files cannot be made.
+        """
+        folder = config.brain_dir
+        command = [sys.executable, "-m", "aios", *training_arguments(config, steps)]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            config.stop_path.unlink(missing_ok=True)  # a request to a run that had already ended
+            output = folder / OUTPUT_FILE
+            child = _spawn(command, output)
+        except OSError as error:
+            raise UserError(
+                f"The training cannot be started in {folder} ({error.strerror}); free the folder."
+            ) from error
+        session = SessionFile(
+            pid=child.pid,
+            birth=birth_of(child.pid),
+            started=time.time(),
+            command=command,
+            log=str(config.log_path.absolute()),
+            stop_file=str(config.stop_path.absolute()),
+            output=str(output.absolute()),
+            steps=steps or config.steps,
+        )
+        session.save(folder)
+        return cls(folder, child)
+
+    def look(self) -> Brain | None:
+        """What the training is doing now; None where nothing of it is left on disk."""
+        if self._child is not None:
+            self._child.poll()  # so that an ended child does not stay a zombie
+        return read_brain(self.brain_dir)
+
+    def ask(self, what: str) -> None:
+        """Ask it to `pause` or `stop` (it saves and ends) or to `finish` (a short anneal and a regular end).
+
+        Raises:
+            UserError: when the request cannot be written.
+        """
+        brain = self.look()
+        if brain is None or brain.state is not State.RUNNING:
+            return  # it ended by itself in the meantime; a stop file would stop the next run
+        stop_file = Path(brain.session.stop_file) if brain.session is not None else self.brain_dir / "STOP"
+        new = stop_file.with_name(f".{stop_file.name}.new")
+        try:
+            if brain.session is not None:
+                replace(brain.session, asked=what).save(self.brain_dir)
+            new.write_text(FINISH if what == "finish" else "", encoding="utf-8")
+            new.replace(stop_file)  # the trainer never sees it half written
+        except OSError as error:
+            raise UserError(
+                f"{stop_file} cannot be written ({error.strerror}); stop the training in its terminal."
+            ) from error
+
+    def kill(self) -> None:
+        """End it and its workers at once, without saving."""
+        brain = self.look()
+        if brain is None or brain.session is None or not brain.session.alive:
+            return
+        replace(brain.session, asked="kill").save(self.brain_dir)
+        os.killpg(brain.session.pid, signal.SIGKILL)
+
+
+def _spawn(command: list[str], output: Path) -> subprocess.Popen[bytes]:
+    """Start `command` in its own session, printing into `output` alone."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "400"}
+    with output.open("wb") as stream:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )

@@ -1,0 +1,418 @@
+"""The window: form and list of runs on the left, the run on show on the right, and the clock that keeps them true."""
+
+from __future__ import annotations
+
+import time
+import tkinter as tk
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tkinter import filedialog, ttk
+from types import TracebackType
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.config_file import load_config_file, save_config_file
+from aios.errors import RunError, UserError
+from aios.gui.automation import Inspector
+from aios.gui.background import Background
+from aios.gui.brains import Brain, State, free_name, list_brains, locate, tail_text
+from aios.gui.command_bar import CommandBar
+from aios.gui.dialogs import Answer, ask, ask_steps, show_keys, show_text, tell
+from aios.gui.form import FormCheck, FormModel, check_on_disk
+from aios.gui.form_panel import FormPanel
+from aios.gui.look import PALETTES, Look
+from aios.gui.menus import KEYS, bind_buttons, build_menus
+from aios.gui.preferences import load_form, load_preferences, save_all
+from aios.gui.run_feed import RunFeed
+from aios.gui.run_panel import RunPanel
+from aios.gui.runs_panel import RunsPanel
+from aios.gui.training_control import TrainingControl
+from aios.gui.training_process import shown_command, training_arguments
+
+TICK_MS = 100
+"""Between two looks at the log."""
+_CATCH_UP_MS = 5  # while a log is still being taken in: only long enough for the window to answer
+_POLL_SECONDS = 0.03
+_REFRESH_SECONDS, _STATE_SECONDS, _LIST_SECONDS, _CHECK_SECONDS = 0.2, 0.5, 2.0, 0.2
+_WIDTH, _HEIGHT, _LEFT, _MENU_HEIGHT = 1280, 800, 388, 36
+_WIDE = 1000  # from this width on, at 96 dpi, the run stands beside the form
+_TABS = ("HRM Training", "Runs")
+_SETTINGS_TYPES = [("Settings", "*.toml *.yaml *.yml *.json"), ("All files", "*")]
+
+
+def open_window(target: Path | None, bundle_dir: str | None, theme: str | None, scale: float | None) -> None:
+    """Show the window until it is closed."""
+    window = Window(bundle_dir, theme, scale)
+    if target is not None:
+        window.open_target(target)
+    else:
+        window.attach_running()
+    window.run()
+
+
+class Window:
+    """Everything on the screen; `run` returns when it is closed."""
+
+    def __init__(self, bundle_dir: str | None, theme: str | None, scale: float | None) -> None:
+        self.preferences = load_preferences()
+        self.root = tk.Tk(className="AI-OS")
+        self.root.withdraw()
+        self.root.title("AI-OS: HRM training")
+        self.root.report_callback_exception = self._report
+        self.look = Look(self.root, PALETTES[theme or self.preferences.theme], scale)
+        self.inspector = Inspector()
+        self.background = Background()
+        self.control = TrainingControl()
+        self.feeds: list[RunFeed] = []
+        self._due: dict[str, float] = {}
+        self._faults: set[str] = set()
+        self._feeds_changed = self._closing = False
+        given = load_form() | ({"bundle_dir": bundle_dir} if bundle_dir is not None else {})
+        self.model = FormModel(self._with_free_name(given))
+        self._check = self.model.check()
+        self._disk_check: FormCheck | None = None
+        self._check_at = 0.0
+        self._build()
+        self._form_changed()
+
+    def _build(self) -> None:
+        px, root = self.look.px, self.root
+        room = (root.winfo_screenwidth(), root.winfo_screenheight())
+        root.minsize(min(px(600), room[0]), min(px(360), room[1]))
+        height = min(px(_HEIGHT), room[1]) - px(_MENU_HEIGHT)  # Tk does not count the menu bar
+        root.geometry(self.preferences.geometry or f"{min(px(_WIDTH), room[0])}x{height}+0+0")
+        outer = ttk.Frame(root, style="Window.TFrame", padding=px(12))
+        outer.pack(fill="both", expand=True)
+        outer.rowconfigure(0, weight=1)
+        self.tabs = ttk.Notebook(outer, width=px(_LEFT))
+        self.form = FormPanel(self.tabs, self.look, self.inspector, self.model, self._form_changed, self.start)
+        self.runs = RunsPanel(
+            self.tabs, self.look, self.inspector, self.show_brains, self.compare, self.go_on, self.choose_log
+        )
+        for panel, title in zip((self.form, self.runs), _TABS, strict=True):
+            self.tabs.add(panel, text=title)
+        self.run_panel = RunPanel(outer, self.look, self.inspector, self.act)
+        self.command_bar = CommandBar(self.run_panel.inside, self.look, self.inspector)
+        self.command_bar.grid(row=4, column=0, sticky="ew", pady=(px(8), 0))
+        self._layout: str | None = None
+        outer.bind("<Configure>", lambda event: self._arrange(outer, event.width))
+        self.form.offer_datasets(self.preferences.datasets)
+        self._bind()
+
+    def _arrange(self, outer: ttk.Frame, width: int) -> None:
+        """Put the run beside form and list where there is room, else behind a tab of its own."""
+        layout = "wide" if width >= self.look.px(_WIDE) else "narrow"
+        if layout == self._layout:
+            return
+        self._layout = layout
+        if layout == "narrow":
+            self.run_panel.grid_forget()
+            self.tabs.add(self.run_panel, text="Run")
+            self.run_panel.lift()
+        elif len(self.tabs.tabs()) > len(_TABS):
+            self.tabs.forget(self.run_panel)
+        if layout == "wide":
+            self.run_panel.grid(row=0, column=1, sticky="nsew", padx=(self.look.px(12), 0))
+        self.tabs.grid(row=0, column=0, sticky="nsew")
+        outer.columnconfigure(0, weight=0 if layout == "wide" else 1)
+        outer.columnconfigure(1, weight=1 if layout == "wide" else 0)
+        if layout == "narrow" and self.feeds:
+            self._reveal_run()
+
+    def _reveal_run(self) -> None:
+        """Bring the run to the front, where it is behind a tab."""
+        if self._layout == "narrow":
+            self.tabs.select(self.run_panel)
+            self.root.after(2 * TICK_MS, self.run_panel.scroll.to_top)  # the tab brings its focus into view first
+
+    def _bind(self) -> None:
+        tabs, root = self.tabs, self.root
+        actions: dict[str, Callable[[], object]] = {
+            "open-log": self.choose_log, "import": self.import_settings, "export": self.export_settings,
+            "defaults": lambda: self.form.load(self._with_free_name({})), "close": self.close,
+            "theme": self.switch_theme, "form": lambda: tabs.select(0), "runs": lambda: tabs.select(1), "run": self._reveal_run,
+            "keys": lambda: show_keys(root, self.look, self.inspector, KEYS),
+        }  # fmt: skip
+        build_menus(root, self.look, actions)
+        controls = self.run_panel.controls
+        bind_buttons(root, {
+            "<Control-p>": controls["pause"], "<Alt-p>": controls["pause"], "<Alt-r>": controls["pause"], "<Alt-t>": controls["stop"],
+            "<Alt-n>": controls["finish"], "<Alt-k>": controls["kill"],
+        })  # fmt: skip
+        for key in ("<Control-Return>", "<Alt-s>"):
+            root.bind(key, lambda _: self.form.press_start())
+        root.protocol("WM_DELETE_WINDOW", self.close)
+        self.inspector.name("tabs", tabs)
+        self.inspector.watch(root)
+        self.inspector.fact("tab", lambda: tabs.index("current"))
+        self.inspector.fact("theme", lambda: self.look.palette.name)
+        self.inspector.fact("draw_seconds", lambda: round(self.run_panel.plot.draw_seconds, 4))
+
+    def run(self) -> None:
+        """Show the window and serve it until it is closed."""
+        self._show_state()
+        self.root.deiconify()
+        self.root.after(1, self._tick)
+        self.root.mainloop()
+
+    # The clock
+
+    def _tick(self) -> None:
+        """Look at everything that may have changed; each look is short, so the window always answers."""
+        try:
+            self.background.deliver()
+            for feed in self.feeds:
+                self._feeds_changed |= feed.poll(_POLL_SECONDS / len(self.feeds))
+            if self._feeds_changed and self._is_due("refresh", _REFRESH_SECONDS):
+                self._feeds_changed = False
+                self.run_panel.refresh()
+            self.run_panel.plot.redraw_if_due()
+            if self._is_due("state", _STATE_SECONDS):
+                self._look_at_training()
+            if self._is_due("list", _LIST_SECONDS):
+                folder = Path(str(self.model.texts["bundle_dir"]))
+                self.background.submit("list", partial(list_brains, folder), partial(self._show_list, folder))
+            if self._disk_check is None and time.monotonic() >= self._check_at and not self.background.busy("check"):
+                values = self.model.values()
+                self.background.submit("check", partial(check_on_disk, values), partial(self._take_check, values))
+            self.inspector.write()
+        finally:
+            catching_up = any(not feed.caught_up for feed in self.feeds)
+            if not self._closing or self.control.running:
+                self.root.after(_CATCH_UP_MS if catching_up else TICK_MS, self._tick)
+            else:
+                self.root.after_idle(self._leave)
+
+    def _is_due(self, what: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + seconds
+        return True
+
+    def _look_at_training(self) -> None:
+        was_running = self.control.running
+        self.control.refresh()
+        self._show_state()
+        if was_running and not self.control.running:
+            self._due.pop("list", None)
+            self._form_changed()
+        elif self.control.running:
+            self._feeds_changed = True  # the time left goes on between two steps
+
+    def _show_state(self) -> None:
+        self.run_panel.show_state(self.control.brain, self.control.waiting)
+        self._show_command()
+
+    def _show_list(self, folder: Path, brains: list[Brain]) -> None:
+        self.runs.show(str(folder), brains)
+
+    # The form
+
+    def _form_changed(self) -> None:
+        self._check, self._disk_check = self.model.check(), None
+        self._check_at = time.monotonic() + _CHECK_SECONDS
+        self._show_check()
+
+    def _take_check(self, values: dict[str, object], check: FormCheck) -> None:
+        if values == self.model.values():
+            self._disk_check = check
+            self._show_check()
+
+    def _show_check(self) -> None:
+        check = self._disk_check or self._check
+        why_not = check.reason
+        if why_not is None and self.control.running:
+            why_not = "A training is running; pause or stop it before starting another."
+        elif why_not is None and self._disk_check is None:
+            why_not = "Checking the files …"
+        self.form.show_check(check, why_not)
+        self._show_command()
+
+    def _show_command(self) -> None:
+        config = (self._disk_check or self._check).config
+        if self.control.command and self.feeds:
+            self.command_bar.show(self.control.command, "Command of the run on show")
+        else:
+            self.command_bar.show(
+                shown_command(training_arguments(config)) if config else "", "Command of these settings"
+            )
+
+    def _with_free_name(self, given: dict[str, object]) -> dict[str, object]:
+        """`given` with a brain name that no brain has yet."""
+        config = TrainingConfig(**given)  # type: ignore[arg-type]
+        return given | {"brain_name": free_name(Path(config.bundle_dir), config.brain_name)}
+
+    def import_settings(self) -> None:
+        """Load the form from a settings file, such as `--config` takes."""
+        path = filedialog.askopenfilename(parent=self.root, title="Import settings", filetypes=_SETTINGS_TYPES)
+        if path:
+            self.form.load(load_config_file(path))
+
+    def export_settings(self) -> None:
+        """Write the form to a settings file that `--config` takes."""
+        if self._check.config is None:
+            raise UserError(f"These settings cannot be exported yet. {self._check.reason}")
+        path = filedialog.asksaveasfilename(
+            parent=self.root, title="Export settings", filetypes=_SETTINGS_TYPES, defaultextension=".toml",
+            initialfile=f"{self._check.config.brain_name}.toml",
+        )  # fmt: skip
+        if path:
+            save_config_file(self._check.config, path)
+
+    # The run
+
+    def start(self) -> None:
+        """Train with the form's settings."""
+        config = self._disk_check.config if self._disk_check is not None else None
+        if config is None or self.control.running:
+            return
+        self.preferences.remember_dataset(config.dataset_file)
+        self.form.offer_datasets(self.preferences.datasets)
+        self.control.start(config)
+        self._show_feeds([RunFeed(config.brain_name, config.log_path)])
+        self.form.load(self._with_free_name(self.model.values()))
+
+    def act(self, name: str) -> None:
+        """Do what a control of the run panel stands for."""
+        if name == "resume":
+            self.control.resume()
+        elif name == "output":
+            self._show_output()
+        elif name != "kill" or self._sure_to_kill():
+            self.control.ask(name)
+        self._show_state()
+        self._show_check()
+
+    def _sure_to_kill(self) -> bool:
+        text = "What was learnt since the newest checkpoint is lost. “Stop and save” ends the training without a loss."
+        answers = [
+            Answer("kill", "Kill", "End the process at once.", "Danger.TButton"),
+            Answer("cancel", "Cancel", "Let it train on."),
+        ]
+        return ask(self.root, self.look, self.inspector, "Kill the training?", text, answers) == "kill"
+
+    def _show_output(self) -> None:
+        session = self.control.brain.session if self.control.brain is not None else None
+        if session is not None:
+            text = "\n".join(tail_text(Path(session.output)).splitlines()[-200:])
+            show_text(self.root, self.look, self.inspector, "Output of the training", text)
+
+    def _show_feeds(self, feeds: list[RunFeed]) -> None:
+        self.feeds = feeds
+        self.run_panel.show(feeds)
+        self._reveal_run()
+        self._show_state()
+        self._show_check()
+
+    def show_brains(self, brains: list[Brain]) -> None:
+        """Show the runs of some brains; the controls belong to the first."""
+        if self.control.running and all(b.folder != self._controlled() for b in brains):
+            self.control.attach(None)  # it trains on; the list of runs leads back to it
+        if brains[0].folder.absolute() != self._controlled():
+            self.control.attach(brains[0].folder.absolute())
+        self._show_feeds([RunFeed(brain.name, brain.log) for brain in brains])
+
+    def _controlled(self) -> Path | None:
+        return self.control.brain.folder.absolute() if self.control.brain is not None else None
+
+    def compare(self, brains: list[Brain]) -> None:
+        """Overlay the runs of several brains, or of one and of the run on show."""
+        if len(brains) > 1 or not self.feeds:
+            self.show_brains(brains)
+        elif all(feed.log.absolute() != brains[0].log.absolute() for feed in self.feeds):
+            self._show_feeds([*self.feeds, RunFeed(brains[0].name, brains[0].log)])
+
+    def go_on(self, brain: Brain) -> None:
+        """Continue a brain: a paused one as far as it was asked for, any other to a step that is asked for here."""
+        if self.control.running:
+            raise UserError(
+                f"“{self.control.brain and self.control.brain.name}” is being trained; pause or stop it first."
+            )
+        unfinished = brain.steps is not None and brain.step < brain.steps
+        proposed = brain.steps if unfinished and brain.steps is not None else max(2 * brain.step, 100)
+        steps = ask_steps(self.root, self.look, self.inspector, brain.name, brain.step, proposed)
+        if steps is not None:
+            self.show_brains([brain])
+            self.control.resume(steps)
+            self._show_state()
+            self._show_check()
+
+    def choose_log(self) -> None:
+        """Show a training log from anywhere."""
+        types = [("Training logs", "*.jsonl"), ("All files", "*")]
+        path = filedialog.askopenfilename(parent=self.root, title="Open a training log", filetypes=types)
+        if path:
+            self.open_target(Path(path))
+
+    def open_target(self, target: Path) -> None:
+        """Show the run of a brain's folder or a log; one that is a brain's can be controlled."""
+        log, folder = locate(target.absolute())
+        self.control.attach(folder)
+        if self.control.brain is None or self.control.brain.log.absolute() != log:
+            self.control.attach(None)
+        name = folder.name if target.is_dir() or log.name == "metrics.jsonl" else log.stem
+        self._show_feeds([RunFeed(name, log)])
+
+    def attach_running(self) -> None:
+        """Show the training that is running, if one is."""
+        brains = list_brains(Path(str(self.model.texts["bundle_dir"])))
+        running = [brain for brain in brains if brain.state is State.RUNNING]
+        if running:
+            self.show_brains(running[:1])
+
+    # The window itself
+
+    def switch_theme(self) -> None:
+        """Light to dark, and back."""
+        self.preferences.theme = "light" if self.look.palette.name == "dark" else "dark"
+        self.look.apply(PALETTES[self.preferences.theme])
+        self.run_panel.plot.recolour()
+        self.runs.recolour()
+
+    def close(self) -> None:
+        """Close the window; asks what becomes of a training that runs."""
+        answer: str | None = "keep"
+        if self.control.running:
+            name = self.control.brain.name if self.control.brain is not None else ""
+            answer = ask(
+                self.root, self.look, self.inspector, f"“{name}” is still training", _CLOSE_TEXT, _CLOSE_ANSWERS
+            )
+        if answer == "stop":
+            self.control.ask("stop")
+            self._show_state()
+            self._closing = True
+        elif answer == "keep":
+            self._leave()
+
+    def _leave(self) -> None:
+        self.preferences.geometry = self.root.geometry()
+        self.background.close()
+        try:
+            save_all(self.preferences, self._check.config)
+        finally:
+            self.root.destroy()
+
+    def _report(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """What a button or the clock raised: said in the window, and with a traceback where it is our fault."""
+        expected = isinstance(error, (UserError, RunError))
+        sentence = str(error) if expected else f"{kind.__name__}: {error}"
+        if not expected and sentence in self._faults:
+            return  # the clock raises the same again and again
+        if not expected:
+            self._faults.add(sentence)
+            traceback.print_exception(kind, error, trace)
+        if self.root.winfo_exists():
+            tell(self.root, self.look, self.inspector, "That did not work", sentence)
+
+
+_CLOSE_TEXT = (
+    "The training can go on without the window; opening the window again finds it. "
+    "Or let it save and stop first: the window closes when that is done."
+)
+_CLOSE_ANSWERS = (
+    Answer("cancel", "Cancel", "Leave the window open."),
+    Answer("stop", "Stop and save", "Save, stop, then close."),
+    Answer("keep", "Keep training", "Close the window only.", "Accent.TButton"),
+)

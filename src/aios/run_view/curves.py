@@ -1,0 +1,114 @@
+"""The lines of one worker of one run, and how they are filled from its history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Polygon
+
+from aios.run_view.history import RunHistory
+from aios.run_view.series import Floats, Series
+from aios.run_view.theme import Theme
+
+POINTS = 1200
+"""Points of a curve that are drawn at most: about one per pixel column."""
+MAX_EVAL_MARKS = 60
+"""Evaluations up to which each is marked with a dot."""
+LineStyle = Literal["-", "--", ":", "-."]
+LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the curves of one worker differ from those of others."""
+
+    color: str
+    """Of its lines."""
+    style: LineStyle
+    """matplotlib line style."""
+    evaluation: str
+    """Colour of its evaluation loss."""
+    evaluation_style: LineStyle
+    """Line style of its evaluation loss."""
+    faint: float
+    """Opacity of the raw loss."""
+
+
+def heights(line: Line2D) -> Floats:
+    """The values that a line goes through."""
+    return np.asarray(line.get_ydata(), dtype=np.float64)
+
+
+class Curve:
+    """One worker's artists in both pictures; of the model that several workers merge, only its evaluations."""
+
+    def __init__(self, history: RunHistory, rank: int | None, look: Look, axes: tuple[Axes, Axes], theme: Theme):
+        self.history, self.rank = history, rank
+        self.merged = rank not in history.ranks
+        """Whether this is the model that the workers merge: it is evaluated, it does not train."""
+        loss, lr = axes
+        (self.raw,) = loss.plot([], [], color=look.color, alpha=look.faint, linewidth=0.8, zorder=2)
+        self.band = Polygon([[0.0, 0.0]], closed=True, color=look.color, alpha=0.8 * look.faint, linewidth=0, zorder=2)
+        loss.add_patch(self.band)
+        (self.smooth,) = loss.plot([], [], color=look.color, linestyle=look.style, linewidth=1.9, zorder=4)
+        (self.evaluation,) = loss.plot(
+            [], [], "o", color=look.evaluation, ms=4.5, linewidth=1.1, linestyle=look.evaluation_style,
+            markeredgecolor=theme.background, markeredgewidth=0.6, zorder=5,
+        )  # fmt: skip
+        (self.bad,) = loss.plot(
+            [], [], "|", color=theme.decision("spike_decrease").color, ms=9, markeredgewidth=1.4, zorder=6,
+            transform=loss.get_xaxis_transform(),
+        )  # fmt: skip
+        self.rates: dict[str, Line2D] = {}
+        for group, key in enumerate(k for k in history.keys if k == "lr" or k.startswith("lr[")):
+            style = look.style if group == 0 else LINE_STYLES[group % len(LINE_STYLES)]
+            (self.rates[key],) = lr.plot([], [], color=look.color, linestyle=style, linewidth=1.6, zorder=3)
+
+    def artists(self) -> Iterator[Artist]:
+        """All that changes while the run goes on, lowest first."""
+        yield from (self.band, self.raw, self.smooth, self.evaluation, self.bad, *self.rates.values())
+
+    def refill(self) -> None:
+        """Take the lines from the history as it is now."""
+        history, rank = self.history, self.rank
+        if rank == history.ranks[0] or history.has("eval_loss", rank):
+            evals = history.series("eval_loss", rank).thinned(POINTS)
+            self.evaluation.set_data(evals.steps, evals.mean)
+            self.evaluation.set_marker("o" if len(evals) <= MAX_EVAL_MARKS else "")
+        if self.merged:
+            return
+        raw = history.series(history.loss_key, rank).thinned(POINTS)
+        self._set_raw(raw)
+        smooth = history.series("smooth", rank).thinned(POINTS)
+        self.smooth.set_data(smooth.steps, smooth.mean)
+        bad = raw.steps[raw.non_finite > 0]
+        self.bad.set_data(bad, np.full(len(bad), 0.975))
+        for key, line in self.rates.items():
+            if key == "lr" or history.has(key, rank):
+                rates = history.series(key, rank).thinned(POINTS)
+                line.set_data(rates.steps, np.where(rates.mean > 0, rates.mean, np.nan))
+
+    def _set_raw(self, raw: Series) -> None:
+        """Each value as a line; once several share a point, the band between the least and the largest."""
+        several = not np.array_equal(raw.low, raw.high, equal_nan=True)
+        self.raw.set_visible(not several)
+        self.band.set_visible(several)
+        self.raw.set_data(raw.steps, raw.mean)
+        if several:
+            known = np.isfinite(raw.mean)
+            steps, low, high = raw.steps[known], raw.low[known], raw.high[known]
+            outline = np.concatenate([steps, steps[::-1]]), np.concatenate([high, low[::-1]])
+            self.band.set_xy(np.column_stack(outline))
+
+    def extremes(self) -> list[Floats]:
+        """Least and largest raw losses, for the limits of the axis."""
+        if self.merged:
+            return []
+        raw = self.history.series(self.history.loss_key, self.rank)
+        return [raw.low, raw.high]

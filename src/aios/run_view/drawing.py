@@ -1,0 +1,264 @@
+"""The picture of one run or several: loss above, learning rate below, a mark at each adjustment.
+
+One code for the command line and the window; the object interface of matplotlib only, so any canvas will do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from aios.run_view import scales
+from aios.run_view.curves import LINE_STYLES, Curve, Look, heights
+from aios.run_view.events import Adjustment
+from aios.run_view.history import RunHistory
+from aios.run_view.legends import Entries, columns_that_fit, loss_entries, lr_entries, put_legend, rows_of
+from aios.run_view.marks import AdjustmentMarks, Markers
+from aios.run_view.theme import DARK, LIGHT, Theme
+
+__all__ = ["DARK", "LIGHT", "DrawnRun", "Markers", "Theme", "draw_run"]
+
+
+def draw_run(figure: Figure, histories: Sequence[tuple[str, RunHistory]], theme: Theme = LIGHT) -> DrawnRun:
+    """Draw the runs, each a (label, history), into `figure`, which is cleared first.
+
+    For a picture file, save the figure. For a window, call `update()` and `redraw()` of what is returned each time
+    the histories have grown; a history that was replaced by another one needs a new `draw_run`.
+    """
+    return DrawnRun(figure, histories, theme)
+
+
+class DrawnRun:
+    """A drawn picture that can follow its histories.
+
+    `redraw` keeps the frame (axes, ticks, legends, phases) as a bitmap and draws only the curves over it, until
+    something about the frame changes: that is what keeps it cheap.
+    """
+
+    def __init__(self, figure: Figure, histories: Sequence[tuple[str, RunHistory]], theme: Theme) -> None:
+        self.figure = figure
+        self.theme = theme
+        self.loss_axes: Axes
+        self.lr_axes: Axes
+        self._runs = list(histories)
+        self._live = False
+        self._fitted = (0.0, 0.0)  # inches of the figure that margins and legends were made for
+        self._background: Any = None  # the frame's bitmap; None: has to be drawn
+        self._build()
+
+    @property
+    def markers(self) -> list[Markers]:
+        """The marks in the lower picture, for hover and click."""
+        return self._marks.groups
+
+    def update(self) -> None:
+        """Take what the histories hold now; `redraw`, or a draw of the canvas, shows it."""
+        if self._parts() != self._built_for:
+            self._build()
+            return
+        self._refill()
+        self._set_limits()
+
+    def redraw(self) -> None:
+        """Bring the canvas up to date; on a window's canvas this shows it."""
+        canvas: Any = self.figure.canvas
+        if not self._live:
+            self._go_live()
+        if self._background is None or not self._live:
+            canvas.draw()
+            return
+        canvas.restore_region(self._background)
+        self._draw_moving()
+        canvas.blit(self.figure.bbox)
+
+    def nearest(self, x: float, y: float, radius: float = 10.0) -> Adjustment | None:
+        """The adjustment whose mark is nearest to canvas pixel (x, y), None when none is within `radius` pixels.
+
+        Pixels as in matplotlib's mouse events: y counts from the bottom.
+        """
+        return self._marks.nearest(x, y, radius)
+
+    def highlight(self, adjustment: Adjustment | None) -> None:
+        """Ring the adjustment's mark (None: take the ring away); `redraw` shows it."""
+        self._marks.highlight(adjustment)
+
+    def fit(self) -> None:
+        """Give margins and legends their size in inches, whatever the figure's. A live picture does so by itself."""
+        self._background = None
+        width, height = (float(inches) for inches in self.figure.get_size_inches())
+        line = self.theme.font_size / 72
+        left, right = 6.6 * line / width, 1 - 2.4 * line / width
+        columns = [columns_that_fit(entries, (right - left) * width, self.theme) for entries in self._entries]
+        above, between = (
+            0.12 + 1.75 * line * max(1, rows_of(entries, n))
+            for entries, n in zip(self._entries, columns, strict=True)
+        )  # fmt: skip
+        bottom = 4.4 * line
+        room = max(height - above - between - bottom, 0.2 * height)
+        upper = bottom + 0.4 * room + between
+        self.lr_axes.set_position((left, bottom / height, right - left, 0.4 * room / height))
+        self.loss_axes.set_position((left, upper / height, right - left, max(height - above - upper, 0.1) / height))
+        for axes, entries, n in zip((self.loss_axes, self.lr_axes), self._entries, columns, strict=True):
+            axes.yaxis.set_label_coords(-4.9 * line / ((right - left) * width), 0.5)
+            put_legend(axes, entries, n, self.theme)
+        self._fitted = (width, height)
+
+    def _parts(self) -> object:
+        """What decides which artists there are."""
+        alone = len(self._runs) == 1
+        return [
+            (label, _shown_ranks(h), h.keys, h.phases if alone else [], sorted({a.decision for a in h.adjustments}))
+            for label, h in self._runs
+        ]
+
+    def _build(self) -> None:
+        self._built_for = self._parts()
+        self.figure.clear()
+        self.figure.set_facecolor(self.theme.background)
+        self.loss_axes = self.figure.add_subplot(2, 1, 1)
+        self.lr_axes = self.figure.add_subplot(2, 1, 2, sharex=self.loss_axes)
+        for axes, name in ((self.loss_axes, "loss (nats per token)"), (self.lr_axes, "learning rate")):
+            _style(axes, self.theme)
+            axes.set_ylabel(name)
+        self.loss_axes.tick_params(labelbottom=False)
+        self.lr_axes.set_xlabel("optimizer step")
+        self.lr_axes.set_yscale("log")
+        self._draw_reference()
+        axes_pair = (self.loss_axes, self.lr_axes)
+        self._curves = [
+            Curve(history, rank, self._look(at, history, rank), axes_pair, self.theme)
+            for at, (_, history) in enumerate(self._runs)
+            for rank in _shown_ranks(history)
+        ]
+        self._marks = AdjustmentMarks([h for _, h in self._runs], self.loss_axes, self.lr_axes, self.theme)
+        self._entries: tuple[Entries, Entries] = ([], [])
+        self._limits: tuple[tuple[float, float], ...] = ()
+        for artist in self._moving():
+            artist.set_animated(self._live)
+        self._refill()
+        self._set_limits()
+
+    def _draw_reference(self) -> None:
+        """What stays put: phases and the unigram entropy, of a single run only."""
+        self._phase_names: list[str] = []
+        self._entropy: Line2D | None = None
+        if len(self._runs) != 1:
+            return
+        history = self._runs[0][1]
+        for phase in history.phases:
+            for axes in (self.loss_axes, self.lr_axes):
+                axes.axvspan(phase.start, phase.end, color=self.theme.phases[phase.kind], linewidth=0, zorder=0)
+            if phase.kind not in self._phase_names:
+                self._phase_names.append(phase.kind)
+        if history.unigram_entropy is not None and math.isfinite(history.unigram_entropy):
+            self._entropy = self.loss_axes.axhline(
+                history.unigram_entropy, color=self.theme.muted, linestyle=(0, (1, 2)), linewidth=1.2, zorder=1
+            )
+
+    def _look(self, at: int, history: RunHistory, rank: int | None) -> Look:
+        """One colour per worker of a single run, else one per run and a line style per worker."""
+        colors, alone = self.theme.curves, len(self._runs) == 1
+        if rank not in history.ranks:
+            return Look(colors[at % len(colors)], "-", evaluation=self.theme.text, evaluation_style="-", faint=0.0)
+        worker = history.ranks.index(rank)
+        color = colors[(worker if alone else at) % len(colors)]
+        style = LINE_STYLES[(worker // len(colors) if alone else worker) % len(LINE_STYLES)]
+        if alone and len(history.ranks) == 1:
+            return Look(color, style, evaluation=self.theme.text, evaluation_style="-", faint=0.34)
+        return Look(color, style, evaluation=color, evaluation_style="--", faint=0.18)
+
+    def _refill(self) -> None:
+        for curve in self._curves:
+            curve.refill()
+        self._marks.refill()
+        entries = (
+            loss_entries(self._runs, self._curves, self._entropy, self.theme),
+            lr_entries(self._runs, self._phase_names, self.theme),
+        )
+        if _names(entries) != _names(self._entries) or tuple(self.figure.get_size_inches()) != self._fitted:
+            self._entries = entries
+            self.fit()
+
+    def _set_limits(self) -> None:
+        """Limits move in leaps, so that the frame need not be drawn anew for each step."""
+        reach = max([1, *(history.step for _, history in self._runs)])
+        firm = [heights(line) for curve in self._curves for line in (curve.smooth, curve.evaluation)]
+        raw = [values for curve in self._curves for values in curve.extremes()]
+        entropy = float(heights(self._entropy)[0]) if self._entropy is not None else None
+        rates = [heights(line) for curve in self._curves for line in curve.rates.values()]
+        needed = (
+            (0.0, 1.012 * reach),
+            scales.loss_limits(raw, firm, entropy),
+            scales.rate_limits(rates, [heights(group.artist) for group in self.markers]),
+        )
+        limits = scales.leap(self._limits, needed) if self._limits else needed
+        if limits == self._limits:
+            return
+        self._limits, self._background = limits, None
+        self.loss_axes.set_xlim(*limits[0])
+        self.loss_axes.set_ylim(*limits[1])
+        self.lr_axes.set_ylim(*limits[2])
+        self.lr_axes.set_yticks(*scales.rate_ticks(*limits[2]))
+        self.lr_axes.set_yticks([], minor=True)
+
+    def _moving(self) -> Iterator[Artist]:
+        """Artists that change while the frame stays."""
+        for curve in self._curves:
+            yield from curve.artists()
+        yield from self._marks.artists()
+
+    def _go_live(self) -> None:
+        canvas: Any = self.figure.canvas
+        if not canvas.supports_blit:
+            return
+        self._live = True
+        for artist in self._moving():
+            artist.set_animated(True)
+        canvas.mpl_connect("draw_event", self._frame_drawn)
+        canvas.mpl_connect("resize_event", self._resized)
+
+    def _frame_drawn(self, event: Any) -> None:
+        """The canvas has drawn itself without the moving parts: keep that, and put them on."""
+        canvas: Any = self.figure.canvas
+        if canvas.is_saving() or self.loss_axes not in self.figure.axes:
+            return  # a picture file has them all; another `draw_run` has taken over the figure
+        self._background = canvas.copy_from_bbox(self.figure.bbox)
+        self._draw_moving()
+
+    def _resized(self, event: Any) -> None:
+        if self.loss_axes in self.figure.axes:
+            self.fit()
+
+    def _draw_moving(self) -> None:
+        for artist in sorted(self._moving(), key=lambda a: a.get_zorder()):
+            self.figure.draw_artist(artist)
+
+
+def _shown_ranks(history: RunHistory) -> list[int | None]:
+    """The workers, and the model they merge where that is evaluated on its own."""
+    merged: list[int | None] = [None] if None not in history.ranks and history.has("eval_loss", None) else []
+    return history.ranks + merged
+
+
+def _names(entries: tuple[Entries, Entries]) -> list[list[str]]:
+    return [[name for name, _ in part] for part in entries]
+
+
+def _style(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.background)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.muted)
+    axes.tick_params(colors=theme.muted, labelcolor=theme.text, labelsize=theme.font_size - 1)
+    axes.tick_params(left=False, bottom=False)  # the grid shows where they are
+    axes.grid(color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(theme.text)
+        axis.label.set_fontsize(theme.font_size)
+    axes.xaxis.set_major_formatter(scales.step_name)

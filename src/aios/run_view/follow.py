@@ -1,0 +1,119 @@
+"""Follows a growing JSONL log by byte offset: every line is parsed once, whatever happens to the file meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from aios.errors import UserError
+
+POLL_BYTES = 4 << 20
+"""Most bytes that one poll reads, so that whoever polls is not held up."""
+MAX_LINE_BYTES = 64 << 20
+"""A longer line is taken for no JSON and is skipped."""
+_TAIL_BYTES = 256
+
+
+class LogFollower:
+    """Reads the log at `path` from where the last poll stopped; the file need not exist yet.
+
+    The offset stands behind the last whole line. A torn last line is left for the next poll: the trainer may finish
+    it, or cut it off and go on behind it. That the file is still the one read before is known by its inode, by its
+    size, and by the last bytes before the offset, which a file written anew under the same inode does not have.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.missing = False
+        """Whether the latest poll found no file."""
+        self.at_end = False
+        """Whether the latest poll saw the file's end (a torn line behind it may be waiting)."""
+        self.restarted = False
+        """Whether the latest poll found another file than before and began again: forget the older records."""
+        self.bad_lines = 0
+        """Lines that are no JSON objects."""
+        self.good_lines = 0
+        """Lines that are."""
+        self._offset = 0
+        self._tail = b""  # the bytes just before the offset
+        self._identity: tuple[int, int] | None = None
+        self._inside_long_line = False
+
+    @property
+    def is_log(self) -> bool:
+        """False when there are lines and not one of them is a JSON object."""
+        return self.good_lines > 0 or self.bad_lines == 0
+
+    def poll(self, max_bytes: int = POLL_BYTES) -> list[dict[str, Any]]:
+        """The records of the lines that are new, at most `max_bytes` of them (at least one line, however long).
+
+        Raises:
+            UserError: when the file is there but cannot be read.
+        """
+        self.restarted = False
+        try:
+            with self.path.open("rb") as file:
+                return self._read_new(file, max_bytes)
+        except FileNotFoundError:
+            self.missing = self.at_end = True
+            return []
+        except OSError as error:
+            raise UserError(
+                f"The log {self.path} cannot be read ({error.strerror}); check that it is a file and who may read it."
+            ) from error
+
+    def _read_new(self, file: BinaryIO, max_bytes: int) -> list[dict[str, Any]]:
+        status = os.fstat(file.fileno())
+        identity = (status.st_dev, status.st_ino)
+        if self._identity is not None and not self._is_same_file(file, identity, status.st_size):
+            self._begin_again()
+        self.missing, self._identity = False, identity
+        file.seek(self._offset)
+        chunk = file.read(max_bytes)
+        while b"\n" not in chunk and len(chunk) < MAX_LINE_BYTES and (more := file.read(max_bytes)):
+            chunk += more
+        self.at_end = self._offset + len(chunk) >= status.st_size
+        return self._take(chunk)
+
+    def _is_same_file(self, file: BinaryIO, identity: tuple[int, int], size: int) -> bool:
+        if identity != self._identity or size < self._offset:
+            return False
+        file.seek(self._offset - len(self._tail))
+        return file.read(len(self._tail)) == self._tail
+
+    def _begin_again(self) -> None:
+        self.restarted = True
+        self.bad_lines = self.good_lines = self._offset = 0
+        self._tail, self._inside_long_line = b"", False
+
+    def _take(self, chunk: bytes) -> list[dict[str, Any]]:
+        """Parse the whole lines of `chunk` and move the offset behind them."""
+        end = chunk.rfind(b"\n") + 1
+        if end == 0 and len(chunk) >= MAX_LINE_BYTES:
+            end, self._inside_long_line = len(chunk), True
+            lines = []
+        else:
+            lines = chunk[:end].split(b"\n")[:-1]
+            if lines and self._inside_long_line:
+                self._inside_long_line, lines = False, lines[1:]
+                self.bad_lines += 1
+        self._offset += end
+        self._tail = (self._tail + chunk[max(0, end - _TAIL_BYTES) : end])[-_TAIL_BYTES:]
+        return self._parse(lines)
+
+    def _parse(self, lines: list[bytes]) -> list[dict[str, Any]]:
+        records = []
+        for line in lines:
+            try:
+                record = json.loads(line.decode())
+            except (ValueError, RecursionError):  # no JSON, no UTF-8, or nested beyond reason
+                self.bad_lines += bool(line.strip())
+                continue
+            if isinstance(record, dict):
+                records.append(record)
+            else:
+                self.bad_lines += 1
+        self.good_lines += len(records)
+        return records

@@ -1,0 +1,312 @@
+"""A run as its log tells it, in bounded memory however long it gets."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from aios.run_view.events import Adjustment, Phase, RunEvent, adjustment_from, number, sentence
+from aios.run_view.pace import Pace
+from aios.run_view.series import EMPTY, BucketSeries, Series
+from aios.run_view.smoothing import Smoother
+
+MAX_ADJUSTMENTS = 10_000
+"""Adjustments kept; of more, the newest."""
+MAX_EVENTS = 2_000
+"""Other events kept; of more, the newest."""
+MAX_PHASES = 200
+_MAX_STEP = 1 << 53
+
+State = Literal["waiting", "running", "stopped", "diverged", "finished"]
+_KEYS = ("loss", "ce", "grad_norm", "tokens_per_sec")
+
+
+class RunHistory:
+    """Digests log records; how they are split over calls of `add` makes no difference.
+
+    A run that goes back (resumed from a checkpoint, a worker restarted) repeats steps: what is newer replaces curve,
+    adjustments and phases beyond the step it went back to. Lines that are merely out of order are put in their place.
+    """
+
+    def __init__(self) -> None:
+        self.config: dict[str, Any] = {}
+        """Settings of the latest sitting (`run_start`, `run_resumed`); empty where the log has none."""
+        self.run_id: str | None = None
+        """Names the latest sitting."""
+        self.state: State = "waiting"
+        """How the run stands: `waiting` before its first record, `diverged` when it stopped in trouble."""
+        self.stop_reason: str | None = None
+        """Why it stopped, as logged."""
+        self.unigram_entropy: float | None = None
+        """Nats per token of the text when context is ignored: what a model has to beat."""
+        self.records = 0
+        """Records taken."""
+        self.train_records = 0
+        """Those of training steps."""
+        self.adjustment_count = 0
+        """Adjustments made, those no longer kept included."""
+        self._adjustments: deque[Adjustment] = deque(maxlen=MAX_ADJUSTMENTS)
+        self._events: deque[RunEvent] = deque(maxlen=MAX_EVENTS)
+        self._phases: deque[Phase] = deque(maxlen=MAX_PHASES)
+        self._series: dict[tuple[str, int | None], BucketSeries] = {}
+        self._pending: dict[tuple[str, int | None], tuple[list[int], list[float]]] = {}
+        self._smoothers: dict[int | None, Smoother] = {}
+        self._paces: dict[int | None, Pace] = {}
+        self._reached = 0  # the newest step of any record
+        self._finish_at: int | None = None  # where "finish now" ends the run
+
+    def add(self, records: Iterable[dict[str, Any]]) -> None:
+        """Take records in the order of the log; what is no record of a step's is passed over."""
+        for record in records:
+            event, step, rank = record.get("event"), record.get("step"), record.get("rank")
+            if type(step) is not int or not 0 <= step < _MAX_STEP or not isinstance(event, str):
+                continue
+            if type(rank) is not int:
+                rank = None
+            self.records += 1
+            if event == "train":
+                self._train(record, step, rank)
+            else:
+                self._other(event, record, step, rank)
+        self._flush()
+
+    def series(self, key: str, rank: int | None = None) -> Series:
+        """The curve `key` of worker `rank` (None: the only one, else the first that has it).
+
+        Keys: `loss`, `ce`, `smooth` (the smoothed loss), `grad_norm`, `tokens_per_sec`, `lr`, `lr[1]`... for groups
+        with a rate of their own, `eval_loss`. One that the log does not have is an empty curve.
+        """
+        found = self._series.get((key, rank))
+        if found is None and rank is None:
+            others = sorted(r for k, r in self._series if k == key and r is not None)
+            found = self._series[key, others[0]] if others else None
+        return found.series() if found is not None else EMPTY
+
+    def has(self, key: str, rank: int | None = None) -> bool:
+        """Whether worker `rank` has a curve `key` of its own."""
+        return (key, rank) in self._series
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the curves there are."""
+        return sorted({key for key, _ in self._series})
+
+    @property
+    def loss_key(self) -> str:
+        """The curve to show as loss: the cross-entropy that the scheduler sees, else the whole loss."""
+        return "ce" if any(key == "ce" for key, _ in self._series) else "loss"
+
+    @property
+    def ranks(self) -> list[int | None]:
+        """The workers that train, `[None]` where the log names none."""
+        named = sorted(rank for rank in self._paces if rank is not None)
+        return [None, *named] if None in self._paces or not named else list(named)
+
+    @property
+    def adjustments(self) -> list[Adjustment]:
+        """The newest adjustments, in step order."""
+        return sorted(self._adjustments, key=lambda a: a.step)
+
+    @property
+    def other_events(self) -> list[RunEvent]:
+        """The newest other events, in the order of the log."""
+        return list(self._events)
+
+    @property
+    def phases(self) -> list[Phase]:
+        """Search, warm-up and anneal."""
+        return [phase for phase in self._phases if phase.start < phase.end]
+
+    @property
+    def step(self) -> int:
+        """The step reached by the worker that is furthest; after a resume that of the latest sitting."""
+        return max((pace.step for pace in self._paces.values()), default=self._reached)
+
+    @property
+    def total_steps(self) -> int | None:
+        """The step at which the run ends, None where the log does not say; earlier when it was asked to finish."""
+        if self._finish_at is not None:
+            return self._finish_at
+        steps = self.config.get("steps")
+        return steps if type(steps) is int else None
+
+    @property
+    def last_ts(self) -> float | None:
+        """Unix seconds of the newest training step."""
+        known = [pace.ts for pace in self._paces.values() if math.isfinite(pace.ts)]
+        return max(known, default=None)
+
+    def eta_seconds(self, now: float) -> float | None:
+        """Seconds from `now` (unix) to the end: the recent median step time x the steps left.
+
+        None unless the run is running, its end is known, and the latest sitting has made a step.
+        """
+        end = self.total_steps
+        if self.state != "running" or end is None:
+            return None
+        known = [eta for pace in self._paces.values() if (eta := pace.eta_seconds(end, now)) is not None]
+        return max(known, default=None)
+
+    def _train(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        self.train_records += 1
+        self.state = "running"
+        pace = self._paces.get(rank)
+        if pace is None:
+            pace = self._paces[rank] = Pace()
+            self._smoothers[rank] = Smoother()
+        ts = record.get("ts")
+        if type(ts) is not float:
+            ts = number(record, "ts")
+        if step <= pace.step and ts > pace.ts:  # written later, yet not a later step: the run went back
+            self._go_back(step - 1, rank)
+            pace.resumed(step - 1)
+        if step > pace.step:
+            pace.seen(step, ts, number(record, "step_time_s"))
+        for key in _KEYS:
+            if key in record:
+                self._point(key, rank, step, record[key])
+        self._smooth(record, step, rank)
+        self._learning_rates(record.get("lr"), step, rank)
+
+    def _smooth(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        loss = record.get("ce", record.get("loss"))
+        if type(loss) is float and math.isfinite(loss):
+            self._point("smooth", rank, step, self._smoothers[rank].add(loss))
+
+    def _learning_rates(self, lr: Any, step: int, rank: int | None) -> None:
+        if not isinstance(lr, list):
+            self._point("lr", rank, step, lr)
+            return
+        for at, rate in enumerate(lr):
+            if at == 0 or rate != lr[0] or (f"lr[{at}]", rank) in self._pending or (f"lr[{at}]", rank) in self._series:
+                self._point("lr" if at == 0 else f"lr[{at}]", rank, step, rate)
+
+    def _point(self, key: str, rank: int | None, step: int, value: Any) -> None:
+        if value is None:  # how the log writes a NaN or an infinity
+            value = math.nan
+        elif type(value) is not float:
+            if type(value) is not int:
+                return
+            value = float(value) if abs(value) < 1e300 else math.inf
+        name = (key, rank)
+        pending = self._pending.get(name)
+        if pending is None:
+            pending = self._pending[name] = ([], [])
+        pending[0].append(step)
+        pending[1].append(value)
+
+    def _flush(self) -> None:
+        for name, (steps, values) in self._pending.items():
+            if name not in self._series:
+                self._series[name] = BucketSeries()
+            self._series[name].add(steps, values)
+        self._pending.clear()
+
+    def _other(self, event: str, record: dict[str, Any], step: int, rank: int | None) -> None:
+        self._reached = step
+        handle = _HANDLERS.get(event)
+        if handle is not None:
+            handle(self, record, step, rank)
+        text = sentence(record)
+        if text is not None:
+            self._events.append(RunEvent(step, rank, event, text, number(record, "ts")))
+
+    def _start(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        if record.get("event") == "run_start" and rank is None:
+            self._forget()
+        else:
+            self._go_back(step if record.get("event") == "run_resumed" else -1, rank)
+        for worker, pace in self._paces.items():
+            if rank in (None, worker):
+                pace.resumed(step)
+        config, run_id = record.get("config"), record.get("run_id")
+        before = self.config.get("steps")
+        self.config = config if isinstance(config, dict) else {}
+        self.run_id = str(run_id) if run_id is not None else None
+        self.unigram_entropy = number(record, "unigram_entropy") if "unigram_entropy" in record else None
+        if self.config.get("steps") != before:
+            self._phases = deque((_cut(phase, step) for phase in self._phases), maxlen=MAX_PHASES)
+        self.state, self.stop_reason, self._finish_at = "running", None, None
+
+    def _forget(self) -> None:
+        """Another run begins in the same log."""
+        for kept in (self._pending, self._series, self._smoothers, self._paces, self._adjustments, self._phases):
+            kept.clear()
+        self.adjustment_count = self.train_records = 0
+
+    def _go_back(self, step: int, rank: int | None) -> None:
+        """Forget what worker `rank` (None: all of them) had beyond `step`: it is about to be repeated."""
+        self._flush()
+        for (_, worker), series in self._series.items():
+            if rank in (None, worker):
+                series.drop_after(step)
+        for worker, smoother in self._smoothers.items():
+            if rank in (None, worker):
+                smooth = self._series.get(("smooth", worker))
+                smoother.go_on_from(smooth.last if smooth is not None else None, max(step, 0))
+        kept = [a for a in self._adjustments if a.step <= step or rank not in (None, a.rank)]
+        self.adjustment_count -= len(self._adjustments) - len(kept)
+        self._adjustments = deque(kept, maxlen=MAX_ADJUSTMENTS)
+        if rank is None:
+            self._phases = deque((p for p in self._phases if p.start < step), maxlen=MAX_PHASES)
+
+    def _adjust(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        self._adjustments.append(adjustment_from(record, step, rank))
+        self.adjustment_count += 1
+
+    def _eval(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        if "loss" in record:
+            self._point("eval_loss", rank, step, record["loss"])
+
+    def _search(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        used = number(record, "used_steps")
+        if used > 0:
+            self._add_phase(Phase("search", max(0, step - int(used)), step))
+
+    def _init(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        warmup = number(record, "warmup_steps")
+        # The event may carry the step before the warm-up or the one behind it; the phases tell which.
+        begun = max((p.end for p in self._phases if p.kind == "search"), default=0)
+        if warmup > 0 and not any(p.kind == "warm-up" and p.start == begun for p in self._phases):
+            self._add_phase(Phase("warm-up", begun, begun + int(min(warmup, _MAX_STEP))))
+
+    def _anneal(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        start, end = number(record, "start"), number(record, "end")
+        if not 0 <= start < end < _MAX_STEP:
+            return
+        finish_now = record.get("reason") == "finish_now"
+        if finish_now:
+            self._finish_at = int(end)
+            self._phases = deque((_cut(phase, int(start)) for phase in self._phases), maxlen=MAX_PHASES)
+        self._add_phase(Phase("anneal", int(start), int(end)))
+
+    def _add_phase(self, phase: Phase) -> None:
+        if phase not in self._phases:  # every worker tells of it
+            self._phases.append(phase)
+
+    def _stopped(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        reason = record.get("reason")
+        self.stop_reason = str(reason) if reason is not None else None
+        self.state = "diverged" if reason == "trouble" else "stopped"
+
+    def _final(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        self.state = "finished"
+
+
+def _cut(phase: Phase, step: int) -> Phase:
+    return Phase(phase.kind, min(phase.start, step), min(phase.end, step))
+
+
+_HANDLERS: dict[str, Callable[[RunHistory, dict[str, Any], int, int | None], None]] = {
+    "run_start": RunHistory._start,
+    "run_resumed": RunHistory._start,
+    "adaptive_lr_adjustment": RunHistory._adjust,
+    "eval": RunHistory._eval,
+    "adaptive_lr_search": RunHistory._search,
+    "adaptive_lr_init": RunHistory._init,
+    "adaptive_lr_anneal": RunHistory._anneal,
+    "stopped": RunHistory._stopped,
+    "final": RunHistory._final,
+}

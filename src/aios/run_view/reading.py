@@ -1,0 +1,89 @@
+"""From a path that somebody typed to a run's history, whole or followed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aios.errors import UserError
+from aios.run_view.follow import POLL_BYTES, LogFollower
+from aios.run_view.history import RunHistory
+
+LOG_NAME = "metrics.jsonl"
+"""The log's name in a brain's folder."""
+
+
+class FollowedRun:
+    """A log and the history of what it held so far; a log that was replaced starts a new history."""
+
+    def __init__(self, path: Path) -> None:
+        self.follower = LogFollower(path)
+        self.history = RunHistory()
+
+    def refresh(self, max_bytes: int = POLL_BYTES) -> bool:
+        """Take what is new, at most `max_bytes` of it; whether there was anything, a restart included.
+
+        Raises:
+            UserError: when the file is there but cannot be read.
+        """
+        records = self.follower.poll(max_bytes)
+        if self.follower.restarted:
+            self.history = RunHistory()
+        self.history.add(records)
+        return bool(records) or self.follower.restarted
+
+
+def find_log(path: Path) -> Path:
+    """The log that `path` names: itself, or the one in the brain's folder.
+
+    Raises:
+        UserError: when there is none.
+    """
+    if path.is_dir():
+        inside = path / LOG_NAME
+        if not inside.is_file():
+            raise UserError(f"The folder {path} holds no {LOG_NAME}; give a training log or the folder of a brain.")
+        return inside
+    if not path.exists():
+        raise UserError(f"There is no log {path}; give a training log ({LOG_NAME}) or the folder of a brain.")
+    return path
+
+
+def read_history(path: Path) -> RunHistory:
+    """The whole log at `path` (a log or a brain's folder), as it is now.
+
+    Raises:
+        UserError: when there is none, or it is no training log.
+    """
+    log = find_log(path)
+    run = FollowedRun(log)
+    run.refresh()
+    while not run.follower.at_end:
+        run.refresh()
+    if not run.follower.is_log:
+        raise UserError(f"{log} is no training log: none of its lines is a JSON object; give a {LOG_NAME}.")
+    if run.history.records == 0:
+        raise UserError(f"{log} holds no records of a training run; give a {LOG_NAME} that `aios hrm-hf train` wrote.")
+    return run.history
+
+
+def labels_of(paths: Sequence[Path], histories: Sequence[RunHistory]) -> list[str]:
+    """A name for each run: its brain's, else the file's; told apart by folder, then by number, where they are alike."""
+    names = [_name(path, history) for path, history in zip(paths, histories, strict=True)]
+    if len(set(names)) < len(names):
+        folders = [(path if path.is_dir() else path.parent).resolve() for path in paths]
+        names = [f"{folder.name}/{name}" if folder.name != name else f"{folder.parent.name}/{name}"
+                 for folder, name in zip(folders, names, strict=True)]  # fmt: skip
+    seen: dict[str, int] = {}
+    for at, name in enumerate(names):
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            names[at] = f"{name} ({seen[name]})"
+    return names
+
+
+def _name(path: Path, history: RunHistory) -> str:
+    brain = history.config.get("brain_name")
+    if isinstance(brain, str) and brain:
+        return brain
+    return path.name if path.is_dir() or path.name != LOG_NAME else path.resolve().parent.name

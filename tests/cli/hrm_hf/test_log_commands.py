@@ -1,0 +1,112 @@
+"""`aios hrm-hf plot` and `lr-log` as child processes on the log of a real, tiny run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from training_process import read_log, run_aios, train
+
+SIZE = (800, 1280, 4)
+
+
+@pytest.fixture(scope="module")
+def brain(tmp_path_factory: pytest.TempPathFactory, psalms: Path) -> Path:
+    """A brain trained 200 steps at a rate that is far too high, so that there is something to adjust."""
+    folder = tmp_path_factory.mktemp("brains")
+    train(folder, f"--dataset-file={psalms}", "--steps=200", "--lr=0.02", "--eval-every=50")
+    return folder / "brain"
+
+
+def colours(picture: Path) -> int:
+    return len(np.unique((255 * imread(picture)).astype(np.uint8).reshape(-1, 4), axis=0))
+
+
+def test_lr_log_lists_the_adjustments_of_the_log(brain: Path) -> None:
+    logged = read_log(brain, "adaptive_lr_adjustment")
+    assert len(logged) >= 2
+    done = run_aios("hrm-hf", "lr-log", str(brain / "metrics.jsonl"), "--json")
+    assert done.returncode == 0, done.stderr
+    listed = [json.loads(line) for line in done.stdout.splitlines()]
+    keys = ("step", "decision", "old_lr", "new_lr", "change_pct", "reason", "metrics", "ts")
+    assert [{key: row[key] for key in keys} for row in listed] == [{key: row[key] for key in keys} for row in logged]
+
+
+def test_lr_log_is_a_readable_table(brain: Path) -> None:
+    done = run_aios("hrm-hf", "lr-log", str(brain))
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    logged = read_log(brain, "adaptive_lr_adjustment")
+    assert head.split() == ["step", "decision", "old", "LR", "new", "LR", "change", "why"]
+    assert len(rows) == len(logged)
+    for row, record in zip(rows, logged, strict=True):
+        assert row.split()[0] == str(record["step"])
+        assert f"{record['new_lr']:.3g}" in row
+    assert "the loss" in done.stdout
+
+
+def test_plot_draws_one_run(brain: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "new folder" / "run.png"
+    done = run_aios("hrm-hf", "plot", str(brain / "metrics.jsonl"), "-o", str(picture))
+    assert done.returncode == 0, done.stderr
+    assert imread(picture).shape == SIZE
+    assert colours(picture) > 50
+
+
+def test_plot_lays_runs_over_each_other_in_the_dark(brain: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.png", tmp_path / "two.svg"
+    assert run_aios("hrm-hf", "plot", str(brain), "--dark", "-o", str(one)).returncode == 0
+    assert np.median(imread(one)[..., :3]) < 0.25
+    assert run_aios("hrm-hf", "plot", str(brain), str(brain / "metrics.jsonl"), "-o", str(two)).returncode == 0
+    assert two.read_text(encoding="utf-8").startswith("<?xml")
+
+
+@pytest.mark.parametrize("command", ["plot", "lr-log"])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("nothing.jsonl", None, "There is no log"),
+        ("letter.txt", "Dear Sir\n", "none of its lines is a JSON object"),
+        ("texts.jsonl", '{"text": "In the beginning"}\n', "holds no records of a training run"),
+        ("empty.jsonl", "", "holds no records of a training run"),
+    ],
+)
+def test_bad_logs_are_refused_in_one_sentence(
+    tmp_path: Path, command: str, name: str, content: str | None, said: str
+) -> None:
+    log = tmp_path / name
+    if content is not None:
+        log.write_text(content, encoding="utf-8")
+    done = run_aios("hrm-hf", command, str(log))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert str(log) in done.stderr
+
+
+def test_folder_without_a_log_is_refused(tmp_path: Path) -> None:
+    done = run_aios("hrm-hf", "lr-log", str(tmp_path))
+    assert done.returncode == 2
+    assert "holds no metrics.jsonl" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["run.txt", "file/run.png", "folder.png"])
+def test_plot_refuses_an_output_that_cannot_be(brain: Path, tmp_path: Path, output: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    done = run_aios("hrm-hf", "plot", str(brain), "-o", str(tmp_path / output))
+    assert done.returncode == 2
+    assert "--output" in done.stderr
+
+
+def test_plot_of_a_run_without_a_step_says_so(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"event": "run_start", "ts": 0.0, "step": 0}\n', encoding="utf-8")
+    done = run_aios("hrm-hf", "plot", str(log), "-o", str(tmp_path / "run.png"))
+    assert done.returncode == 2
+    assert "no training step yet" in done.stderr
+    assert not (tmp_path / "run.png").exists()

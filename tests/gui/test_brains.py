@@ -1,0 +1,142 @@
+"""What became of a training, read from what it left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aios.gui.brains import Brain, SessionFile, State, free_name, list_brains, read_brain, resume_config
+from aios.gui.process_identity import birth_of, is_alive
+
+NOBODY = 2**22 + 1  # above the largest process number of Linux
+
+
+def write_log(folder: Path, *events: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "metrics.jsonl"
+    lines = [json.dumps({"ts": time.time(), "step": at + 1, **event}) for at, event in enumerate(events)]
+    log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return log
+
+
+def write_session(folder: Path, pid: int = NOBODY, output: str = "", **more: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "output.txt").write_text(output, encoding="utf-8")
+    SessionFile(
+        pid, birth_of(pid), time.time() - 60, ["aios"], str(folder / "metrics.jsonl"), str(folder / "STOP"),
+        str(folder / "output.txt"), 600, **more,
+    ).save(folder)  # fmt: skip
+
+
+def state_of(folder: Path, **more: Any) -> Brain:
+    brain = read_brain(folder, **more)
+    assert brain is not None
+    return brain
+
+
+START = {"event": "run_start", "config": {"steps": 40}}
+TRAIN = {"event": "train", "ce": 5.25}
+
+
+def test_a_folder_without_a_training_is_no_brain(tmp_path: Path) -> None:
+    assert read_brain(tmp_path) is None
+    assert list_brains(tmp_path / "nothing") == []
+
+
+def test_a_running_session_is_found_by_its_process(tmp_path: Path) -> None:
+    write_session(tmp_path, pid=os.getpid())
+    assert state_of(tmp_path).state is State.RUNNING
+    assert state_of(tmp_path).steps == 600
+
+
+def test_a_process_of_the_same_number_born_later_is_another_one() -> None:
+    assert is_alive(os.getpid(), birth_of(os.getpid()))
+    assert not is_alive(os.getpid(), "1 another-boot")
+    assert not is_alive(NOBODY, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "ending", "state"),
+    [
+        ("pause", {"event": "stopped", "reason": "stop_file"}, State.PAUSED),
+        ("stop", {"event": "stopped", "reason": "stop_file"}, State.STOPPED),
+        (None, {"event": "stopped", "reason": "signal"}, State.STOPPED),
+        (None, {"event": "stopped", "reason": "trouble"}, State.FAILED),
+        ("finish", {"event": "final"}, State.FINISHED),
+        ("kill", None, State.KILLED),
+        (None, None, State.FAILED),
+    ],
+)
+def test_the_state_of_an_ended_session(tmp_path: Path, asked: str | None, ending: Any, state: State) -> None:
+    write_log(tmp_path, START, TRAIN, *([ending, {"event": "checkpoint"}] if ending else []))
+    write_session(tmp_path, asked=asked)
+    brain = state_of(tmp_path)
+    assert brain.state is state
+    assert brain.loss == 5.25
+
+
+def test_a_crash_tells_its_last_error_sentence(tmp_path: Path) -> None:
+    write_log(tmp_path, START, TRAIN)
+    write_session(tmp_path, output="step 1/9\nError: first\n[worker 1] Error: The disk is full; free some.\nlater\n")
+    assert state_of(tmp_path).sentence == "The disk is full; free some."
+
+
+def test_a_crash_without_an_error_sentence_tells_its_last_words(tmp_path: Path) -> None:
+    write_session(tmp_path, output="Segmentation fault\n\n")
+    assert "Segmentation fault" in state_of(tmp_path).sentence
+
+
+def test_an_ending_before_the_session_began_is_not_its_ending(tmp_path: Path) -> None:
+    write_log(tmp_path, {**TRAIN, "ts": 1.0}, {"event": "final", "ts": 2.0})
+    write_session(tmp_path, output="Error: too late\n")
+    assert state_of(tmp_path).state is State.FAILED
+
+
+def test_a_training_of_a_terminal_runs_while_its_log_grows(tmp_path: Path) -> None:
+    log = write_log(tmp_path, START, TRAIN, TRAIN)
+    assert state_of(tmp_path).state is State.RUNNING
+    os.utime(log, (1.0, 1.0))
+    brain = state_of(tmp_path)
+    assert (brain.state, brain.step, brain.steps, brain.session) == (State.UNFINISHED, 3, 40, None)
+
+
+def test_a_terminal_that_takes_over_a_windows_brain_is_believed(tmp_path: Path) -> None:
+    log = write_log(tmp_path, START, TRAIN)
+    write_session(tmp_path)
+    os.utime(tmp_path / "output.txt", (1.0, 1.0))
+    assert state_of(tmp_path).state is State.RUNNING
+    os.utime(log, (2.0, 2.0))
+    assert state_of(tmp_path).state is State.FAILED
+
+
+@pytest.mark.parametrize("text", ["no json\n", '{"half": ', "[1]\n2\nnull\n", "\x00\xff\n"])
+def test_a_log_that_is_none_and_a_damaged_session_are_survived(tmp_path: Path, text: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "training.json").write_text('{"pid": 1}', encoding="utf-8")
+    assert state_of(tmp_path).step == 0
+
+
+def test_brains_are_listed_newest_first(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "older", "oldest")):
+        log = write_log(tmp_path / name, START, TRAIN)
+        os.utime(log, (1e9 - age, 1e9 - age))
+    (tmp_path / "empty").mkdir()
+    assert [brain.name for brain in list_brains(tmp_path)] == ["new", "older", "oldest"]
+
+
+def test_a_free_name_is_proposed(tmp_path: Path) -> None:
+    assert free_name(tmp_path, "mine") == "mine"
+    (tmp_path / "mine" / "checkpoints" / "step-1").mkdir(parents=True)
+    write_session(tmp_path / "mine-2")
+    assert free_name(tmp_path, "mine") == "mine-3"
+
+
+def test_a_resume_says_where_and_how_far(tmp_path: Path) -> None:
+    write_log(tmp_path / "mine", START, TRAIN)
+    config = resume_config(state_of(tmp_path / "mine"), 90)
+    assert (config.brain_dir, config.steps, config.resume) == (tmp_path / "mine", 90, True)

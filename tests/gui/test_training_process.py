@@ -1,0 +1,114 @@
+"""A real training as a child of its own: asked, killed, crashed, left alone and found again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from aios.cli.hrm_hf.command import hrm_hf
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.cli.hrm_hf.flags import parse_config
+from aios.errors import UserError
+from aios.gui.brains import State
+from aios.gui.training_control import TrainingControl
+from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
+from training_process import TIMEOUT
+
+
+def tiny(folder: Path, **more: object) -> TrainingConfig:
+    shape = {"hidden_size": 32, "num_heads": 2, "h_layers": 1, "l_layers": 1, "max_seq_len": 32, "batch_size": 4}
+    return TrainingConfig(**shape, eval_batches=2, device="cpu", bundle_dir=str(folder), brain_name="b", **more)  # type: ignore[arg-type]
+
+
+def wait(control: TrainingControl, happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not happened():
+        assert time.monotonic() < deadline, control.brain
+        time.sleep(0.1)
+        control.refresh()
+
+
+def steps_done(control: TrainingControl) -> int:
+    return control.brain.step if control.brain is not None else 0
+
+
+def state(control: TrainingControl) -> State | None:
+    return control.brain.state if control.brain is not None else None
+
+
+def test_the_shown_command_means_the_config() -> None:
+    config = TrainingConfig(steps=80, lr=1e-3, brain_name="a b", auto_adjust_lr=False, dataset_file="it's.txt")
+    words = shlex.split(shown_command(training_arguments(config)))
+    assert words[:3] == ["aios", "hrm-hf", "train"]
+    train = get_command(hrm_hf).commands["train"]  # type: ignore[attr-defined]
+    assert parse_config(train, words[3:]) == config
+
+
+def test_a_resume_spells_the_steps_out_even_where_they_are_the_default() -> None:
+    config = TrainingConfig(resume=True, steps=TrainingConfig().steps)
+    assert "--steps=600" in training_arguments(config, 600)
+    assert training_arguments(TrainingConfig(resume=True, steps=700), 700).count("--steps=700") == 1
+
+
+@pytest.mark.slow
+def test_paused_resumed_and_finished(tmp_path: Path) -> None:
+    control = TrainingControl()
+    control.start(tiny(tmp_path, steps=4000))
+    assert state(control) is State.RUNNING
+    wait(control, lambda: steps_done(control) >= 5)
+    control.ask("pause")
+    assert control.waiting == "saving …"
+    wait(control, lambda: not control.running)
+    paused_at = steps_done(control)
+    assert state(control) is State.PAUSED
+    assert 5 <= paused_at < 4000
+    assert list((tmp_path / "b" / "checkpoints").iterdir())
+
+    control.resume(paused_at + 20)
+    wait(control, lambda: not control.running)
+    assert state(control) is State.FINISHED, control.brain
+    assert steps_done(control) == paused_at + 20
+
+
+def test_it_is_found_again_and_can_be_killed(tmp_path: Path) -> None:
+    first = TrainingControl()
+    first.start(tiny(tmp_path, steps=100_000))
+    wait(first, lambda: steps_done(first) >= 3)
+
+    second = TrainingControl()  # another window
+    second.attach(tmp_path / "b")
+    assert state(second) is State.RUNNING
+    assert second.command == first.command
+    second.ask("kill")
+    wait(first, lambda: not first.running)
+    assert state(first) is State.KILLED
+
+
+def test_a_crash_tells_why(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"text": "fine"}\n{"text": 5}\n', encoding="utf-8")
+    control = TrainingControl()
+    control.start(tiny(tmp_path, steps=10, dataset_file=str(broken)))
+    wait(control, lambda: not control.running)
+    assert state(control) is State.FAILED
+    assert control.brain is not None
+    assert control.brain.sentence.startswith(f"Line 2 of the dataset file {broken}")
+
+
+def test_asking_a_training_that_has_ended_leaves_no_stop_file(tmp_path: Path) -> None:
+    process = TrainingProcess(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"event": "final", "step": 3, "ts": 1.0}) + "\n")
+    process.ask("stop")
+    assert not (tmp_path / "STOP").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("a file where the brain should be")
+    with pytest.raises(UserError, match="cannot be started"):
+        TrainingProcess.start(tiny(tmp_path))

@@ -1,0 +1,198 @@
+"""The window on a real screen, by real mouse and keyboard: form, a whole training, bad input, looks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gui.desktop import App, Screen
+from training_process import TIMEOUT, read_log
+
+
+def train_record(step: int, **more: Any) -> dict[str, Any]:
+    numbers = {"loss": 6.5, "ce": 6.0 - step / 100, "lr": 1e-3, "grad_norm": 0.5, "tokens_per_sec": 1000.0}
+    return {"event": "train", "ts": 1e9 + step, "step": step, "step_time_s": 1.0, **numbers, **more}
+
+
+def adjustment(step: int, decision: str = "increase") -> dict[str, Any]:
+    rates = {"old_lr": 1e-3, "new_lr": 1.1e-3, "change_pct": 10.0, "reason": "improving (6.40% per window)"}
+    metrics = {"loss_avg": 4.1, "cv": None}
+    return {"event": "adaptive_lr_adjustment", "ts": 1e9 + step, "step": step, "decision": decision, **rates, "metrics": metrics}  # fmt: skip
+
+
+def write_log(path: Path, records: list[dict[str, Any]], tail: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records) + tail, encoding="utf-8")
+    return path
+
+
+def test_tick_start_and_see_every_adjustment(screen: Screen, home: Path) -> None:
+    with App(screen, home) as app:
+        assert "selected" in app.widget("field.auto_adjust_lr")["state"]
+        app.click("field.auto_adjust_lr")
+        app.wait(lambda: app.text("label.lr") == "Learning rate (fixed)", "the rate to be fixed")
+        app.click("field.auto_adjust_lr")
+        app.wait(lambda: app.text("label.lr") == "Learning rate (starting point)", "the rate to be a start")
+
+        app.fill("steps", "0")
+        app.wait(lambda: "at least 1" in app.text("problem.steps"), "the field to object")
+        assert not app.enabled("start")
+        assert "at least 1" in app.text("reason")
+        app.fill("steps", "80")
+        app.fill("lr", "1e-3")
+        app.wait(lambda: app.enabled("start"), "Start to be on")
+        assert not app.shows("problem.steps")
+        command = app.look()["command"]
+        app.click("start")
+        app.wait(lambda: app.text("state") == "running", "the training to run")
+        app.wait(lambda: not app.enabled("start") and "running" in app.text("reason"), "Start to be off meanwhile")
+        assert app.look()["command"] == command
+        assert "--steps=80" in command
+        app.wait(lambda: app.text("state") == "finished", "the training to finish", TIMEOUT)
+
+        made = read_log(home / "brains" / "first", "adaptive_lr_adjustment")
+        assert made
+        app.wait(lambda: app.text("number.step") == "80 / 80", "the last step to be shown")
+        app.wait(lambda: len(app.look()["markers"]) == len(made), "as many marks as adjustments")
+        assert sorted(mark["step"] for mark in app.look()["markers"]) == [record["step"] for record in made]
+        assert [row["values"][0] for row in app.widget("adjustments")["rows"]] == [str(r["step"]) for r in made[::-1]]
+        assert app.text("adjustments-title").endswith(f"({len(made)})")
+        assert app.look()["progress"] == 1.0
+
+
+def test_marks_and_table_lead_to_each_other(screen: Screen, home: Path) -> None:
+    records = [train_record(step) for step in range(1, 60)]
+    log = write_log(home / "run.jsonl", [*records, adjustment(20), adjustment(40, "spike_decrease")])
+    with App(screen, home, str(log)) as app:
+        app.wait(lambda: len(app.look()["markers"]) == 2, "the marks")
+        marks = {mark["step"]: mark["at"] for mark in app.look()["markers"]}
+        app.point(*marks[20])
+        app.wait(lambda: app.shows("plot-card") and "Step 20: increase" in app.text("plot-card"), "what a mark tells")
+        told = app.text("plot-card")
+        assert "0.001 → 0.0011 (+10 %)" in told
+        assert "the loss falls steadily (6.40% per window)" in told
+        assert "mean loss 4.1, coefficient of variation not finite" in told
+        app.click_at(*marks[20])
+        app.wait(lambda: app.row("adjustments", "20")["selected"], "the row of the mark")
+        app.click_row("adjustments", "40")
+        app.wait(lambda: app.text("details").startswith("Step 40: spike decrease"), "the details of the row")
+
+
+def test_two_runs_and_two_workers_over_each_other(screen: Screen, home: Path) -> None:
+    for name, loss in (("one", 5.0), ("two", 4.0)):
+        records = [train_record(step, ce=loss, rank=rank) for step in range(1, 30) for rank in (0, 1)]
+        write_log(home / "brains" / name / "metrics.jsonl", [*records, adjustment(10) | {"rank": 1}, {"event": "final", "ts": 2e9, "step": 29}])  # fmt: skip
+    with App(screen, home) as app:
+        app.press("ctrl+2")
+        app.click_row("runs", "one")
+        app.click_row("runs", "two", key="ctrl")
+        app.wait(lambda: app.enabled("runs.compare"), "Compare to be on")
+        app.click("runs.compare")
+        app.wait(lambda: "one" in app.text("title") and "two" in app.text("title"), "both runs")
+        app.wait(lambda: len(app.look()["markers"]) == 2, "the marks of both")
+        who = {row["values"][1] for row in app.widget("adjustments")["rows"]}
+        assert who == {"one worker 1", "two worker 1"}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("The heavens declare\n", "no training log"), ('{"event": "train", "ste', None), ("", None)],
+)
+def test_a_log_that_is_none_is_told_and_half_a_line_is_not_minded(
+    screen: Screen, home: Path, content: str, says: str | None
+) -> None:
+    log = home / "some.jsonl"
+    log.write_text(content, encoding="utf-8")
+    with App(screen, home, str(log)) as app:
+        app.wait(lambda: app.text("title") == "some", "the run")
+        if says is not None:
+            app.wait(lambda: app.shows("banner") and says in app.text("banner"), "the banner")
+        else:
+            write_log(log, [train_record(1), train_record(2)])
+            app.wait(lambda: app.text("number.step") == "2", "the records to be taken in")
+            assert not app.shows("banner")
+
+
+def test_disorder_nan_and_a_deleted_log(screen: Screen, home: Path) -> None:
+    records = [train_record(3), train_record(1), train_record(2), train_record(4, ce=None, grad_norm=None)]
+    log = write_log(home / "run.jsonl", records, tail='{"event": "tr')
+    with App(screen, home, str(log)) as app:
+        app.wait(lambda: app.text("number.step") == "4", "the records")
+        assert app.text("number.loss") == "NaN"
+        assert app.text("number.grad_norm") == "NaN"
+        log.unlink()
+        app.wait(lambda: app.shows("banner") and "is gone" in app.text("banner"), "the banner")
+        assert app.text("number.step") == "4"
+
+
+def test_a_brains_folder_that_cannot_be_written_keeps_start_off(screen: Screen, home: Path) -> None:
+    (home / "file").write_text("no folder")
+    with App(screen, home, "--bundle-dir", str(home / "file")) as app:
+        app.wait(lambda: "nothing can be saved" in app.text("reason"), "the reason")
+        assert not app.enabled("start")
+        assert "to correct" in app.text("fold.Output")
+        app.click("reason")
+        app.wait(lambda: app.widget("field.bundle_dir")["focus"], "the focus on the field in the way")
+        app.wait(lambda: app.widget("problem.bundle_dir")["reachable"], "the problem beneath it to be in view")
+        app.click("fold.Output")
+        app.wait(lambda: not app.shows("field.bundle_dir"), "the fold to close")
+
+
+def test_everything_is_reached_by_keyboard(screen: Screen, home: Path) -> None:
+    log = write_log(home / "run.jsonl", [*(train_record(step) for step in range(1, 30)), adjustment(20)])
+    with App(screen, home, str(log)) as app:
+        app.wait(lambda: len(app.look()["markers"]) == 1, "the run")
+        app.click("field.steps")
+        passed: list[str | None] = []
+        while passed.count("field.steps") < 2 and len(passed) < 100:
+            time.sleep(0.25)  # longer than the window takes to tell where the focus is
+            passed.append(next((name for name, told in app.look()["widgets"].items() if told["focus"]), None))
+            app.press("Tab")
+        visible = {name for name, told in app.look()["widgets"].items() if told["visible"] and "state" in told}
+        kinds = ("TEntry", "TCombobox", "TButton", "TCheckbutton", "Treeview")
+        usable = {n for n in visible if app.widget(n)["kind"] in kinds and app.enabled(n)}
+        assert usable <= set(passed)
+        app.press("F9")
+        app.wait(lambda: app.look()["theme"] == "dark", "the dark theme")
+        app.press("ctrl+2")
+        app.wait(lambda: app.shows("runs"), "the list of runs")
+
+
+@pytest.mark.parametrize(("width", "height", "dpi"), [(1280, 800, 96), (2560, 1600, 192), (1280, 800, 192)])
+def test_no_text_is_cut_off(home: Path, width: int, height: int, dpi: int) -> None:
+    log = write_log(home / "run.jsonl", [*(train_record(step) for step in range(1, 30)), adjustment(20)])
+    with Screen(width, height, dpi) as large, App(large, home, str(log)) as app:
+        app.wait(lambda: len(app.look()["markers"]) == 1, "the run")
+        app.wait(lambda: app.look()["cut_off"] == [], "all texts of the run to have room")
+        for key in ("ctrl+1", "ctrl+2"):
+            app.press(key)
+            app.wait(lambda: app.look()["cut_off"] == [], "all texts beside it to have room")
+
+
+def test_settings_go_out_and_in_and_are_remembered(screen: Screen, home: Path) -> None:
+    with App(screen, home) as app:
+        app.fill("steps", "77")
+        app.wait(lambda: app.enabled("start"), "the settings to be checked")
+        app.press("ctrl+s")
+        app.type_into_file_dialog(str(home / "out.toml"))
+        app.wait(lambda: (home / "out.toml").exists(), "the settings file")
+        app.press("ctrl+q")
+        app.process.wait(timeout=20)
+    check = [*app.aios, "hrm-hf", "lr-find", "--config", str(home / "out.toml"), "--steps=0"]
+    done = subprocess.run(check, cwd=home, capture_output=True, text=True, check=False)
+    assert "--steps is 0" in done.stderr  # the command line has read the file and minds its own flag only
+    shutil.rmtree(home / "brains", ignore_errors=True)
+    with App(screen, home) as app:
+        assert app.text("field.steps") == "77"
+        assert app.text("field.hidden_size") == "32"
+        (home / "in.toml").write_text('steps = 55\nbundle_dir = "brains"\n', encoding="utf-8")
+        app.press("ctrl+i")
+        app.type_into_file_dialog(str(home / "in.toml"))
+        app.wait(lambda: app.text("field.steps") == "55", "the settings to come in")
+        assert app.text("field.hidden_size") == ""
