@@ -4,4 +4,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
 use_venv "[bench,dev]"
-exec python -m pytest "$@"
+use_desktop
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # two tests at a time, many of which start processes of their own
+exec python -m pytest -n 2 --dist worksteal "$@"

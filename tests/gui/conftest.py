@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gui.desktop import Screen
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from desktop import Screen
 
 TINY_SETTINGS = """
 dataset_file = "{dataset}"

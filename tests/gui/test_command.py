@@ -68,3 +68,11 @@ def test_damaged_memories_are_forgotten(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "aios" / "training.toml").write_text("steps = 0", encoding="utf-8")
     assert load_preferences() == Preferences()
     assert load_form() == {}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "fits"),
+    [("800x600+10+10", True), ("800x600+500+0", False), ("800x900+0+0", False), ("800x600+-5+0", False), ("", False)],
+)
+def test_a_window_is_put_back_only_where_the_screen_has_room(geometry: str, fits: bool) -> None:
+    assert Preferences(geometry=geometry).fits(1280, 800) is fits

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gui.desktop import App, Screen
+from desktop import App, Screen
 from training_process import TIMEOUT, read_log
 
 
@@ -23,13 +23,26 @@ def train_record(step: int, **more: Any) -> dict[str, Any]:
 def adjustment(step: int, decision: str = "increase") -> dict[str, Any]:
     rates = {"old_lr": 1e-3, "new_lr": 1.1e-3, "change_pct": 10.0, "reason": "improving (6.40% per window)"}
     metrics = {"loss_avg": 4.1, "cv": None}
-    return {"event": "adaptive_lr_adjustment", "ts": 1e9 + step, "step": step, "decision": decision, **rates, "metrics": metrics}  # fmt: skip
+    made = {"event": "adaptive_lr_adjustment", "ts": 1e9 + step, "step": step, "decision": decision}
+    return {**made, **rates, "metrics": metrics}
 
 
 def write_log(path: Path, records: list[dict[str, Any]], tail: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records) + tail, encoding="utf-8")
     return path
+
+
+def place_of_mark(app: App, step: int) -> tuple[int, int]:
+    x, y = next(mark["at"] for mark in app.look()["markers"] if mark["step"] == step)
+    return x, y
+
+
+def hover(app: App, step: int) -> str:
+    """What the plot tells while the pointer is on a mark, wherever that is by now."""
+    app.point(*place_of_mark(app, step))
+    time.sleep(0.3)
+    return app.text("plot-card") if app.shows("plot-card") else ""
 
 
 def test_tick_start_and_see_every_adjustment(screen: Screen, home: Path) -> None:
@@ -71,14 +84,12 @@ def test_marks_and_table_lead_to_each_other(screen: Screen, home: Path) -> None:
     log = write_log(home / "run.jsonl", [*records, adjustment(20), adjustment(40, "spike_decrease")])
     with App(screen, home, str(log)) as app:
         app.wait(lambda: len(app.look()["markers"]) == 2, "the marks")
-        marks = {mark["step"]: mark["at"] for mark in app.look()["markers"]}
-        app.point(*marks[20])
-        app.wait(lambda: app.shows("plot-card") and "Step 20: increase" in app.text("plot-card"), "what a mark tells")
+        app.wait(lambda: "Step 20: increase" in hover(app, 20), "what a mark tells")
         told = app.text("plot-card")
         assert "0.001 → 0.0011 (+10 %)" in told
         assert "the loss falls steadily (6.40% per window)" in told
         assert "mean loss 4.1, coefficient of variation not finite" in told
-        app.click_at(*marks[20])
+        app.click_at(*place_of_mark(app, 20))
         app.wait(lambda: app.row("adjustments", "20")["selected"], "the row of the mark")
         app.click_row("adjustments", "40")
         app.wait(lambda: app.text("details").startswith("Step 40: spike decrease"), "the details of the row")
@@ -87,7 +98,8 @@ def test_marks_and_table_lead_to_each_other(screen: Screen, home: Path) -> None:
 def test_two_runs_and_two_workers_over_each_other(screen: Screen, home: Path) -> None:
     for name, loss in (("one", 5.0), ("two", 4.0)):
         records = [train_record(step, ce=loss, rank=rank) for step in range(1, 30) for rank in (0, 1)]
-        write_log(home / "brains" / name / "metrics.jsonl", [*records, adjustment(10) | {"rank": 1}, {"event": "final", "ts": 2e9, "step": 29}])  # fmt: skip
+        ending = [adjustment(10) | {"rank": 1}, {"event": "final", "ts": 2e9, "step": 29}]
+        write_log(home / "brains" / name / "metrics.jsonl", [*records, *ending])
     with App(screen, home) as app:
         app.press("ctrl+2")
         app.click_row("runs", "one")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gui.desktop import App, Screen
+from desktop import App, Screen
 from training_process import TIMEOUT, read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -219,3 +219,9 @@ def test_followed_run_forgets_a_replaced_log(tmp_path: Path) -> None:
     assert run.refresh()
     assert curve(run.history) == {1: 9.0}
     assert math.isclose(run.history.series("ce").high.max(), 9.0)
+
+
+def test_a_number_too_large_for_a_float_is_infinite_and_harms_nothing() -> None:
+    history = history_of([start(), train(1, 5.0), train(2, 10**400), train(3, 3.0)])
+    assert curve(history)[3] == 3.0
+    assert history.step == 3

@@ -12,6 +12,7 @@ import typer
 import aios
 from aios.cli.hrm_hf.command import hrm_hf
 from aios.distributed.environment import place_of
+from aios.distributed.refusal import refuse
 from aios.errors import RunError, UserError
 from aios.gui.command import gui
 
@@ -62,4 +63,7 @@ def main() -> None:
         if "--debug" in sys.argv:
             traceback.print_exc()
         typer.echo(f"{_speaker()}Error: {error}", err=True)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        exit_code = 2 if isinstance(error, UserError) else 1
+        if place_of() is not None:
+            refuse(exit_code)
+        sys.exit(exit_code)

@@ -16,8 +16,7 @@ from aios.distributed.environment import WorkerPlace
 from aios.errors import UserError
 
 MEETING_TIME = timedelta(minutes=3)
-"""How long workers try to connect. Gloo now and then loses a connection when workers are started again on a busy
-machine, and waits for it; so they fail soon, and the launcher starts them once more."""
+"""How long workers try to connect; then they fail, and the launcher starts them once more."""
 PATIENCE = timedelta(minutes=30)
 """How long a worker waits for the others later: while the first of a machine tokenises the data, say."""
 

@@ -20,7 +20,13 @@ MOST_ROWS = 1000
 Labelled = tuple[str, Adjustment]
 """(label of the run, adjustment)."""
 
-_COLUMNS = (("step", "Step", 64), ("who", "Run", 110), ("decision", "Decision", 136), ("rates", "Learning rate", 158), ("change", "Change", 74))  # fmt: skip
+_COLUMNS = (
+    ("step", "Step", 64),
+    ("who", "Run", 110),
+    ("decision", "Decision", 136),
+    ("rates", "Learning rate", 158),
+    ("change", "Change", 74),
+)
 _METRICS = {
     "loss_avg": "mean loss",
     "improvement_rate": "improvement",
@@ -40,7 +46,7 @@ class AdjustmentTable(ttk.Frame):
         self._rows: dict[Labelled | int, str] = {}
         self.title = ttk.Label(self, text="Adjustments", style="Strong.TLabel")
         self.title.grid(row=0, column=0, sticky="w", pady=(0, look.px(4)))
-        self.tree = ttk.Treeview(self, columns=[name for name, _, _ in _COLUMNS], show="headings", height=4)
+        self.tree = ttk.Treeview(self, columns=[name for name, _, _ in _COLUMNS], show="headings", height=3)
         self.tree["displaycolumns"] = ("step", "decision", "rates", "change")
         for name, heading, width in _COLUMNS:
             right = name in ("step", "change")

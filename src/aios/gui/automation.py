@@ -38,7 +38,7 @@ class Inspector:
         self._facts[name] = tell
 
     def watch(self, window: tk.Misc) -> None:
-        """Report under `cut_off` every text in `window` that has less room than it needs, and how many windows are open."""
+        """Report under `cut_off` every text in `window` without the room it needs, and the number of windows."""
         self.fact("cut_off", lambda: sorted(cut_off(window)))
         self.fact("windows", lambda: open_windows(window))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.gui.process_identity import is_alive
-from aios.runs.brain import holds_brain
+from aios.runs.brain import holds_brain, list_checkpoints
 
 SESSION_FILE = "training.json"
 """Beside the brain: the training that a window started last."""
@@ -22,7 +22,6 @@ GROWING_SECONDS = 30.0
 """A log without a closing record that was written to this recently belongs to a training that goes on."""
 
 _TAIL_BYTES = 256 * 1024
-_NO_STEPS = 0
 _ERROR = re.compile(r"(?:\[worker \d+\] )?Error: (.*)")
 
 
@@ -36,11 +35,6 @@ class State(Enum):
     KILLED = "killed"
     FAILED = "failed"
     UNFINISHED = "unfinished"  # ended without a closing record, and not started by a window
-
-    @property
-    def can_continue(self) -> bool:
-        """Whether a training may go on from here."""
-        return self is not State.RUNNING
 
 
 @dataclass
@@ -97,7 +91,7 @@ class Brain:
     """Its training log, which may not be there yet."""
     state: State
     """What its training is doing."""
-    step: int = _NO_STEPS
+    step: int = 0
     """Optimizer steps done."""
     steps: int | None = None
     """Steps the last run was asked for; None: not known."""
@@ -109,11 +103,18 @@ class Brain:
     """When its log last grew, unix seconds; 0: never."""
     session: SessionFile | None = field(default=None, repr=False)
     """The training a window started."""
+    has_checkpoint: bool = False
+    """Whether there is something to continue from."""
 
     @property
     def name(self) -> str:
         """The brain's name."""
         return self.folder.name
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether a training may go on from here."""
+        return self.state is not State.RUNNING and self.has_checkpoint
 
     @property
     def progress(self) -> str:
@@ -148,8 +149,9 @@ def read_brain(folder: Path, now: float | None = None) -> Brain | None:
     state, sentence = judge(session, records, now - modified)
     steps = session.steps if session is not None else _asked_steps(log)
     newest: dict[str, Any] = next((r for r in reversed(records) if r.get("event") == "train"), {})
-    step = max((r["step"] for r in records if isinstance(r.get("step"), int)), default=_NO_STEPS)
-    return Brain(folder, log, state, step, steps, _number(newest.get("ce")), sentence, modified, session)
+    step = max((r["step"] for r in records if isinstance(r.get("step"), int)), default=0)
+    loss, saved = _number(newest.get("ce")), bool(list_checkpoints(folder))
+    return Brain(folder, log, state, step, steps, loss, sentence, modified, session, saved)
 
 
 def _taken_over(session: SessionFile, log_modified: float) -> bool:

@@ -11,6 +11,8 @@ from aios.gui.form import BUNDLED_TEXT, FieldSpec, Text
 from aios.gui.look import Look
 from aios.gui.tooltip import Tooltip
 
+_LABEL_EDGE = 4  # pixels of a label's width that its text cannot use
+
 Changed = Callable[[str, Text], None]
 
 
@@ -116,8 +118,9 @@ def wrapped_label(parent: tk.Misc, style: str, text: str = "") -> ttk.Label:
     label = ttk.Label(parent, text=text, style=style, justify="left", anchor="w")
 
     def rewrap(event: tk.Event[tk.Misc]) -> None:
-        if int(str(label.cget("wraplength")) or 0) != event.width:
-            label.configure(wraplength=event.width)
+        room = max(1, event.width - _LABEL_EDGE)
+        if int(str(label.cget("wraplength")) or 0) != room:
+            label.configure(wraplength=room)
 
     label.bind("<Configure>", rewrap)
     return label

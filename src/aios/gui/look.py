@@ -130,7 +130,6 @@ class Look:
         )  # fmt: skip
         style.map(".", foreground=[("disabled", p.muted)])
         style.configure("Window.TFrame", background=p.window)
-        style.configure("Window.TLabel", background=p.window)
         style.configure("Muted.TLabel", foreground=p.muted, font=fonts["small"])
         style.configure("Problem.TLabel", foreground=p.error, font=fonts["small"])
         style.configure("Title.TLabel", font=fonts["title"], background=p.window)
@@ -195,7 +194,6 @@ class Look:
             padding=(self.px(2), self.px(4)),
         )  # fmt: skip
         style.map("Fold.TButton", bordercolor=[("focus", p.accent)])
-        style.configure("TMenubutton", background=p.field, padding=pad, arrowcolor=p.muted)
 
     def _style_fields(self, style: ttk.Style) -> None:
         p = self.palette
@@ -214,7 +212,6 @@ class Look:
                 selectbackground=[("readonly", p.field)], selectforeground=[("readonly", p.text)],
                 background=[("active", p.hover)], arrowcolor=[("disabled", p.border)],
             )  # fmt: skip
-        style.configure("Command.TEntry", padding=(self.px(6), self.px(4)))
 
     def _style_lists(self, style: ttk.Style) -> None:
         p = self.palette
@@ -259,8 +256,8 @@ class Look:
                 ("selected", self._ticks[f"{p.name}-on"]), ("disabled", self._ticks[f"{p.name}-off-disabled"]),
                 border=0, sticky="",
             )  # fmt: skip
-        inside: list[Any] = [(element, {"side": "left", "sticky": ""}), ("Checkbutton.focus", {"side": "left", "children": [
-            ("Checkbutton.label", {"sticky": "nswe"})]})]  # fmt: skip
+        label: Any = ("Checkbutton.focus", {"side": "left", "children": [("Checkbutton.label", {"sticky": "nswe"})]})
+        inside: list[Any] = [(element, {"side": "left", "sticky": ""}), label]
         style.layout("TCheckbutton", [("Checkbutton.padding", {"sticky": "nswe", "children": inside})])
         style.configure("TCheckbutton", padding=(0, self.px(3)), focuscolor=p.accent)
         style.map("TCheckbutton", background=[("active", p.panel)])

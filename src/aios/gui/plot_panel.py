@@ -25,6 +25,7 @@ from aios.run_view.events import Adjustment
 REDRAW_SECONDS = 0.2
 """Least time between two redraws."""
 _REACH = 12
+_FONT_SIZE = 9.0
 _PICTURES = (
     ("rate", "Loss and learning rate", "Loss and learning rate over the whole run, with a mark at each adjustment."),
     ("health", "Gradient norm and speed", "Gradient norm and tokens per second over the whole run."),
@@ -43,6 +44,7 @@ class PlotPanel(ttk.Frame):
         self._drawn: DrawnRun | HealthPicture | None = None
         self._dirty, self._drawn_at, self.draw_seconds = True, 0.0, 0.0
         self._selected: Adjustment | None = None
+        self._nothing = ""
         self._figure = Figure(dpi=NOMINAL_DPI)  # the canvas scales it as Tk is scaled
         self._canvas = FigureCanvasTkAgg(self._figure, master=self)
         self.widget = self._canvas.get_tk_widget()
@@ -73,6 +75,11 @@ class PlotPanel(ttk.Frame):
         """Show other runs."""
         self._feeds, self._drawn, self._selected, self._dirty = feeds, None, None, True
 
+    def say_of_nothing(self, text: str) -> None:
+        """What stands in place of the picture while a log has no records."""
+        if text != self._nothing:
+            self._nothing, self._dirty = text, True
+
     def changed(self) -> None:
         """Redraw soon: a feed has grown, or the look has changed."""
         self._dirty = True
@@ -96,7 +103,7 @@ class PlotPanel(ttk.Frame):
         if self._drawn is None or histories != self._histories:
             self._histories = histories
             palette = self._look.palette
-            theme = replace(DARK if palette.name == "dark" else LIGHT, background=palette.panel)
+            theme = replace(DARK if palette.name == "dark" else LIGHT, background=palette.panel, font_size=_FONT_SIZE)
             draw = draw_run if self._picture.get() == "rate" else HealthPicture
             self._drawn = draw(self._figure, [(feed.label, feed.history) for feed in self._feeds], theme)
         else:
@@ -106,13 +113,16 @@ class PlotPanel(ttk.Frame):
         if nothing:
             self.widget.pack_forget()
             self._choice.pack_forget()
-            self._empty.configure(text="Waiting for the first record of the log …" if self._feeds else _EMPTY)
+            self._empty.configure(text=self._nothing if self._feeds else _EMPTY)
             self._empty.place(relx=0.5, rely=0.5, anchor="center")
         else:
             self._empty.place_forget()
             self._choice.pack(fill="x")
             self.widget.pack(fill="both", expand=True)
-            self._canvas.draw()
+            if isinstance(self._drawn, DrawnRun):
+                self._drawn.redraw()  # draws the curves only, where nothing else has changed
+            else:
+                self._canvas.draw()
 
     def select(self, adjustment: Adjustment | None) -> None:
         """Ring an adjustment's mark."""

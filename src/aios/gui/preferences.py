@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ class Preferences:
     """Size and place of the window, as Tk writes it; empty: its own choice."""
     datasets: list[str] = field(default_factory=list)
     """Datasets trained on last, newest first."""
+
+    def fits(self, width: int, height: int) -> bool:
+        """Whether the window, where it was last, is inside a screen of that size (pixels)."""
+        place = re.fullmatch(r"(\d+)x(\d+)\+(\d+)\+(\d+)", self.geometry)
+        if place is None:
+            return False
+        wide, high, left, top = map(int, place.groups())
+        return left + wide <= width and top + high <= height
 
     def remember_dataset(self, dataset: str | None) -> None:
         """Put a dataset first in the list."""

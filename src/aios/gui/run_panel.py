@@ -43,6 +43,7 @@ _CONTROLS = (
 _TIPS = {text: tip for _, text, _, tip, _ in _CONTROLS}
 _TIPS["Resume"] = "Go on from the newest checkpoint (Ctrl+P)."
 _LEAST_HEIGHT = 660  # of the whole panel, at 96 dpi; in a lower window it scrolls
+_RESUMABLE = (State.PAUSED, State.STOPPED, State.KILLED, State.FAILED, State.UNFINISHED)
 _GOOD, _BAD = (State.RUNNING, State.FINISHED), (State.FAILED, State.KILLED)
 
 
@@ -157,6 +158,8 @@ class RunPanel(ttk.Frame):
         if brain is not None and brain.state in _BAD and brain.sentence:
             problems.insert(0, brain.sentence)
         self._show_problems(problems, brain)
+        ended = brain is not None and state is not State.RUNNING
+        self.plot.say_of_nothing("The log has no records." if ended else "Waiting for the first record of the log …")
 
     def _show_problems(self, problems: list[str], brain: Brain | None) -> None:
         self._banner_text.configure(text="\n".join(problems))
@@ -180,7 +183,7 @@ class RunPanel(ttk.Frame):
 def control_states(brain: Brain | None, waiting: str | None) -> Mapping[str, tuple[bool, str]]:
     """(whether it can be pressed, what stands on it) of each control."""
     running = brain is not None and brain.state is State.RUNNING
-    can_resume = brain is not None and brain.state in (State.PAUSED, State.STOPPED, State.KILLED, State.FAILED, State.UNFINISHED)  # fmt: skip
+    can_resume = brain is not None and brain.state in _RESUMABLE and brain.can_continue
     known = brain is not None and brain.session is not None
     free = running and waiting is None
     return {

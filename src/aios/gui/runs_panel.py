@@ -15,7 +15,7 @@ from aios.gui.look import Look
 from aios.gui.scrolling import AutoScrollbar
 from aios.gui.tooltip import Tooltip
 
-_COLUMNS = (("name", "Brain", 122), ("state", "State", 78), ("steps", "Steps", 92), ("loss", "Loss", 56))
+_COLUMNS = (("name", "Brain", 108), ("state", "State", 78), ("steps", "Steps", 108), ("loss", "Loss", 64))
 _MARKS = {State.RUNNING: "good", State.FAILED: "bad", State.KILLED: "bad"}
 
 
@@ -121,7 +121,7 @@ class RunsPanel(ttk.Frame):
         chosen = self.selected
         self._buttons["open"].state(["!disabled" if len(chosen) == 1 else "disabled"])
         self._buttons["compare"].state(["!disabled" if chosen else "disabled"])
-        can_continue = len(chosen) == 1 and chosen[0].state.can_continue
+        can_continue = len(chosen) == 1 and chosen[0].can_continue
         self._buttons["continue"].state(["!disabled" if can_continue else "disabled"])
         self.about.configure(text=_about(chosen))
 

@@ -10,16 +10,17 @@ from functools import partial
 from pathlib import Path
 from tkinter import filedialog, ttk
 from types import TracebackType
+from typing import Any
 
 from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.config_file import load_config_file, save_config_file
 from aios.errors import RunError, UserError
 from aios.gui.automation import Inspector
 from aios.gui.background import Background
 from aios.gui.brains import Brain, State, free_name, list_brains, locate, tail_text
 from aios.gui.command_bar import CommandBar
 from aios.gui.dialogs import Answer, ask, ask_steps, show_keys, show_text, tell
-from aios.gui.form import FormCheck, FormModel, check_on_disk
+from aios.gui.form import FormModel
+from aios.gui.form_checks import FormChecks
 from aios.gui.form_panel import FormPanel
 from aios.gui.look import PALETTES, Look
 from aios.gui.menus import KEYS, bind_buttons, build_menus
@@ -27,6 +28,7 @@ from aios.gui.preferences import load_form, load_preferences, save_all
 from aios.gui.run_feed import RunFeed
 from aios.gui.run_panel import RunPanel
 from aios.gui.runs_panel import RunsPanel
+from aios.gui.settings_files import ask_and_export, ask_and_import
 from aios.gui.training_control import TrainingControl
 from aios.gui.training_process import shown_command, training_arguments
 
@@ -34,11 +36,10 @@ TICK_MS = 100
 """Between two looks at the log."""
 _CATCH_UP_MS = 5  # while a log is still being taken in: only long enough for the window to answer
 _POLL_SECONDS = 0.03
-_REFRESH_SECONDS, _STATE_SECONDS, _LIST_SECONDS, _CHECK_SECONDS = 0.2, 0.5, 2.0, 0.2
+_REFRESH_SECONDS, _STATE_SECONDS, _LIST_SECONDS = 0.2, 0.5, 2.0
 _WIDTH, _HEIGHT, _LEFT, _MENU_HEIGHT = 1280, 800, 388, 36
 _WIDE = 1000  # from this width on, at 96 dpi, the run stands beside the form
 _TABS = ("HRM Training", "Runs")
-_SETTINGS_TYPES = [("Settings", "*.toml *.yaml *.yml *.json"), ("All files", "*")]
 
 
 def open_window(target: Path | None, bundle_dir: str | None, theme: str | None, scale: float | None) -> None:
@@ -67,21 +68,20 @@ class Window:
         self.feeds: list[RunFeed] = []
         self._due: dict[str, float] = {}
         self._faults: set[str] = set()
-        self._feeds_changed = self._closing = False
+        self._feeds_changed = self._closing = self._shows_run_command = False
         given = load_form() | ({"bundle_dir": bundle_dir} if bundle_dir is not None else {})
         self.model = FormModel(self._with_free_name(given))
-        self._check = self.model.check()
-        self._disk_check: FormCheck | None = None
-        self._check_at = 0.0
+        self.checks = FormChecks(self.model, self.background, self._show_check)
         self._build()
-        self._form_changed()
+        self.checks.changed()
 
     def _build(self) -> None:
         px, root = self.look.px, self.root
         room = (root.winfo_screenwidth(), root.winfo_screenheight())
         root.minsize(min(px(600), room[0]), min(px(360), room[1]))
         height = min(px(_HEIGHT), room[1]) - px(_MENU_HEIGHT)  # Tk does not count the menu bar
-        root.geometry(self.preferences.geometry or f"{min(px(_WIDTH), room[0])}x{height}+0+0")
+        remembered = self.preferences.geometry if self.preferences.fits(*room) else ""
+        root.geometry(remembered or f"{min(px(_WIDTH), room[0])}x{height}+0+0")
         outer = ttk.Frame(root, style="Window.TFrame", padding=px(12))
         outer.pack(fill="both", expand=True)
         outer.rowconfigure(0, weight=1)
@@ -129,16 +129,18 @@ class Window:
     def _bind(self) -> None:
         tabs, root = self.tabs, self.root
         actions: dict[str, Callable[[], object]] = {
-            "open-log": self.choose_log, "import": self.import_settings, "export": self.export_settings,
+            "open-log": self.choose_log, "import": self.import_settings,
+            "export": lambda: ask_and_export(root, self.checks.current),
             "defaults": lambda: self.form.load(self._with_free_name({})), "close": self.close,
-            "theme": self.switch_theme, "form": lambda: tabs.select(0), "runs": lambda: tabs.select(1), "run": self._reveal_run,
+            "theme": self.switch_theme, "form": lambda: tabs.select(0), "runs": lambda: tabs.select(1),
+            "run": self._reveal_run,
             "keys": lambda: show_keys(root, self.look, self.inspector, KEYS),
         }  # fmt: skip
         build_menus(root, self.look, actions)
         controls = self.run_panel.controls
         bind_buttons(root, {
-            "<Control-p>": controls["pause"], "<Alt-p>": controls["pause"], "<Alt-r>": controls["pause"], "<Alt-t>": controls["stop"],
-            "<Alt-n>": controls["finish"], "<Alt-k>": controls["kill"],
+            "<Control-p>": controls["pause"], "<Alt-p>": controls["pause"], "<Alt-r>": controls["pause"],
+            "<Alt-t>": controls["stop"], "<Alt-n>": controls["finish"], "<Alt-k>": controls["kill"],
         })  # fmt: skip
         for key in ("<Control-Return>", "<Alt-s>"):
             root.bind(key, lambda _: self.form.press_start())
@@ -173,9 +175,7 @@ class Window:
             if self._is_due("list", _LIST_SECONDS):
                 folder = Path(str(self.model.texts["bundle_dir"]))
                 self.background.submit("list", partial(list_brains, folder), partial(self._show_list, folder))
-            if self._disk_check is None and time.monotonic() >= self._check_at and not self.background.busy("check"):
-                values = self.model.values()
-                self.background.submit("check", partial(check_on_disk, values), partial(self._take_check, values))
+            self.checks.tick()
             self.inspector.write()
         finally:
             catching_up = any(not feed.caught_up for feed in self.feeds)
@@ -197,7 +197,7 @@ class Window:
         self._show_state()
         if was_running and not self.control.running:
             self._due.pop("list", None)
-            self._form_changed()
+            self.checks.changed()
         elif self.control.running:
             self._feeds_changed = True  # the time left goes on between two steps
 
@@ -211,61 +211,37 @@ class Window:
     # The form
 
     def _form_changed(self) -> None:
-        self._check, self._disk_check = self.model.check(), None
-        self._check_at = time.monotonic() + _CHECK_SECONDS
-        self._show_check()
-
-    def _take_check(self, values: dict[str, object], check: FormCheck) -> None:
-        if values == self.model.values():
-            self._disk_check = check
-            self._show_check()
+        self._shows_run_command = False
+        self.checks.changed()
 
     def _show_check(self) -> None:
-        check = self._disk_check or self._check
-        why_not = check.reason
-        if why_not is None and self.control.running:
-            why_not = "A training is running; pause or stop it before starting another."
-        elif why_not is None and self._disk_check is None:
-            why_not = "Checking the files …"
-        self.form.show_check(check, why_not)
+        self.form.show_check(self.checks.current, self.checks.why_not(self.control.running))
         self._show_command()
 
     def _show_command(self) -> None:
-        config = (self._disk_check or self._check).config
-        if self.control.command and self.feeds:
+        config = self.checks.current.config
+        if self.control.command and (self.control.running or self._shows_run_command):
             self.command_bar.show(self.control.command, "Command of the run on show")
         else:
-            self.command_bar.show(
-                shown_command(training_arguments(config)) if config else "", "Command of these settings"
-            )
+            command = shown_command(training_arguments(config)) if config is not None else ""
+            self.command_bar.show(command, "Command of these settings")
 
-    def _with_free_name(self, given: dict[str, object]) -> dict[str, object]:
+    def _with_free_name(self, given: dict[str, Any]) -> dict[str, Any]:
         """`given` with a brain name that no brain has yet."""
-        config = TrainingConfig(**given)  # type: ignore[arg-type]
+        config = TrainingConfig(**given)
         return given | {"brain_name": free_name(Path(config.bundle_dir), config.brain_name)}
 
     def import_settings(self) -> None:
-        """Load the form from a settings file, such as `--config` takes."""
-        path = filedialog.askopenfilename(parent=self.root, title="Import settings", filetypes=_SETTINGS_TYPES)
-        if path:
-            self.form.load(load_config_file(path))
-
-    def export_settings(self) -> None:
-        """Write the form to a settings file that `--config` takes."""
-        if self._check.config is None:
-            raise UserError(f"These settings cannot be exported yet. {self._check.reason}")
-        path = filedialog.asksaveasfilename(
-            parent=self.root, title="Export settings", filetypes=_SETTINGS_TYPES, defaultextension=".toml",
-            initialfile=f"{self._check.config.brain_name}.toml",
-        )  # fmt: skip
-        if path:
-            save_config_file(self._check.config, path)
+        """Load the form from a settings file."""
+        settings = ask_and_import(self.root)
+        if settings is not None:
+            self.form.load(settings)
 
     # The run
 
     def start(self) -> None:
         """Train with the form's settings."""
-        config = self._disk_check.config if self._disk_check is not None else None
+        config = self.checks.ready
         if config is None or self.control.running:
             return
         self.preferences.remember_dataset(config.dataset_file)
@@ -273,6 +249,7 @@ class Window:
         self.control.start(config)
         self._show_feeds([RunFeed(config.brain_name, config.log_path)])
         self.form.load(self._with_free_name(self.model.values()))
+        self._shows_run_command = True
 
     def act(self, name: str) -> None:
         """Do what a control of the run panel stands for."""
@@ -300,7 +277,7 @@ class Window:
             show_text(self.root, self.look, self.inspector, "Output of the training", text)
 
     def _show_feeds(self, feeds: list[RunFeed]) -> None:
-        self.feeds = feeds
+        self.feeds, self._shows_run_command = feeds, True
         self.run_panel.show(feeds)
         self._reveal_run()
         self._show_state()
@@ -390,7 +367,7 @@ class Window:
         self.preferences.geometry = self.root.geometry()
         self.background.close()
         try:
-            save_all(self.preferences, self._check.config)
+            save_all(self.preferences, self.checks.current.config)
         finally:
             self.root.destroy()
 

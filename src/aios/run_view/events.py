@@ -83,9 +83,14 @@ class Phase:
 
 
 def number(record: Record, key: str) -> float:
-    """The number at `key`, NaN where there is none."""
+    """The number at `key`, NaN where there is none; infinite where it is a whole number too large for a float."""
     value = record.get(key)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def adjustment_from(record: Record, step: int, rank: int | None) -> Adjustment:

@@ -51,8 +51,9 @@ class AdjustmentMarks:
                 self.groups.append(Markers(artist, []))
                 self._meant.append((history, decision))
         (self._ring,) = lr.plot(
-            [], [], "o", ms=16, markerfacecolor="none", markeredgecolor=theme.text, markeredgewidth=1.6, zorder=8
-        )
+            [], [], "o", ms=16, markerfacecolor="none", markeredgecolor=theme.text, markeredgewidth=1.6, zorder=8,
+            clip_on=False,
+        )  # fmt: skip
 
     def artists(self) -> Iterator[Artist]:
         """All that changes while the run goes on, lowest first."""

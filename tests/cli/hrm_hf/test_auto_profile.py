@@ -46,6 +46,7 @@ def test_search_anneal_and_end(tmp_path: Path) -> None:
     assert f"search found LR {search['suggestion']:.3g}" in done.stdout
 
 
+@pytest.mark.slow
 def test_any_start_gives_the_same_run(tmp_path: Path) -> None:
     for lr in ("1e-5", "1e-1"):
         train(tmp_path / lr, *AUTO, f"--lr={lr}")
@@ -53,7 +54,7 @@ def test_any_start_gives_the_same_run(tmp_path: Path) -> None:
     assert [r["ce"] for r in low.values()] == [r["ce"] for r in high.values()]
 
 
-@pytest.mark.parametrize("killed_at", [40, 250], ids=["rules", "anneal"])
+@pytest.mark.parametrize("killed_at", [pytest.param(40, marks=pytest.mark.slow), 250], ids=["rules", "anneal"])
 def test_resume_equals_the_unbroken_run(tmp_path: Path, killed_at: int) -> None:
     flags = [*AUTO, "--save-every=30", "--gradient-accumulation-steps=2", "--batch-size=2"]
     train(tmp_path / "straight", *flags)

@@ -230,7 +230,9 @@ def test_finish_anneals_on_all_workers(tmp_path: Path) -> None:
     assert read_log(brain, "final")[0]["steps"] < 400
 
 
-@pytest.mark.parametrize("workers", [("--ddp", "--world-size=3"), ("--no-ddp",)], ids=["more", "one"])
+@pytest.mark.parametrize(
+    "workers", [pytest.param(("--ddp", "--world-size=3"), marks=pytest.mark.slow), ("--no-ddp",)], ids=["more", "one"]
+)
 def test_resume_with_another_number_of_workers_keeps_the_lr(tmp_path: Path, workers: tuple[str, ...]) -> None:
     train(tmp_path, "--steps=60", "--lr=1e-2", *DDP)
     before = read_log(tmp_path / "brain", "adaptive_lr_summary")[-1]["final_lr"]
@@ -279,6 +281,17 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 2
     assert "(MASTER_PORT) is in use" in done.stderr
+
+
+def test_workers_that_refuse_are_not_started_again(tmp_path: Path) -> None:
+    train(tmp_path, "--steps=5")
+    weights = tmp_path / "brain" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])  # only workers look at the weights
+    done = run_aios(*train_args(tmp_path, "--brain-name=other", f"--student-init={tmp_path / 'brain'}", *DDP))
+    assert done.returncode == 2
+    assert "model.safetensors" in done.stderr
+    assert done.stderr.count("[worker 0] Error:") == 1
+    assert not (tmp_path / "other" / "metrics.jsonl").exists()
 
 
 def test_torchrun_without_ddp_is_refused(tmp_path: Path) -> None:

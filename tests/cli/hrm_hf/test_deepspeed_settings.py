@@ -75,6 +75,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"optimizer": {"type": "AdamW", "params": {"momentum": 0.9}}}, {}, "momentum"),
     ({"optimizer": {"type": "AdamW", "params": {"lr": 1e-3}}}, {"lr": 1e-4}, "--lr is 0.0001"),
     ({"bf16": 1}, {}, "JSON object"),
+    ({"scheduler": {"type": "CosineAnnealingLR"}}, {}, "WarmupCosineLR"),
 ]
 
 

@@ -55,6 +55,7 @@ def test_the_router_goes_its_own_way_in_the_log(tmp_path: Path, profile: str) ->
     assert min(ratios) < 0.48
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", TEXTS)
 def test_a_killed_run_with_groups_resumes_bit_for_bit(tmp_path: Path, profile: str) -> None:
     steps = ("--steps=60", "--save-every=15") if profile == "rules" else ("--steps=120", "--save-every=20")
@@ -75,6 +76,7 @@ def test_a_killed_run_with_groups_resumes_bit_for_bit(tmp_path: Path, profile: s
     assert router / base < 0.48  # what is resumed is not the ratio at the start
 
 
+@pytest.mark.slow
 def test_told_nothing_the_router_has_the_rate_of_all(tmp_path: Path) -> None:
     train(tmp_path, *MOE, settings_file(tmp_path, "[adaptive_lr.groups.router]\n"))
     assert all(isinstance(r["lr"], float) for r in train_records(tmp_path / "brain").values())

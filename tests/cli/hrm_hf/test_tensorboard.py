@@ -78,8 +78,8 @@ def test_a_run_killed_and_resumed_is_one_curve(tmp_path: Path) -> None:
     assert curve(folder, "eval/ppl")
     adjustments = {r["step"]: r["reason"] for r in read_log(brain, "adaptive_lr_adjustment")}
     assert [step for step, _ in curve(folder, "adaptive_lr_adjustment/new_lr")] == list(adjustments)
-    said = words(folder, "adaptive_lr_adjustment")
-    assert all(reason in text for reason, text in zip(adjustments.values(), said, strict=True))
+    said = words(folder, "adaptive_lr_adjustment")  # those of repeated steps twice: the board keeps all words
+    assert all(any(reason in text for text in said) for reason in adjustments.values())
     assert adjustments
 
 

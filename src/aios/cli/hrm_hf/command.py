@@ -14,6 +14,8 @@ from aios.cli.hrm_hf.live_commands import replay, watch
 from aios.cli.hrm_hf.log_commands import lr_log, plot
 from aios.cli.hrm_hf.origin import find_origin
 from aios.distributed.environment import place_of
+from aios.distributed.refusal import refused
+from aios.errors import UserError
 from aios.runs.brain import check_writable
 
 hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM ACT v1).", no_args_is_help=True)
@@ -41,6 +43,8 @@ def train(
 ) -> None:
     """Train an HRM on text; with the adaptive learning rate unless told otherwise."""
     place, given = place_of(), given_flags(context)
+    if place is not None and (exit_code := refused()) is not None:
+        raise typer.Exit(exit_code)
     if place is not None:
         given.setdefault("world_size", place.world_size)
     origin = find_origin(given, restarted=place is not None and place.restarts > 0)
@@ -95,6 +99,8 @@ def lr_find(
 ) -> None:
     """Search the learning rate that training with these flags would begin with; draws the curve, trains nothing."""
     origin = find_origin(given_flags(context), trains=False)
+    if origin.config.several_workers:
+        raise UserError("lr-find searches on one device; leave out the flags of several workers.")
     check_writable(output.parent, "--output")
     share_cores()
     from aios.cli.hrm_hf.lr_find import lr_find

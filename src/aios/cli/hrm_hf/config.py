@@ -118,7 +118,9 @@ class TrainingConfig:
     tensorboard: str | None = _flag(
         None, OUTPUT, "Also write the log for TensorBoard into this folder (needs the package tensorboard)."
     )
-    save_every: int = _flag(200, OUTPUT, "Optimizer steps between checkpoints; 0: only at the end.")
+    save_every: int = _flag(
+        200, OUTPUT, "Optimizer steps between checkpoints; 0: only at the end. Independent workers save at each merge."
+    )
     keep_checkpoints: int = _flag(3, OUTPUT, "Newest checkpoints to keep.")
     resume: bool = _flag(
         False, OUTPUT, "Continue the brain's newest valid checkpoint; flags not given keep that run's values.", False

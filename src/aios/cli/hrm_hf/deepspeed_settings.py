@@ -14,6 +14,8 @@ from aios.errors import UserError
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 """What the workers split among them: optimizer state; and gradients; and weights (Rajbhandari et al. 2020)."""
+SCHEDULERS = ("LRRangeTest", "OneCycle", "WarmupLR", "WarmupDecayLR", "WarmupCosineLR")
+"""DeepSpeed's own."""
 AUTO = "auto"
 """What files written for other trainers say for "as the trainer has it"."""
 
@@ -60,6 +62,7 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
             )
     _check_number_types(config, asked)
     optimizer_settings(config)
+    has_scheduler(config)
     zero = {**_section(asked, "zero_optimization", config), "stage": zero_stage(config)}
     return {
         # Its default would refuse torch's AdamW beside an offloaded optimizer.
@@ -116,9 +119,18 @@ def zero_stage(config: TrainingConfig) -> int:
 
 
 def has_scheduler(config: TrainingConfig) -> bool:
-    """Whether the user's file brings a learning-rate scheduler of DeepSpeed's, which then decides alone."""
-    section = _section(read_settings(config.deepspeed_config), "scheduler", config)
-    return config.uses_deepspeed and section.get("type") is not None
+    """Whether the user's file brings a learning-rate scheduler of DeepSpeed's, which then decides alone.
+
+    Raises:
+        UserError: when DeepSpeed has no such scheduler.
+    """
+    kind = _section(read_settings(config.deepspeed_config), "scheduler", config).get("type")
+    if kind is not None and kind not in SCHEDULERS:  # those of torch do not take ZeRO's optimizer
+        raise UserError(
+            f"{config.deepspeed_config} asks for the scheduler {kind}; choose one of {', '.join(SCHEDULERS)}, or "
+            f"{_REMEDY} and let the adaptive learning rate decide."
+        )
+    return kind is not None
 
 
 def optimizer_settings(config: TrainingConfig) -> dict[str, Any]:

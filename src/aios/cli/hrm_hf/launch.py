@@ -6,6 +6,8 @@ import os
 import socket
 import sys
 from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -19,6 +21,7 @@ from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import data_config
 from aios.data.dataset import load_data
 from aios.data.tokenizer import load_tokenizer
+from aios.distributed.refusal import expect_refusals, refused
 from aios.errors import RunError, UserError
 
 STOP_SECONDS = 600
@@ -61,6 +64,8 @@ def launch(origin: Origin, args: list[str]) -> None:
     load_data(data_config(config), load_tokenizer(origin.tokenizer), RunConsole(config.steps).tokenizing)
     if device_kind(config) != "cuda":  # or every worker would use every core
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    # A store of its own for each start: in the shared one, workers started again find the addresses of the dead.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -73,12 +78,14 @@ def launch(origin: Origin, args: list[str]) -> None:
         logs_specs=DefaultLogsSpecs(),
         shutdown_timeout=STOP_SECONDS,
     )
-    try:
-        elastic_launch(settings, sys.executable)("-m", "aios", *args)
-    except SignalException:
-        return  # the workers have saved and ended
-    except ChildFailedError as error:
-        raise _explained(error, config.max_restarts) from error
+    with TemporaryDirectory() as folder:
+        expect_refusals(Path(folder) / "refusal")
+        try:
+            elastic_launch(settings, sys.executable)("-m", "aios", *args)
+        except SignalException:
+            return  # the workers have saved and ended
+        except ChildFailedError as error:
+            raise _explained(error, config.max_restarts) from error
 
 
 def _free_port() -> int:
@@ -94,9 +101,12 @@ def _free_port() -> int:
 
 def _explained(error: ChildFailedError, restarts: int) -> UserError | RunError:
     """What a worker's end means for the run; the worker's own sentence stands above."""
-    rank, failure = next(iter(error.failures.items()))
-    if any(one.exitcode == 2 for one in error.failures.values()):
+    given_up = refused()
+    if given_up == 2:
         return UserError("The workers refused their input; the sentence above says what to change.")
+    if given_up is not None:
+        return RunError("The workers gave up; the sentence above says why.")
+    rank, failure = next(iter(error.failures.items()))
     how = f"was killed by signal {-failure.exitcode}" if failure.exitcode < 0 else f"failed ({failure.exitcode})"
     return RunError(
         f"Worker {rank} {how} and {restarts} restarts are used up; what it said stands above; continue with --resume."

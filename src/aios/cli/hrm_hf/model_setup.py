@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from aios.cli.hrm_hf.config import TrainingConfig
@@ -55,7 +56,10 @@ def saved_model(folder: Path, config: TrainingConfig, tokenizer: PreTrainedToken
         )
     torch.manual_seed(config.seed)
     hrm_config.max_position_embeddings = max(hrm_config.max_position_embeddings, config.max_seq_len)
-    model = HRMForCausalLM.from_pretrained(folder, config=hrm_config, dtype="auto")
+    try:
+        model = HRMForCausalLM.from_pretrained(folder, config=hrm_config, dtype="auto")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"The weights in {folder}/model.safetensors are damaged ({error}); choose another.") from error
     if config.use_peft and config.resume and holds_adapters(folder):
         restore_adapters(model, folder, config)
     elif config.use_peft:

@@ -68,6 +68,7 @@ def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool =
 
 
 def _resumed(given: Mapping[str, Any]) -> Origin:
+    from aios.cli.hrm_hf.parallel_state import split_state
     from aios.runs.checkpoints import load_state, newest_valid
 
     place = {name: given[name] for name in ("bundle_dir", "brain_name") if name in given}
@@ -84,7 +85,11 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
         saved.pop("adaptive_lr_config", None)  # settings of what has just been turned off
     if given.get("ddp") is False or given.get("parallel_independent") is False or given.get("zero_stage") == "none":
         saved.pop("world_size", None)  # so is the number of workers
+    for way in _ways_given_up(given):
+        saved.pop(way, None)
     config = TrainingConfig(**{**saved, **given})
+    if not config.parallel_independent:
+        state = split_state(state, 0, 1)  # of independent workers the first goes on, with the merged weights
     _agreed_shape(given, path)
     check_same_engine(config, int(state.get("zero_stage", 0)), path)
     check_inputs(config)
@@ -93,6 +98,14 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     check_folders(config)
     tokenizer = given.get("model") or str(brain_dir)
     return Origin(config, path, tokenizer, state, skipped)
+
+
+def _ways_given_up(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ways of the resumed run to use several workers that exclude the one in `given`."""
+    if given.get("parallel_independent"):
+        return "ddp", "zero_stage", "deepspeed_config"
+    shares_weights = given.get("ddp") or given.get("deepspeed_config") or given.get("zero_stage", "none") != "none"
+    return ("parallel_independent",) if shares_weights else ()
 
 
 def _agreed_shape(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:

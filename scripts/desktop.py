@@ -1,4 +1,4 @@
-"""A desktop of the tests' own: a virtual screen, the window on it, and a hand on mouse and keyboard.
+"""A desktop for tests and screenshots: a virtual screen, the window on it, and a hand on mouse and keyboard.
 
 Events are real ones, made by xdotool through the X server's XTEST extension; where things are is read from the file
 that the window writes on request (`aios.gui.automation`).
@@ -130,20 +130,19 @@ class App:
             if self.process.poll() is not None:
                 raise AssertionError(f"the window ended before {what}: {self.process.communicate()[0]}")
             if time.monotonic() > deadline:
-                raise AssertionError(
-                    f"{seconds:.0f} s were not enough for {what}; it shows {self._texts()}, cut off: {self.look()['cut_off']}"
-                )
+                raise AssertionError(f"{seconds:.0f} s were not enough for {what}; it shows {self._texts()}")
             time.sleep(0.05)
 
     def _texts(self) -> dict[str, str]:
         widgets = self.look()["widgets"] if self._report.exists() else {}
-        return {name: told["text"] for name, told in widgets.items() if told["visible"] and told.get("text")}
+        texts = {name: told["text"] for name, told in widgets.items() if told["visible"] and told.get("text")}
+        return texts | {"(cut off)": str(self.look()["cut_off"])} if texts else {}
 
     # Doing
 
     def point(self, x: float, y: float) -> None:
         """Move the pointer to a place on the screen."""
-        self.screen.xdotool("mousemove", "--sync", round(x), round(y))
+        self.screen.xdotool("mousemove", round(x), round(y))
 
     def click_at(self, x: float, y: float, *, times: int = 1, key: str | None = None) -> None:
         """Click at a place on the screen, with `key` held down."""

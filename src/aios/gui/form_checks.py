@@ -1,0 +1,60 @@
+"""Checks the form while it is typed in: its values at once, files and folders a moment later, beside the window."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from aios.cli.hrm_hf.config import TrainingConfig
+from aios.gui.background import Background
+from aios.gui.form import FormCheck, FormModel, check_on_disk
+
+_PAUSE_SECONDS = 0.2
+"""Without a change, before the disk is asked."""
+
+
+class FormChecks:
+    """What is known of the form's settings; `told()` is called when more is known."""
+
+    def __init__(self, model: FormModel, background: Background, told: Callable[[], None]) -> None:
+        self._model, self._background, self._told = model, background, told
+        self._own = model.check()
+        self._disk: FormCheck | None = None
+        self._due = time.monotonic()
+
+    def changed(self) -> None:
+        """The form, or what is on disk, is not what it was."""
+        self._own, self._disk = self._model.check(), None
+        self._due = time.monotonic() + _PAUSE_SECONDS
+        self._told()
+
+    def tick(self) -> None:
+        """Ask the disk, if that is due."""
+        if self._disk is None and time.monotonic() >= self._due and not self._background.busy("check"):
+            values = self._model.values()
+            self._background.submit("check", partial(check_on_disk, values), partial(self._take, values))
+
+    def _take(self, values: dict[str, Any], check: FormCheck) -> None:
+        if values == self._model.values():
+            self._disk = check
+            self._told()
+
+    @property
+    def current(self) -> FormCheck:
+        """The most that is known."""
+        return self._disk or self._own
+
+    @property
+    def ready(self) -> TrainingConfig | None:
+        """What can be trained with; None while there are problems, or the disk was not asked yet."""
+        return self._disk.config if self._disk is not None else None
+
+    def why_not(self, running: bool) -> str | None:
+        """Why training cannot start, None when it can; `running`: whether one goes on already."""
+        if self.current.reason is not None:
+            return self.current.reason
+        if running:
+            return "A training is running; pause or stop it before starting another."
+        return "Checking the files …" if self._disk is None else None
