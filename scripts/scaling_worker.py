@@ -1,6 +1,6 @@
-"""One worker of bench_scaling.py: our step loop and plain DDP code in turns, in the same processes.
+"""One worker of bench_scaling.py: our step loop, plain DDP and plain DeepSpeed code in turns, in the same processes.
 
-Started by torchrun with the mode and a file for the result; worker 0 writes (our seconds, plain seconds) per block.
+Started by torchrun with the mode and a file for the result; worker 0 writes the seconds of each per block.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,32 @@ def plain_block(model: DistributedDataParallel, optimizer: torch.optim.Optimizer
     return time.perf_counter() - begun
 
 
-def measure(mode: str, workers: Workers, folder: Path) -> list[tuple[float, float]]:
-    """(our seconds, plain seconds) of each pair of blocks; the first pair warms up and is left out."""
+def deepspeed_engine(model: Any, stage: int) -> Any:
+    """DeepSpeed as its own examples use it."""
+    import deepspeed
+
+    settings = {
+        "train_micro_batch_size_per_gpu": TrainingConfig().batch_size,
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": stage},
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings, dist_init_required=False)
+    return engine
+
+
+def deepspeed_block(engine: Any, batches: list[Tensor]) -> float:
+    """Seconds of the same steps by that engine."""
+    begun = time.perf_counter()
+    for batch in batches:
+        engine.backward(engine(input_ids=batch, labels=batch).loss)
+        engine.step()
+    return time.perf_counter() - begun
+
+
+def measure(mode: str, workers: Workers, folder: Path) -> list[list[float]]:
+    """Seconds of each round of blocks: ours, plain DDP, and for ZeRO plain DeepSpeed; the first round warms up."""
     config = TrainingConfig(lr=1e-3, steps=2 * BLOCKS * STEPS, eval_every=0, save_every=0, device="cpu", **MODES[mode])
     origin = Origin(config)
     setup = prepare(origin, lambda done, total: None, workers)
@@ -66,14 +92,20 @@ def measure(mode: str, workers: Workers, folder: Path) -> list[tuple[float, floa
         run.lr = plan_learning_rate(run, None)
         plain = DistributedDataParallel(new_model(config, setup.tokenizer).train())
         optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
-        pairs = []
+        blocks: list[Callable[[list[Tensor]], float]] = [lambda _: our_block(run)]
+        blocks.append(partial(plain_block, plain, optimizer))
+        if config.uses_deepspeed:
+            engine = deepspeed_engine(new_model(config, setup.tokenizer).train(), int(mode[-1]))
+            blocks.append(partial(deepspeed_block, engine))
+        rounds = []
         for _ in range(BLOCKS + 1):
-            ours = our_block(run)
             batches = [run.train_batches.batch(run.position + i) for i in range(STEPS)]
-            workers.wait()
-            pairs.append((ours, plain_block(plain, optimizer, batches)))
-            workers.wait()
-    return pairs[1:]
+            seconds = []
+            for block in blocks:
+                workers.wait()
+                seconds.append(block(batches))
+            rounds.append(seconds)
+    return rounds[1:]
 
 
 def void(record: dict[str, Any]) -> None:
@@ -81,12 +113,12 @@ def void(record: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure the mode named first; worker 0 writes the pairs into the file named second."""
+    """Measure the mode named first; worker 0 writes the rounds into the file named second."""
     mode, result = sys.argv[1:]
     with joined(place_of()) as workers, tempfile.TemporaryDirectory() as folder:
-        pairs = measure(mode, workers, Path(folder))
+        rounds = measure(mode, workers, Path(folder))
         if workers.is_main:
-            Path(result).write_text(json.dumps(pairs), encoding="utf-8")
+            Path(result).write_text(json.dumps(rounds), encoding="utf-8")
 
 
 if __name__ == "__main__":

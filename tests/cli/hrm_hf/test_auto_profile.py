@@ -98,6 +98,7 @@ def test_finish_now_anneals_and_ends_early(tmp_path: Path) -> None:
     assert not stop_file.exists()
 
 
+@pytest.mark.slow
 def test_annealed_run_that_goes_on_rises_gently(tmp_path: Path) -> None:
     flags = ("--adaptive-lr-profile=auto", "--lr=2e-3", "--eval-every=0")
     train(tmp_path, *flags, "--steps=100")
@@ -121,6 +122,7 @@ def test_tiny_budget_says_there_is_no_search(tmp_path: Path) -> None:
     assert read_log(tmp_path / "brain", "adaptive_lr_init")[0]["initial_lr"] == 1e-3
 
 
+@pytest.mark.slow
 def test_anneal_fraction_zero_turns_the_anneal_off(tmp_path: Path) -> None:
     train(tmp_path, "--adaptive-lr-profile=auto", "--steps=40", "--lr=1e-3", "--anneal-fraction=0")
     assert not read_log(tmp_path / "brain", "adaptive_lr_anneal")

@@ -94,6 +94,7 @@ def test_two_workers_equal_one_process_with_the_doubled_batch(tmp_path: Path) ->
     assert evals[0]["tokens"] == evals[1]["tokens"] * evals[0]["tokens"] // evals[1]["tokens"]
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_exchanged_once_and_right(tmp_path: Path) -> None:
     train(tmp_path / "one", "--steps=20", "--lr=1e-2", "--batch-size=8", "--gradient-accumulation-steps=2")
     train(tmp_path / "two", "--steps=20", "--lr=1e-2", "--gradient-accumulation-steps=2", *DDP)
@@ -202,7 +203,7 @@ def test_workers_do_not_outlive_their_launcher(tmp_path: Path) -> None:
     assert max(train_records(tmp_path / "brain")) == last + 5
 
 
-@pytest.mark.parametrize("how", ["signal", "stop_file"])
+@pytest.mark.parametrize("how", ["signal", pytest.param("stop_file", marks=pytest.mark.slow)])
 def test_a_stop_reaches_all_workers(tmp_path: Path, how: str) -> None:
     launcher = start_training(tmp_path, "--steps=5000", *DDP)
     brain = tmp_path / "brain"
@@ -219,6 +220,7 @@ def test_a_stop_reaches_all_workers(tmp_path: Path, how: str) -> None:
     assert read_log(brain, "checkpoint")[-1]["step"] == max(train_records(brain))
 
 
+@pytest.mark.slow
 def test_finish_anneals_on_all_workers(tmp_path: Path) -> None:
     launcher = start_training(tmp_path, "--steps=400", "--adaptive-lr-profile=auto", "--lr=1e-3", *DDP)
     brain = tmp_path / "brain"

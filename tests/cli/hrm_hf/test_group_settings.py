@@ -32,7 +32,7 @@ def small_model(use_moe: bool = True) -> HRMForCausalLM:
     return HRMForCausalLM(HRMConfig(**shape, use_moe=use_moe, num_experts=2))
 
 
-@pytest.mark.parametrize("profile", TEXTS)
+@pytest.mark.parametrize("profile", [pytest.param("rules", marks=pytest.mark.slow), "auto"])
 def test_the_router_goes_its_own_way_in_the_log(tmp_path: Path, profile: str) -> None:
     steps = ("--steps=80",) if profile == "rules" else ("--steps=120",)
     train(tmp_path, *MOE, *steps, f"--adaptive-lr-profile={profile}", settings_file(tmp_path, TEXTS[profile]))

@@ -84,7 +84,8 @@ def test_fine_tuning_leaves_the_base_alone_and_publishes_a_plain_brain(
     train(tmp_path / "next", "--steps=5", f"--student-init={brain}", "--eval-every=0")
 
 
-@pytest.mark.parametrize("profile", [pytest.param("rules", marks=pytest.mark.slow), "auto"])
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["rules", "auto"])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, student: Path, profile: str) -> None:
     settings = tmp_path / "s.toml"
     settings.write_text("[adaptive_lr.groups.adapter]\nlr_ratio = 2.0\ncaution = 0.5\n")

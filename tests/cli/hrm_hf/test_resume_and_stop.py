@@ -23,7 +23,9 @@ from training_process import (
 ADAPTIVE = ("--lr=2e-3", "--warmup-steps=5", "--gradient-accumulation-steps=2", "--eval-every=0")
 
 
-@pytest.mark.parametrize("model", [[], ["--use-moe", "--num-experts=3"]], ids=["dense", "moe"])
+@pytest.mark.parametrize(
+    "model", [[], pytest.param(["--use-moe", "--num-experts=3"], marks=pytest.mark.slow)], ids=["dense", "moe"]
+)
 def test_checkpoint_resume(tmp_path: Path, model: list[str]) -> None:
     """60 steps straight equal 30 + SIGKILL + resume, bit for bit."""
     flags = [*ADAPTIVE, *model, "--steps=60", "--save-every=15"]

@@ -227,6 +227,8 @@ def _restore(run: TrainingRun, control: LearningRateControl, state: dict[str, An
         run.emit({"event": "adaptive_lr_state_missing", "step": run.step})
     else:
         control.scheduler.load_state_dict(learned)
+        if control.scheduler.total_steps == 0:  # not begun: the warm-up may have another length now
+            control.scheduler.start_step = max(run.step, control.warmup_end)
     if control.recovery is not None and recovery is not None:
         control.recovery.load_state_dict(recovery)
     if Anneal(**plan["anneal"]).begun(run.step) and not control.anneal.begun(run.step):
