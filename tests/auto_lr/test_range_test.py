@@ -59,8 +59,18 @@ def test_a_trained_model_whose_loss_hardly_falls_gets_a_part_of_the_highest_stab
     lr, reason = suggest(points, CONFIG)
 
     limit = points[9 - 1 - CONFIG.lag].lr
-    assert lr == pytest.approx(limit / CONFIG.safety)
-    assert "is safe" in reason
+    assert lr == pytest.approx(limit / CONFIG.trained_safety)
+    assert "hardly fell" in reason
+
+
+def test_coarse_points_below_the_break_do_not_drag_the_limit_down_by_decades() -> None:
+    rates = [1e-5, 1e-4, 1e-3, 3e-3, 4.2e-3]  # responds only just before it breaks
+    changes = [-0.0001, 0.0, -0.0009, -0.006, 0.4]
+    points = [RangePoint(lr, 1.5 + change, 1.5) for lr, change in zip(rates, changes, strict=True)]
+
+    lr, _ = suggest(points, CONFIG)
+
+    assert lr == pytest.approx(3e-3 / 1.4**CONFIG.lag / CONFIG.trained_safety)
 
 
 def test_a_descent_that_is_fastest_just_before_the_break_does_not_count() -> None:
