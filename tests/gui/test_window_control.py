@@ -20,6 +20,7 @@ def begin(app: App, steps: int) -> None:
     app.fill("steps", str(steps))
     app.wait(lambda: app.enabled("start"), "Start to be on")
     app.press("ctrl+Return")
+    in_state(app, "running")  # what is on show before is another run
     app.wait(lambda: steps_done(app)() >= 5, "the first steps", TIMEOUT)
 
 

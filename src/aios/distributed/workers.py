@@ -88,7 +88,9 @@ def joined(place: WorkerPlace | None) -> Iterator[Workers]:
     except dist.DistNetworkError as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise UserError(f"The workers cannot meet at {address} ({error}); choose another port or address.") from error
+    workers = Workers(place)
     try:
-        yield Workers(place)
+        yield workers
+        workers.wait()  # to leave together: gloo may abort a worker whose peers are gone
     finally:
         dist.destroy_process_group()

@@ -96,7 +96,6 @@ class Session:
             run.lr.scheduler.log_summary()
         if stop_reason is None:
             run.emit({"event": "final", "step": run.step, **self._result(), "checkpoint": str(checkpoint)})
-        run.workers.wait()  # a worker that left earlier would look lost while the main one still saves
 
     def _result(self) -> dict[str, Any]:
         return {
