@@ -15,7 +15,7 @@ from aios.auto_lr.verification import MAX_RESTARTS, SHARE_OF_RAMP, Expectation
 from aios.cli.hrm_hf.lr_range_test import RangePoint, RangeTestConfig, RangeTestResult
 from auto_lr.problems import Forward, adamw, classifier, sgd
 
-TOO_HOT = AutoLRConfig(range_test=RangeTestConfig(safety=0.01, lag=0, clear_drop=10.0))
+TOO_HOT = AutoLRConfig(range_test=RangeTestConfig(trained_safety=0.01, lag=0, clear_drop=10.0))
 """A search that suggests a hundred times the rate at which training broke."""
 
 
