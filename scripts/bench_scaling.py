@@ -32,7 +32,7 @@ WORKER = Path(__file__).with_name("scaling_worker.py")
 
 
 def rounds_of(mode: str, workers: int) -> list[list[float]]:
-    """Seconds per block of steps, round by round: ours, plain DDP, and for a ZeRO stage plain DeepSpeed."""
+    """Seconds per step, round by round: ours, plain DDP, and for a ZeRO stage plain DeepSpeed."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "rounds.json"
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
@@ -63,7 +63,7 @@ def one_thread() -> dict[str, str]:
 def row_of(mode: str, workers: int) -> dict[str, Any]:
     """Tokens per second of each side and the medians of the ratios round by round."""
     rounds = rounds_of(mode, workers)
-    tokens = BATCH * SEQ_LEN * STEPS * workers
+    tokens = BATCH * SEQ_LEN * workers
     medians = [tokens / statistics.median(side) for side in zip(*rounds, strict=True)]
     row = {"mode": "one process" if mode == "plain" else mode, "workers": workers, "ours": medians[0]}
     row |= {"plain": medians[1], "ratio": statistics.median(r[1] / r[0] for r in rounds)}

@@ -1,6 +1,6 @@
 """One worker of bench_scaling.py: our step loop, plain DDP and plain DeepSpeed code in turns, in the same processes.
 
-Started by torchrun with the mode and a file for the result; worker 0 writes the seconds of each per block.
+Started by torchrun with the mode and a file for the result; worker 0 writes the seconds per step of each block.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from aios.cli.hrm_hf.lr_plan import plan_learning_rate
 from aios.cli.hrm_hf.model_setup import new_model
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import build_run, prepare
-from aios.cli.hrm_hf.train_epoch import TrainingRun, train_epoch
 from aios.distributed.environment import place_of
 from aios.distributed.workers import Workers, joined
 from aios.runs.training_log import TrainingLog
+from bench_overhead import bare_block, trainer_block
 
 BLOCKS, STEPS = 8, 10
 """Blocks of each side, and optimizer steps of one."""
@@ -35,27 +35,6 @@ MODES: dict[str, dict[str, Any]] = {
     "ddp": {"ddp": True},
     **{stage: {"zero_stage": stage} for stage in ("zero1", "zero2", "zero3")},
 }
-
-
-def our_block(run: TrainingRun) -> float:
-    """Seconds of STEPS steps of the real step loop: log and learning rate included."""
-    run.end = target = run.step + STEPS
-    begun = time.perf_counter()
-    train_epoch(run, save=lambda: None, stop_reason=lambda: None)
-    if run.step != target:
-        raise RuntimeError(f"the trainer stopped at step {run.step} instead of {target}: nothing was measured")
-    return time.perf_counter() - begun
-
-
-def plain_block(model: DistributedDataParallel, optimizer: torch.optim.Optimizer, batches: list[Tensor]) -> float:
-    """Seconds of the same number of steps of forward, backward, clip, update."""
-    begun = time.perf_counter()
-    for batch in batches:
-        model(input_ids=batch, labels=batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return time.perf_counter() - begun
 
 
 def deepspeed_engine(model: Any, stage: int) -> Any:
@@ -74,16 +53,16 @@ def deepspeed_engine(model: Any, stage: int) -> Any:
 
 
 def deepspeed_block(engine: Any, batches: list[Tensor]) -> float:
-    """Seconds of the same steps by that engine."""
+    """Seconds per step of the same steps by that engine."""
     begun = time.perf_counter()
     for batch in batches:
         engine.backward(engine(input_ids=batch, labels=batch).loss)
         engine.step()
-    return time.perf_counter() - begun
+    return (time.perf_counter() - begun) / len(batches)
 
 
 def measure(mode: str, workers: Workers, folder: Path) -> list[list[float]]:
-    """Seconds of each round of blocks: ours, plain DDP, and for ZeRO plain DeepSpeed; the first round warms up."""
+    """Seconds per step, round by round: ours, plain DDP, for ZeRO plain DeepSpeed too; the first round warms up."""
     config = TrainingConfig(lr=1e-3, steps=2 * BLOCKS * STEPS, eval_every=0, save_every=0, device="cpu", **MODES[mode])
     origin = Origin(config)
     setup = prepare(origin, lambda done, total: None, workers)
@@ -92,8 +71,8 @@ def measure(mode: str, workers: Workers, folder: Path) -> list[list[float]]:
         run.lr = plan_learning_rate(run, None)
         plain = DistributedDataParallel(new_model(config, setup.tokenizer).train())
         optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
-        blocks: list[Callable[[list[Tensor]], float]] = [lambda _: our_block(run)]
-        blocks.append(partial(plain_block, plain, optimizer))
+        blocks: list[Callable[[list[Tensor]], float]] = [lambda batches: trainer_block(run, len(batches))]
+        blocks.append(partial(bare_block, plain, optimizer))
         if config.uses_deepspeed:
             engine = deepspeed_engine(new_model(config, setup.tokenizer).train(), int(mode[-1]))
             blocks.append(partial(deepspeed_block, engine))

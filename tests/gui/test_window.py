@@ -185,6 +185,7 @@ def test_no_text_is_cut_off(home: Path, width: int, height: int, dpi: int) -> No
         for key in ("ctrl+1", "ctrl+2"):
             app.press(key)
             app.wait(lambda: app.look()["cut_off"] == [], "all texts beside it to have room")
+        assert app.text("title") == "run"
 
 
 def test_settings_go_out_and_in_and_are_remembered(screen: Screen, home: Path) -> None:

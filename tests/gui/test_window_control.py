@@ -32,6 +32,11 @@ def in_state(app: App, state: str) -> None:
     app.wait(lambda: app.text("state") == state, f"the training to be {state}", TIMEOUT)
 
 
+def cancel(app: App) -> None:
+    app.click("answer.cancel")
+    app.wait(lambda: not app.shows("answer.cancel"), "the question to go")
+
+
 def agrees_with_log(app: App, brain: Path) -> None:
     made = read_log(brain, "adaptive_lr_adjustment")
     app.wait(lambda: len(app.look()["markers"]) == len(made), "as many marks as adjustments")
@@ -81,8 +86,7 @@ def test_the_training_outlives_the_window_and_is_found_again(screen: Screen, hom
     with App(screen, home) as app:
         begin(app, 100_000)
         app.press("ctrl+q")
-        app.click("answer.cancel")
-        app.wait(lambda: not app.shows("answer.cancel"), "the question to go")
+        cancel(app)
         app.press("ctrl+q")
         app.click("answer.keep")
         app.process.wait(timeout=30)
@@ -103,8 +107,7 @@ def test_kill_asks_and_a_crash_is_explained(screen: Screen, home: Path) -> None:
     with App(screen, home) as app:
         begin(app, 100_000)
         app.click("kill")
-        app.click("answer.cancel")
-        app.wait(lambda: not app.shows("answer.cancel"), "the question to go")
+        cancel(app)
         assert app.text("state") == "running"
         app.press("alt+k")
         app.click("answer.kill")
@@ -142,3 +145,4 @@ def test_a_brain_is_continued_from_the_list(screen: Screen, home: Path) -> None:
         app.click("answer.continue")
         app.wait(lambda: app.text("number.step") == "60 / 60", "the new steps", TIMEOUT)
         in_state(app, "finished")
+        assert app.text("number.step") == "60 / 60"

@@ -16,7 +16,7 @@ from aios.run_view.drawing import DARK, LIGHT, DrawnRun, draw_run
 from aios.run_view.history import RunHistory
 from run_view.logs import adjustment, history_of, start, train
 
-DECISIONS = ("increase", "decrease", "spike_decrease", "search_decrease", "trouble_decrease", "rewind_decrease")
+DECISIONS = tuple(LIGHT.decisions)
 
 
 def run_of(steps: int, ranks: int = 1, first: int = 1) -> list[dict[str, Any]]:

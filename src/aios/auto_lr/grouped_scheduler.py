@@ -62,8 +62,7 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
         """Bring base and every role back to where they were, on the record."""
         before, self.scales = self.role_lrs(), dict(kept.scales)
         after = {role: self.roles[role].lr(kept.lr, scale) for role, scale in self.scales.items()}
-        groups = {role: {"old_lr": before[role], "new_lr": after[role]} for role in self.roles}
-        self._set_lr(kept.lr, name, reason, None, **({"groups": groups} if groups else {}))
+        self._set_lr(kept.lr, name, reason, None, **_changes(before, after))
 
     def state_dict(self) -> dict[str, Any]:
         """As the base class, with the scale of each role that is told something."""
@@ -97,7 +96,7 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
         if new_lr == old_lr and after == before:
             return {}
         self.scales = scales
-        return {"groups": {name: {"old_lr": before[name], "new_lr": after[name]} for name in self.roles}}
+        return _changes(before, after)
 
     def _emit_init(self, warmup_steps: int, **extra: Any) -> None:
         if self.roles:
@@ -109,3 +108,8 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
             }
             extra["param_groups"] = [role_of(group) for group in self.optimizer.param_groups]  # the order of `lr`
         super()._emit_init(warmup_steps, **extra)
+
+
+def _changes(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
+    """The `groups` key of an adjustment's record; absent where no role is told something."""
+    return {"groups": {name: {"old_lr": lr, "new_lr": after[name]} for name, lr in before.items()}} if before else {}

@@ -52,6 +52,7 @@ def _decisions(up: str, down: str, brake: str, back: str, search: str) -> dict[s
         "trouble_decrease": DecisionStyle("s", brake),
         "rewind_decrease": DecisionStyle("<", back),
         "gradient_increase": DecisionStyle("D", up),
+        "trouble_over_increase": DecisionStyle(">", back),
         "search_decrease": DecisionStyle("P", search),
     }
 

@@ -21,7 +21,7 @@ from aios.cli.hrm_hf.run_setup import build_run, prepare
 from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, train_epoch
-from aios.data.dataset import TrainBatches
+from aios.distributed.environment import WorkerPlace
 from aios.distributed.merge_files import WEIGHTS_FILE, Report, hand_in, round_folder
 from aios.distributed.orders import Orders
 from aios.errors import RunError
@@ -111,16 +111,10 @@ class Worker:
             trouble=trouble,
             lr=float(run.optimizer.param_groups[0]["lr"]),
         )
-        hand_in(folder, report, self.state(), lambda partial: save_trained(run.model, partial / WEIGHTS_FILE))
+        state = collect_state(run, self.data_id)
+        hand_in(folder, report, state, lambda partial: save_trained(run.model, partial / WEIGHTS_FILE))
         if run.device.type == "cuda":
             torch.cuda.empty_cache()  # room for the supervisor to evaluate the merged model
-
-    def state(self) -> dict[str, Any]:
-        """The worker's checkpoint dict; `samples` counts those that all workers draw up to its position."""
-        state = collect_state(self.run, self.data_id)
-        batches = self.run.train_batches
-        samples = self.run.position * batches.batch_size * batches.world_size
-        return {**state, "data": {"id": self.data_id, "samples": samples}}
 
     def take_merged(self, weights: Path) -> None:
         """Go on from the merged weights; a rewind never goes back behind them."""
@@ -143,12 +137,9 @@ def start_worker(
         board.write(log.write({**record, **tags}))
 
     setup = prepare(origin, lambda done, total: None)
-    run = build_run(origin, setup, emit)
-    windows = setup.data.train
-    run.train_batches = TrainBatches(windows, config.seed, config.batch_size, rank, task.world_size)
-    run.position = -(-run.position // task.world_size)  # restored as if this worker drew all samples
+    run = build_run(origin, setup, emit, WorkerPlace(rank, task.world_size))
     run.lr = plan_learning_rate(run, own)
-    return Worker(run, rank, data_id(windows, config.seed))
+    return Worker(run, rank, data_id(setup.data.train, config.seed))
 
 
 def _save_nothing() -> None:

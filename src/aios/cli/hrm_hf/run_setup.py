@@ -26,6 +26,7 @@ from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
+from aios.distributed.environment import WorkerPlace
 from aios.distributed.workers import Workers
 
 if TYPE_CHECKING:
@@ -75,8 +76,11 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     return Setup(device, precision, tokenizer, data, model, workers)
 
 
-def build_run(origin: Origin, setup: Setup, emit: Emit) -> TrainingRun:
-    """Put optimizer, data and a constant learning rate around the model, at the step the origin stands at."""
+def build_run(origin: Origin, setup: Setup, emit: Emit, share: WorkerPlace | None = None) -> TrainingRun:
+    """Put optimizer, data and a constant learning rate around the model, at the step the origin stands at.
+
+    `share` says which part of the data to draw; None: that of `setup.workers`.
+    """
     config = origin.config
     lr = config.lr if config.lr is not None else DEFAULT_LR
     asked = optimizer_settings(config)
@@ -85,6 +89,7 @@ def build_run(origin: Origin, setup: Setup, emit: Emit) -> TrainingRun:
         group.update({name: asked[name] for name in ("betas", "eps") if name in asked})
     scaler = torch.amp.GradScaler(setup.device.type, enabled=setup.precision.loss_scaling)
     workers = setup.workers
+    share = share or workers.place
     run = TrainingRun(
         config=config,
         device=setup.device,
@@ -94,7 +99,7 @@ def build_run(origin: Origin, setup: Setup, emit: Emit) -> TrainingRun:
         scaler=scaler,
         engine=_engine(config, setup, optimizer, scaler),
         lr=LearningRateControl(optimizer, lr, 0, None, emit, anneal=Anneal.of_run(config.steps, 0.0)),
-        train_batches=TrainBatches(setup.data.train, config.seed, config.batch_size, workers.rank, workers.world_size),
+        train_batches=TrainBatches(setup.data.train, config.seed, config.batch_size, share.rank, share.world_size),
         eval_batches=EvalBatches(setup.data.eval, config.batch_size, config.eval_batches),
         emit=emit,
         workers=workers,

@@ -44,4 +44,4 @@ def restore_state(run: TrainingRun, state: dict[str, Any], data_id: str) -> None
 
 def _sequences(run: TrainingRun) -> int:
     """Sequences that all workers together draw per micro-batch."""
-    return run.config.batch_size * run.workers.world_size
+    return run.train_batches.batch_size * run.train_batches.world_size
