@@ -26,19 +26,32 @@ def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, troubl
     auto = AutoLR(problem.model, optimizer, steps=steps, use_moe=workload.moe)
     begun = time.perf_counter()
     auto.search(problem.loss)
-    trace = Trace(search_steps=auto.step_count, search_seconds=time.perf_counter() - begun)
-    trace.losses, trace.lrs = [math.nan] * auto.step_count, [math.nan] * auto.step_count
-    middle = steps // 2
-    problem, kick = disturbed(problem, trouble, middle - auto.step_count), kick_of(trouble, middle)
+    trace = Trace()
+    _charge(trace, auto.step_count, begun)
+    middle, kick = steps // 2, kick_of(trouble, steps // 2)
+    struck = False
     try:
         while not auto.finished:
+            if not struck and auto.step_count >= middle:
+                problem, struck = disturbed(problem, trouble, 0), True
             if kick is not None and auto.step_count == kick[0] and auto.control and auto.control.scheduler:
                 auto.control.scheduler.current_lr *= kick[1]
             loss = problem.loss(auto.batch)
             loss.backward()
             trace.losses.append(float(loss.detach()))
+            begun = time.perf_counter()
             trace.lrs.append(auto.step(loss))
+            if tried := auto.step_count - len(trace.losses):
+                _charge(trace, tried, begun)
     except RunError as error:
         trace.stopped = str(error)
     trace.extra_bytes = Snapshot(problem.model, optimizer).bytes  # as large as the one kept for a rewind
     return trace
+
+
+def _charge(trace: Trace, steps: int, begun: float) -> None:
+    """Enter steps that went into finding the rate; they have no loss to show."""
+    trace.search_steps += steps
+    trace.search_seconds += time.perf_counter() - begun
+    trace.losses += [math.nan] * steps
+    trace.lrs += [math.nan] * steps

@@ -373,3 +373,12 @@ def _train(auto: AutoLR, forward: Forward, steps: int) -> list[float]:
         loss.backward()
         lrs.append(auto.step(loss))
     return lrs
+
+
+def test_dropout_does_not_look_like_a_response_to_the_rate() -> None:
+    model, forward = classifier(dropout=0.3)
+    found = AutoLR(model, adamw(model), 1000).search(forward)
+    assert found.suggestion is not None
+    untouched = [point for point in found.points if point.lr < 1e-6]
+    assert all(abs(point.change) < 1e-4 * point.reference for point in untouched)
+    assert len(untouched) < 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -154,9 +155,10 @@ def test_one_corrupted_batch_does_not_blind_the_rules(corrupted: float) -> None:
 
 @given(st.lists(st.floats(1.0, 1.1), min_size=9, max_size=50), st.floats(5, 1e30))
 def test_outliers_are_brought_near_and_all_else_is_left_alone(losses: list[float], outlier: float) -> None:
-    clipped = clip_outliers([*losses, outlier])
+    seen = [*losses, outlier]
+    spread = statistics.median(abs(loss - statistics.median(seen)) for loss in seen)
 
-    assert max(clipped) < 5 or len(set(losses)) < len(losses) / 2
+    assert max(clip_outliers(seen)) < 5 or spread == 0  # most losses equal: nothing to tell an outlier by
     assert clip_outliers([1.0, 1.1, 1.2, 1.3]) == [1.0, 1.1, 1.2, 1.3]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
+from aios.auto_lr.challenge import Challenge, challenge_after
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.param_groups import GroupSettings, start_scales, write_scales
 from aios.auto_lr.readback import Readback
@@ -18,7 +19,7 @@ from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.snapshot import Snapshot
-from aios.auto_lr.trial import ClosureTrial, search_and_restore
+from aios.auto_lr.trial import ClosureTrial, search_and_restore, train_and_restore
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
 from aios.auto_lr.update import clip_and_update
 from aios.auto_lr.verification import Expectation
@@ -113,6 +114,7 @@ class AutoLR:
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=False)
         self._readback: Readback[_Launched] = Readback(self._device)
         self._found: RangeTestResult | None = None
+        self._trial: ClosureTrial | None = None  # trains on any batch, once `search` was told how
         self._plan: _Plan | None = None
         self._end = steps
         for group in optimizer.param_groups:
@@ -143,13 +145,15 @@ class AutoLR:
         self._follow(self._readback.flush())
         if self.control.recovery is not None and self.control.recovery.healthy:
             self.control.recovery.keep_snapshot()  # so that a run resumed here goes back to where this one would
-        counts = {"step_count": self.step_count, "batch": self.batch, "plan": list(self._plan)}
+        plan = list(self._plan._replace(bounds=self.control.bounds))
+        counts = {"step_count": self.step_count, "batch": self.batch, "plan": plan}
         return {**counts, "control": self.control.plan(), "scheduler": self.control.scheduler.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], forward: Forward | None = None) -> None:
         """Go on from `state_dict()`; load model and optimizer first. Nothing is searched again.
 
-        Raises ValueError when training has begun.
+        With the `forward` that `search` was given, higher rates are tried as they would have been. Raises ValueError
+        when training has begun.
         """
         if self.control is not None:
             raise ValueError("load_state_dict comes before the first step: training has begun")
@@ -162,6 +166,11 @@ class AutoLR:
         control.scheduler.load_state_dict(state["scheduler"])
         control.recovery.load_state_dict(state["control"]["recovery"])
         control.recovery.keep_snapshot()
+        if forward is not None:
+            self._trial = ClosureTrial(self.model, self.optimizer, forward, self.config.max_grad_norm)
+        if state["control"].get("challenge") is not None:  # not in states from before it
+            assert isinstance(control.scheduler, AutoLRScheduler)
+            control.challenge = Challenge.from_state(control.scheduler, state["control"]["challenge"], self._log)
         if control.finishing:
             self._end = control.anneal.end
 
@@ -173,8 +182,8 @@ class AutoLR:
         if self.control is not None:
             raise ValueError("search comes before the first step: training has begun")
         snapshot = Snapshot(self.model, self.optimizer)
-        trial = ClosureTrial(self.model, self.optimizer, forward, self.config.max_grad_norm)
-        found = search_and_restore(trial, snapshot, self.steps, self.batch, self.config.range_test)
+        self._trial = ClosureTrial(self.model, self.optimizer, forward, self.config.max_grad_norm)
+        found = search_and_restore(self._trial, snapshot, self.steps, self.batch, self.config.range_test)
         self.step_count += found.steps
         self._found = found
         self._log({"event": "adaptive_lr_search", "step": self.step_count, **search_record(found)})
@@ -196,7 +205,20 @@ class AutoLR:
         self.batch += 1
         self._readback.push(_Launched(self.step_count, skip_above), torch.stack([loss.float(), norm.float()]))
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
+        self._try_higher_rate(control)
         return lr
+
+    def _try_higher_rate(self, control: LearningRateControl) -> None:
+        """Where a higher rate is to be tried: train some steps with it and take back all but the count of them."""
+        if self._trial is None or control.challenger_lr(self.step_count, self._end) is None:
+            return
+        self._follow(self._readback.flush())
+        lr, challenge = control.challenger_lr(self.step_count, self._end), control.challenge
+        if lr is not None and challenge is not None:
+            snapshot = Snapshot(self.model, self.optimizer)
+            losses = train_and_restore(self._trial, snapshot, self.batch, lr, challenge.config.steps)
+            self.step_count += len(losses)
+            challenge.begin(self.step_count, lr, losses)
 
     def _follow(self, done: list[tuple[_Launched, list[float]]]) -> None:
         assert self.control is not None
@@ -215,6 +237,9 @@ class AutoLR:
         control.recovery.keep_snapshot()
         if found is not None and bounds is not None:
             control.recovery.expectation = Expectation.from_search(found, self.config.range_test.clear_drop)
+            assert isinstance(control.scheduler, AutoLRScheduler)
+            budget = self.config.range_test.budget
+            control.challenge = challenge_after(found, control.scheduler, self.steps, budget, self._log)
         return control
 
     def _control_of(self, plan: _Plan) -> LearningRateControl:

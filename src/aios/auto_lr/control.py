@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from aios.auto_lr.anneal import Anneal
+from aios.auto_lr.challenge import Challenge
 from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.update import set_learning_rate
@@ -21,7 +22,8 @@ class LearningRateControl:
     """Warm-up to `base_lr`, then hand over to `scheduler` (None: stay at `base_lr`), times the factor of `anneal`.
 
     Steps count from 1; the warm-up is the `warmup_steps` steps after `first_step` and its last one runs at `base_lr`.
-    The scheduler sees no loss of the warm-up. `recovery`, where there is one, watches every step.
+    The scheduler sees no loss of the warm-up. `recovery`, where there is one, watches every step; `challenge`, where
+    there is one, tries higher rates after the warm-up.
     """
 
     def __init__(
@@ -35,16 +37,18 @@ class LearningRateControl:
         first_step: int = 0,
         anneal: Anneal,
         recovery: Recovery | None = None,
+        challenge: Challenge | None = None,
         bounds: tuple[float, float] | None = None,
     ) -> None:
         self.base_lr = base_lr
         self.bounds = bounds
-        """(lr_min, lr_max) as measured by a search."""
+        """(lr_min, lr_max) as measured by a search and by challenges."""
         self.warmup_steps = warmup_steps
         self.first_step = first_step
         self.scheduler = scheduler
         self.anneal = anneal
         self.recovery = recovery
+        self.challenge = challenge
         self.finishing = False
         """Whether the run was asked to finish now."""
         self._optimizer = optimizer
@@ -85,6 +89,19 @@ class LearningRateControl:
             self.scheduler.step(loss)
         if self.recovery is not None and grad_norm is not None:
             self.recovery.after_step(step, loss, grad_norm, skip_above)
+        if self.challenge is not None and self.challenge.observe(step, loss):
+            self._widen_bounds()
+
+    def challenger_lr(self, step: int, end: int) -> float | None:
+        """The higher rate to be tried after optimizer step `step` of a run, or a part of it, that ends at `end`.
+
+        None where there is none. Train `challenge.config.steps` steps at it from a snapshot, restore that, and hand
+        the losses to `challenged`; the batches come again.
+        """
+        troubled = self.recovery is not None and not self.recovery.monitor.healthy
+        if self.challenge is None or step < self.warmup_end or troubled:
+            return None
+        return self.challenge.next_lr(step, min(end, self.anneal.start))
 
     def finish_now(self, step: int) -> int:
         """Anneal to zero over the next tenth of the run; returns the step at which to end."""
@@ -98,23 +115,34 @@ class LearningRateControl:
             self.scheduler.forget_reference()
         if self.recovery is not None:
             self.recovery.monitor.forget_level()
+        if self.challenge is not None:
+            self.challenge.cancel()
 
     def plan(self) -> dict[str, Any]:
         """What a resumed run must know besides the scheduler's state, as plain values."""
         recovery = self.recovery.state_dict() if self.recovery is not None else None
         bounds = list(self.bounds) if self.bounds is not None else None
-        plan = {
+        challenge = self.challenge.state_dict() if self.challenge is not None else None
+        return {
             "base_lr": self.base_lr,
             "bounds": bounds,
             "warmup_steps": self.warmup_steps,
             "first_step": self.first_step,
+            "anneal": self.anneal.to_dict(),
+            "finishing": self.finishing,
+            "recovery": recovery,
+            "challenge": challenge,
         }
-        return {**plan, "anneal": self.anneal.to_dict(), "finishing": self.finishing, "recovery": recovery}
 
     def load_plan(self, plan: Mapping[str, Any]) -> None:
         """Go on with an anneal that was asked for before the run was interrupted."""
         if plan["finishing"]:
             self.anneal, self.finishing = Anneal(**plan["anneal"]), True
+
+    def _widen_bounds(self) -> None:
+        assert self.bounds is not None
+        assert self.scheduler is not None
+        self.bounds = (self.bounds[0], self.scheduler.config.lr_max)
 
     def _follow_anneal(self, step: int) -> None:
         if isinstance(self.scheduler, AutoLRScheduler):

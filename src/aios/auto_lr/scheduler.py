@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler, Rates
@@ -40,6 +41,11 @@ class AutoLRScheduler(GroupedLRScheduler):
         """As the base class; what was seen under the other rate is forgotten."""
         self.window, self.windows, self._unread = [], [], []
         super().restore(kept, name, reason)
+
+    def raise_to(self, lr: float, lr_max: float, name: str, reason: str) -> None:
+        """Bring the LR up to `lr`, and its upper bound to `lr_max`, on the record."""
+        self.config = replace(self.config, lr_max=lr_max)
+        self.restore(Rates(lr, self.scales), name, reason)
 
     def keep_own_lr(self) -> None:
         """Undo a change of `current_lr` that no decision made (another scheduler, a callback); the log says so."""

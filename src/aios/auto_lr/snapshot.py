@@ -99,3 +99,9 @@ def set_rng_state(state: RngState) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
+
+
+def seed(number: int) -> None:
+    """Start every random number generator a training step may use from `number`."""
+    torch.manual_seed(number)  # those of all CUDA devices, too
+    random.seed(number)

@@ -1,13 +1,14 @@
-"""Any model as a `Trial` of the range test, and the test taken back."""
+"""Any model as a `Trial`: for the range test, and for a higher rate; both taken back."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.snapshot import Snapshot
+from aios.auto_lr.snapshot import Snapshot, seed
 from aios.auto_lr.update import set_learning_rate
 from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult, Trial, run_range_test
 
@@ -17,9 +18,41 @@ def search_and_restore(
 ) -> RangeTestResult:
     """The range test, after which `snapshot`, taken before it, is restored: also when the trial raises."""
     try:
-        return run_range_test(trial, total_steps, first_batch, config)
+        return run_range_test(_Paired(trial), total_steps, first_batch, config)
     finally:
         snapshot.restore()
+
+
+class _Paired:
+    """A trial that meets a batch with the same random numbers every time.
+
+    Else dropout alone would make a difference between the loss on a batch with and without training, and the ramp
+    would take that for a response to a rate that is far too low.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+
+    def evaluate(self, batch: int) -> float:
+        """As `Trial.evaluate`."""
+        seed(batch)
+        return self._trial.evaluate(batch)
+
+    def train(self, batch: int, lr: float) -> float:
+        """As `Trial.train`."""
+        seed(batch)
+        return self._trial.train(batch, lr)
+
+
+def train_and_restore(trial: Trial, snapshot: Snapshot, first_batch: int, lr: float, steps: int) -> list[float]:
+    """Losses of `steps` updates with `lr`, up to the first that is not finite; `snapshot` is restored at any rate."""
+    losses: list[float] = []
+    try:
+        while len(losses) < steps and all(map(math.isfinite, losses[-1:])):
+            losses.append(trial.train(first_batch + len(losses), lr))
+    finally:
+        snapshot.restore()
+    return losses
 
 
 class ClosureTrial:

@@ -120,6 +120,9 @@ _PLAIN_REASONS = {
     "search_refuted": "the rate of the search did not hold",
     "rewinds_exhausted": "rewinding did not help",
     "regime_change": "the data changed",
+    "higher_rate_won": "a higher rate was clearly better on the same batches",
+    "trouble_over": "the trouble has passed",
+    "foreign_lr": "the rate was changed from outside",
 }
 
 
@@ -149,6 +152,17 @@ def _search(record: Record) -> str:
     found = record.get("suggestion")
     what = f"search found LR {_of(record, 'suggestion', '.3g')}" if found is not None else "search found no LR"
     return f"{what}: {_of(record, 'reason')}"
+
+
+def _challenge(record: Record) -> str:
+    tried, steps = _of(record, "challenger_lr", ".3g"), _of(record, "used_steps")
+    return f"tried LR {tried} for {steps} steps and took them back; the same batches come again at the rate in force"
+
+
+def _challenge_result(record: Record) -> str:
+    gain, tried = number(record, "gain"), _of(record, "challenger_lr", ".3g")
+    how = "training broke" if math.isnan(gain) else f"loss {-100 * gain:+.1f} %, error {_of(record, 'error', '.1%')}"
+    return f"LR {tried} {'is better' if record.get('won') else 'is not clearly better'}: {how}"
 
 
 def _anneal(record: Record) -> str:
@@ -184,6 +198,8 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
         f"adaptive LR from {_of(r, 'initial_lr', '.3g')} within {_of(r, 'lr_min', '.3g')} to {_of(r, 'lr_max', '.3g')}"
     ),
     "adaptive_lr_search": _search,
+    "adaptive_lr_challenge": _challenge,
+    "adaptive_lr_challenge_result": _challenge_result,
     "adaptive_lr_anneal": _anneal,
     "adaptive_lr_restored": lambda r: f"adaptive LR restored at {_of(r, 'current_lr', '.3g')}",
     "adaptive_lr_trouble": lambda r: f"{_of(r, 'rung')}: {plain_reason(_of(r, 'reason'))}",

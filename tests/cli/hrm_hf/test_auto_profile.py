@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from aios.cli.hrm_hf.recording import read_recording
+from aios.cli.hrm_hf.replay import Choice, replay
+from aios.cli.hrm_hf.replay_view import same_decisions
 from training_process import (
     read_log,
     run_aios,
@@ -145,3 +148,56 @@ def test_profile_auto_is_what_the_ticked_box_means(tmp_path: Path) -> None:
     start = json.loads((tmp_path / "brain" / "metrics.jsonl").read_text().splitlines()[0])
     assert start["config"]["adaptive_lr_profile"] == "auto"
     assert read_log(tmp_path / "brain", "adaptive_lr_search")
+
+
+CHALLENGED = ("--adaptive-lr-profile=auto", "--steps=1100", "--eval-every=0", "--save-every=15")
+"""Long enough for the budget of the search to leave something to try a higher rate with."""
+
+
+@pytest.fixture(scope="module")
+def challenged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("challenged")
+    train(folder, *CHALLENGED)
+    return folder / "brain"
+
+
+def test_a_higher_rate_is_tried_after_the_warm_up_and_its_steps_count(challenged: Path) -> None:
+    (search,) = read_log(challenged, "adaptive_lr_search")
+    (tried,) = read_log(challenged, "adaptive_lr_challenge")
+    (result,) = read_log(challenged, "adaptive_lr_challenge_result")
+    (warm,) = read_log(challenged, "warmup_complete")
+    assert tried["step"] == warm["step"] + tried["used_steps"]
+    assert tried["challenger_lr"] == pytest.approx(3 * search["suggestion"])
+    assert search["used_steps"] + tried["used_steps"] <= 0.08 * 1100
+    records = train_records(challenged)
+    missing = set(range(1, 1101)) - set(records)
+    assert missing == {*range(1, search["step"] + 1), *range(warm["step"] + 1, tried["step"] + 1)}
+    assert result["step"] == tried["step"] + 32
+    own = [records[step]["ce"] for step in range(tried["step"] + 17, tried["step"] + 33)]
+    gain = 1 - sum(tried["losses"][16:]) / sum(own)
+    assert result["gain"] == pytest.approx(gain, rel=1e-6)
+    raised = [r for r in read_log(challenged, "adaptive_lr_adjustment") if r["decision"] == "challenge_increase"]
+    assert bool(raised) == result["won"]
+
+
+def test_a_run_with_a_challenge_replays_as_recorded(challenged: Path) -> None:
+    recording = read_recording(challenged)
+    replayed = replay(recording, Choice())
+    assert same_decisions(recording, replayed)
+    assert replayed.lrs == [step.lr for step in replayed.steps]
+    assert replayed.notes == []
+
+
+@pytest.mark.slow
+def test_a_run_killed_during_the_comparison_ends_like_the_unbroken_one(challenged: Path, tmp_path: Path) -> None:
+    brain = tmp_path / "brain"
+    process = start_training(tmp_path, *CHALLENGED)
+    wait_for_step(process, brain, read_log(challenged, "adaptive_lr_challenge")[0]["step"] + 20)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not read_log(brain, "adaptive_lr_challenge_result")
+    train(tmp_path, *CHALLENGED, "--resume")
+    for event, key in (("adaptive_lr_challenge_result", "gain"), ("adaptive_lr_adjustment", "new_lr")):
+        assert [r[key] for r in read_log(brain, event)] == [r[key] for r in read_log(challenged, event)]
+    straight, resumed = train_records(challenged), train_records(brain)
+    assert [(r["ce"], r["lr"]) for r in resumed.values()] == [(r["ce"], r["lr"]) for r in straight.values()]

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from aios.run_view.events import sentence
+
 if TYPE_CHECKING:
     from aios.cli.hrm_hf.session import Session
 
@@ -114,6 +116,9 @@ class RunConsole:
         what = f"found LR {found:.3g}" if found is not None else "found no LR, keeping the one given"
         self.say(f"step {record['step']}: search {what}: {record['reason']}", style="cyan")
 
+    def _told(self, record: Mapping[str, Any]) -> None:
+        self.say(f"step {record['step']}: {sentence(record)}", style="cyan")
+
     def _sentence(self, record: Mapping[str, Any]) -> None:
         self.say(f"step {record['step']}: " + _SENTENCES[record["event"]].format(**record), style="dim")
 
@@ -136,6 +141,7 @@ _SHOW: dict[str, Callable[[RunConsole, Mapping[str, Any]], None]] = {
     "train": RunConsole._train,
     "adaptive_lr_adjustment": RunConsole._adjustment,
     "adaptive_lr_search": RunConsole._search,
+    **dict.fromkeys(("adaptive_lr_challenge", "adaptive_lr_challenge_result"), RunConsole._told),
     **dict.fromkeys(_SENTENCES, RunConsole._sentence),
 }
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
 from aios.auto_lr.api import WARMUP_FRACTION, noise_rules, search_record
+from aios.auto_lr.challenge import Challenge, challenge_after
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
 from aios.auto_lr.param_groups import start_scales, write_scales
@@ -17,7 +16,6 @@ from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.trial import search_and_restore
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
-from aios.auto_lr.update import set_learning_rate
 from aios.auto_lr.verification import Expectation
 from aios.cli.hrm_hf.adaptive_lr import (
     DEFAULT_LR,
@@ -30,7 +28,7 @@ from aios.cli.hrm_hf.adaptive_lr_file import build_config, load_group_settings
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.deepspeed_settings import copying_obstacle, has_scheduler
 from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult
-from aios.cli.hrm_hf.train_epoch import TrainingRun, accumulate_gradients, to_device
+from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
 
 
 def will_search(config: TrainingConfig, state: dict[str, Any] | None) -> bool:
@@ -63,6 +61,8 @@ def plan_learning_rate(run: TrainingRun, state: dict[str, Any] | None) -> Learni
             control.recovery = _recovery(run, control.scheduler)
             if found is not None and found.suggestion is not None:
                 control.recovery.expectation = Expectation.from_search(found, RangeTestConfig().clear_drop)
+                budget = RangeTestConfig().budget
+                control.challenge = challenge_after(found, control.scheduler, config.steps, budget, run.emit)
     if saved is not None and state is not None:
         _restore(run, control, state)
     if control.recovery is not None:
@@ -95,33 +95,6 @@ def _say_what_is_impossible(run: TrainingRun) -> None:
     elif run.engine.snapshot_obstacle is not None and run.config.adaptive_lr_profile == "auto":
         for part in ("search", "rewind"):
             run.emit({**disabled, "part": part, "reason": f"no_exact_snapshot ({run.engine.snapshot_obstacle})"})
-
-
-class RunTrial:
-    """The run as a `Trial`: a batch is all micro-batches of one optimizer step; the loss is the cross-entropy."""
-
-    def __init__(self, run: TrainingRun) -> None:
-        self._run = run
-
-    def evaluate(self, batch: int) -> float:
-        """Mean cross-entropy of the step's micro-batches; no gradients."""
-        run = self._run
-        micro_batches = run.config.gradient_accumulation_steps
-        total = 0.0
-        for i in range(micro_batches):
-            ids = to_device(run.train_batches.batch(batch * micro_batches + i), run.device)
-            with torch.no_grad(), run.precision.autocast_context(run.device):
-                total += float(run.model(input_ids=ids, labels=ids).ce)
-        return run.workers.mean(total / micro_batches)
-
-    def train(self, batch: int, lr: float) -> float:
-        """Mean cross-entropy of the step, then one update with `lr`."""
-        run = self._run
-        run.position = batch * run.config.gradient_accumulation_steps
-        set_learning_rate(run.optimizer, lr)
-        numbers = accumulate_gradients(run)
-        run.engine.update(numbers[0], math.inf)
-        return float(numbers[1])
 
 
 def search(run: TrainingRun) -> RangeTestResult:
@@ -231,6 +204,8 @@ def _restore(run: TrainingRun, control: LearningRateControl, state: dict[str, An
             control.scheduler.start_step = max(run.step, control.warmup_end)
     if control.recovery is not None and recovery is not None:
         control.recovery.load_state_dict(recovery)
+    if isinstance(control.scheduler, AutoLRScheduler) and plan.get("challenge") is not None:
+        control.challenge = Challenge.from_state(control.scheduler, plan["challenge"], run.emit)
     if Anneal(**plan["anneal"]).begun(run.step) and not control.anneal.begun(run.step):
         _warm_up_again(run, control)
 

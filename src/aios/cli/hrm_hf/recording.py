@@ -55,6 +55,8 @@ class Sitting:
     """Steps at which it saved."""
     finishes: dict[int, Anneal] = field(default_factory=dict)
     """By step: the anneal that began when the run was asked to finish now."""
+    challenges: dict[int, list[float]] = field(default_factory=dict)
+    """By the last step they took: the losses at a higher rate that was tried, on the batches that follow."""
     merges: set[int] = field(default_factory=set)
     """Steps at which the weights were replaced by the mean of several workers'."""
     init: Record | None = None
@@ -72,6 +74,7 @@ class Sitting:
         self.adjustments = [a for a in self.adjustments if a.step <= step]
         self.checkpoints = {s for s in self.checkpoints if s <= step}
         self.merges = {s for s in self.merges if s <= step}
+        self.challenges = {s: losses for s, losses in self.challenges.items() if s <= step}
         self.finishes = {s: anneal for s, anneal in self.finishes.items() if s <= step}
         if self.warmup_complete is not None and self.warmup_complete > step:
             self.warmup_complete = None
@@ -203,6 +206,12 @@ def _searched(sitting: Sitting, record: Record, step: int) -> None:
     sitting.search = RangeTestResult(tuple(curve), found, low, high, str(record.get("reason")), step)
 
 
+def _challenged(sitting: Sitting, record: Record, step: int) -> None:
+    losses = record.get("losses")
+    if isinstance(losses, list) and all(loss is None or isinstance(loss, (int, float)) for loss in losses):
+        sitting.challenges[step] = [_or_nan(loss) for loss in losses]
+
+
 def _or_nan(loss: float | None) -> float:
     return math.nan if loss is None else float(loss)
 
@@ -224,6 +233,7 @@ _TAKE: dict[str, Callable[[Sitting, Record, int], None]] = {
     "adaptive_lr_adjustment": _adjusted,
     "adaptive_lr_init": _initialised,
     "adaptive_lr_search": _searched,
+    "adaptive_lr_challenge": _challenged,
     "adaptive_lr_restored": _restored,
     "adaptive_lr_anneal": _annealing,
     "warmup_complete": _warmed_up,

@@ -30,6 +30,7 @@ from aios.errors import RunError, UserError
 from aios.run_view.events import Adjustment, adjustment_from, number
 
 if TYPE_CHECKING:
+    from aios.auto_lr.challenge import Challenge
     from aios.auto_lr.recovery import Recovery
 
 PROFILE = "profile"
@@ -145,10 +146,11 @@ class _Player:
         self.warmup_end = self._warmup_end()
         self.anneal = self._anneal(before)
         self.step = sitting.first_step
-        base = self._base()
+        base = self._base(before)
         settings = _settings(self.config, base, choice)
         self.scheduler = self._scheduler(settings, base.bounds is not None)
         self.recovery = _recovery(self) if self.profile == "auto" else None
+        self.challenge = _challenge(self)
         self.result: Replay = before.result if before is not None else Replay(self.profile, settings)
         if before is not None:
             self._go_on(before)
@@ -159,6 +161,7 @@ class _Player:
     def play(self) -> bool:
         """Feed all steps; False when the ladder of profile `auto` would have ended the run before."""
         for step in sorted(self.sitting.steps):
+            self._try_higher(step - 1)
             try:
                 self._feed(self.sitting.steps[step])
             except RunError as error:
@@ -184,6 +187,16 @@ class _Player:
         overflow = self.config.model_dtype == "fp16" and math.isfinite(seen.ce) and math.isnan(seen.grad_norm)
         if self.recovery is not None and not overflow:
             self.recovery.after_step(seen.step, seen.ce, seen.grad_norm, skip_above)
+        if self.challenge is not None:
+            self.challenge.observe(seen.step, seen.ce)
+
+    def _try_higher(self, step: int) -> None:
+        """Let a higher rate have shown what it showed in the recorded run, where one was tried up to `step`."""
+        losses = self.sitting.challenges.get(step)
+        if self.challenge is not None and losses:
+            lr = self.challenge.next_lr(step - len(losses), self.anneal.start)
+            if lr is not None:
+                self.challenge.begin(step, lr, losses)
 
     def _forget_reference(self) -> None:
         """As a worker does whose weights are merged with the others'."""
@@ -191,6 +204,8 @@ class _Player:
         if self.recovery is not None:
             self.recovery.monitor.forget_level()
             self.recovery.keep_snapshot()
+        if self.challenge is not None:
+            self.challenge.cancel()
 
     def hear(self, record: dict[str, Any]) -> None:
         """Take an event of the scheduler or of the ladder."""
@@ -222,10 +237,12 @@ class _Player:
             fraction = DEFAULT_FRACTION if self.profile == "auto" else 0.0
         return Anneal.of_run(self.config.steps, fraction)
 
-    def _base(self) -> _Base:
+    def _base(self, before: _Player | None) -> _Base:
         # Where a run goes on under the plain rules, what a search had found before is no longer asked.
         found = self.searched if self.config.adaptive_lr_profile == "auto" else None
         if found is not None and found.suggestion is not None:
+            if before is not None and before.challenge is not None and found.lr_min is not None:
+                return _Base(found.suggestion, (found.lr_min, before.scheduler.config.lr_max))
             return _Base(found.suggestion, found.bounds)
         lr = DEFAULT_LR if self.config.lr is None else self.config.lr
         return _Base(preflight_moe_lr(lr)[0] if self.config.use_moe else lr, None)
@@ -254,6 +271,8 @@ class _Player:
         self.scheduler.load_state_dict(before.scheduler.state_dict())
         if self.recovery is not None and before.recovery is not None:
             self.recovery.load_state_dict(before.recovery.state_dict())
+        if before.challenge is not None:
+            self.challenge = _challenge(self, before.challenge.state_dict())
 
 
 def _settings(config: TrainingConfig, base: _Base, choice: Choice) -> AdaptiveLRConfig:
@@ -295,11 +314,28 @@ def _recovery(player: _Player) -> Recovery:
     return recovery
 
 
+def _challenge(player: _Player, learned: dict[str, Any] | None = None) -> Challenge | None:
+    """The challenges that the run had to make, or goes on with."""
+    # Imported late: torch comes with them.
+    from aios.auto_lr.challenge import Challenge, challenge_after
+    from aios.auto_lr.scheduler import AutoLRScheduler
+
+    found, scheduler = player.sitting.search, player.scheduler
+    if not isinstance(scheduler, AutoLRScheduler):
+        return None
+    if learned is not None:
+        return Challenge.from_state(scheduler, learned, player.hear)
+    if found is None or found.suggestion is None:
+        return None
+    return challenge_after(found, scheduler, player.config.steps, RangeTestConfig().budget, player.hear)
+
+
 def _likeness(recording: Recording, player: _Player, choice: Choice) -> list[str]:
     """Sentences on what differs from the recording for another reason than `choice`."""
     notes = []
     logged = [step.step for step in recording.ordered_steps()]
-    if (missing := logged[-1] - logged[0] + 1 - len(logged)) > 0:
+    tried = sum(len(losses) for sitting in recording.sittings for losses in sitting.challenges.values())
+    if (missing := logged[-1] - logged[0] + 1 - len(logged) - tried) > 0:
         notes.append(f"{missing} steps are missing from the log; decisions behind them may differ for that reason.")
     if any(sitting.init is None for sitting in recording.sittings):
         notes.append("The rate was fixed in a part of the recording; the replay shows what it would have been.")

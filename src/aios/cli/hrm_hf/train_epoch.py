@@ -14,7 +14,8 @@ from torch import Tensor
 
 from aios.auto_lr.control import Emit, LearningRateControl
 from aios.auto_lr.readback import Readback
-from aios.auto_lr.update import learning_rates
+from aios.auto_lr.trial import train_and_restore
+from aios.auto_lr.update import learning_rates, set_learning_rate
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.device_setup import Precision
 from aios.cli.hrm_hf.engines import MODEL_NUMBERS, Engine
@@ -118,6 +119,7 @@ def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Calla
     clock = time.perf_counter()
     while run.step < run.end and run.stop_reason is None:
         run.ask(stop_reason())
+        try_higher_rate(run)
         take_step(run, clock)
         clock = time.perf_counter()
         report(run, run.readback.ready())
@@ -192,6 +194,49 @@ def report(run: TrainingRun, done: list[tuple[StepTag, list[float]]]) -> None:
         overflow = run.scaler.is_enabled() and math.isfinite(ce) and not math.isfinite(grad_norm)
         run.lr.after_step(tag.step, ce, None if overflow else grad_norm, tag.skip_above)
         run.heed(stop, finish)
+
+
+def try_higher_rate(run: TrainingRun) -> None:
+    """Where a higher rate is to be tried: train some steps with it and take back all but the count of them."""
+    if run.lr.challenger_lr(run.step, run.end) is not None:
+        report(run, run.readback.flush())
+    lr, challenge, position = run.lr.challenger_lr(run.step, run.end), run.lr.challenge, run.position
+    if lr is None or challenge is None:
+        return
+    first_batch = position // run.config.gradient_accumulation_steps
+    try:
+        losses = train_and_restore(RunTrial(run), run.engine.snapshot(), first_batch, lr, challenge.config.steps)
+    finally:
+        run.position = position
+    run.step += len(losses)
+    challenge.begin(run.step, lr, losses)
+
+
+class RunTrial:
+    """The run as a `Trial`: a batch is all micro-batches of one optimizer step; the loss is the cross-entropy."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self._run = run
+
+    def evaluate(self, batch: int) -> float:
+        """Mean cross-entropy of the step's micro-batches; no gradients."""
+        run = self._run
+        micro_batches = run.config.gradient_accumulation_steps
+        total = 0.0
+        for i in range(micro_batches):
+            ids = to_device(run.train_batches.batch(batch * micro_batches + i), run.device)
+            with torch.no_grad(), run.precision.autocast_context(run.device):
+                total += float(run.model(input_ids=ids, labels=ids).ce)
+        return run.workers.mean(total / micro_batches)
+
+    def train(self, batch: int, lr: float) -> float:
+        """Mean cross-entropy of the step, then one update with `lr`."""
+        run = self._run
+        run.position = batch * run.config.gradient_accumulation_steps
+        set_learning_rate(run.optimizer, lr)
+        numbers = accumulate_gradients(run)
+        run.engine.update(numbers[0], math.inf)
+        return float(numbers[1])
 
 
 def evaluate(run: TrainingRun) -> float:
