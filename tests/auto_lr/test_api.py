@@ -181,6 +181,18 @@ def test_a_run_that_cannot_be_saved_stops_with_advice_and_finite_weights() -> No
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("searches", [True, False])
+def test_a_sparse_gradient_is_refused_by_name(searches: bool) -> None:
+    model = nn.ModuleDict({"words": nn.Embedding(10, 4, sparse=True)})
+    auto = AutoLR(model, torch.optim.SGD(model.parameters(), lr=0.1), 1000)
+
+    def forward(i: int) -> torch.Tensor:
+        return (model["words"](torch.tensor([i % 10])) ** 2).mean()
+
+    with pytest.raises(ValueError, match=r"words.weight is sparse .*sparse=False"):
+        auto.search(forward) if searches else train(auto, forward)
+
+
 def example() -> str:
     """The code of the section "In your own loop"."""
     text = (Path(__file__).parents[2] / "docs" / "auto_lr.md").read_text(encoding="utf-8")

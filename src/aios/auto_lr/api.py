@@ -21,7 +21,7 @@ from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.snapshot import Snapshot
 from aios.auto_lr.trial import ClosureTrial, search_and_restore, train_and_restore
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
-from aios.auto_lr.update import clip_and_update
+from aios.auto_lr.update import check_dense, clip_and_update
 from aios.auto_lr.verification import Expectation
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig
 from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult
@@ -86,8 +86,8 @@ class AutoLR:
     updates or skips, and sets the LR of the next step. `log_fn` receives every event as a dict. On CUDA a step's
     numbers are read one step late, so that the host never waits.
 
-    Raises ValueError for `steps` below 1 or a role in `config.groups` that no param group has, and RunError (from
-    `step`) when the run cannot be saved.
+    Raises ValueError for `steps` below 1, a role in `config.groups` that no param group has or (from `search` or
+    `step`) a sparse gradient, and RunError (from `step`) when the run cannot be saved.
     """
 
     def __init__(
@@ -227,6 +227,7 @@ class AutoLR:
 
     def _begin(self) -> LearningRateControl:
         """Settle what the search, or the optimizer's LR, says for the steps that are left."""
+        check_dense(self.model)
         base_lr, bounds = float(self.optimizer.param_groups[0]["initial_lr"]), None
         found = self._found
         if found is not None and found.suggestion is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.snapshot import Snapshot, seed
-from aios.auto_lr.update import set_learning_rate
+from aios.auto_lr.update import check_dense, set_learning_rate
 from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult, Trial, run_range_test
 
 
@@ -77,6 +77,7 @@ class ClosureTrial:
         set_learning_rate(self._optimizer, lr)
         loss = self._forward(batch)
         loss.backward()
+        check_dense(self._model)
         nn.utils.clip_grad_norm_(self._model.parameters(), self._max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)

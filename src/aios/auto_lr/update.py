@@ -32,6 +32,15 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> float | list[float]:
     return rates[0] if len(set(rates)) == 1 else rates
 
 
+def check_dense(model: nn.Module) -> None:
+    """Raises ValueError, naming the parameter, for a sparse gradient: torch cannot take its norm."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            raise ValueError(
+                f"the gradient of {name} is sparse and cannot be clipped; build its layer with sparse=False"
+            )
+
+
 def clip_and_update(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

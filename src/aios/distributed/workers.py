@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ MEETING_TIME = timedelta(minutes=3)
 """How long workers try to connect; then they fail, and the launcher starts them once more."""
 PATIENCE = timedelta(minutes=30)
 """How long a worker waits for the others later: while the first of a machine tokenises the data, say."""
+LAST_BREATH = 0.2
+"""Seconds between leaving the group and the end of the process. DDP keeps gloo's threads beyond the group, and one that
+lets go of the last collective's tensor while the interpreter ends aborts the process (pytorch#179291)."""
 
 
 @dataclass(frozen=True)
@@ -94,3 +98,4 @@ def joined(place: WorkerPlace | None) -> Iterator[Workers]:
         workers.wait()  # to leave together: gloo may abort a worker whose peers are gone
     finally:
         dist.destroy_process_group()
+        time.sleep(LAST_BREATH)

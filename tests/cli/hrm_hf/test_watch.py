@@ -218,7 +218,7 @@ class OnTerminal:
 
 
 def test_a_training_watched_from_a_terminal_to_its_end(tmp_path: Path) -> None:
-    training = start_training(tmp_path, "--steps=60", "--lr=3e-3")
+    training = start_training(tmp_path, "--steps=300", "--lr=3e-3")
     wait_for_step(training, tmp_path / "brain", 1)
     watching = OnTerminal(tmp_path / "brain")
     leaving = OnTerminal(tmp_path / "brain")
@@ -228,7 +228,7 @@ def test_a_training_watched_from_a_terminal_to_its_end(tmp_path: Path) -> None:
     assert "the training is not touched" in leaving.text
     assert training.wait(timeout=120) == 0, training.communicate()
     assert watching.wait() == 0
-    last_frame = watching.text[watching.text.rindex("step 60/60") :]
+    last_frame = watching.text[watching.text.rindex("step 300/300") :]
     assert "finished" in watching.text
     assert "the loss falls steadily" in last_frame
     assert "Traceback" not in watching.text + leaving.text
