@@ -178,6 +178,8 @@ def test_a_higher_rate_is_tried_after_the_warm_up_and_its_steps_count(challenged
     assert result["gain"] == pytest.approx(gain, rel=1e-6)
     raised = [r for r in read_log(challenged, "adaptive_lr_adjustment") if r["decision"] == "challenge_increase"]
     assert bool(raised) == result["won"]
+    saved = [r["step"] for r in read_log(challenged, "checkpoint") if r["step"] > 0]
+    assert {step // 15 for step in saved} == {step // 15 for step in records} - {search["step"] // 15}  # none left out
 
 
 def test_a_run_with_a_challenge_replays_as_recorded(challenged: Path) -> None:

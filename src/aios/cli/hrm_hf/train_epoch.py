@@ -119,14 +119,16 @@ def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Calla
     clock = time.perf_counter()
     while run.step < run.end and run.stop_reason is None:
         run.ask(stop_reason())
-        try_higher_rate(run)
+        before = run.step
+        if try_higher_rate(run):
+            clock = time.perf_counter()
         take_step(run, clock)
         clock = time.perf_counter()
         report(run, run.readback.ready())
-        if _is_due(config.eval_every, run.step):
+        if _is_due(config.eval_every, before, run.step):
             evaluate(run)
             clock = time.perf_counter()
-        if _is_due(config.save_every, run.step) and run.step < run.end and run.stop_reason is None:
+        if _is_due(config.save_every, before, run.step) and run.step < run.end and run.stop_reason is None:
             report(run, run.readback.flush())
             save()
             clock = time.perf_counter()
@@ -134,8 +136,9 @@ def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Calla
     return run.stop_reason if run.step < run.end else None
 
 
-def _is_due(every: int, step: int) -> bool:
-    return every > 0 and step % every == 0
+def _is_due(every: int, before: int, step: int) -> bool:
+    """Whether a multiple of `every` has been reached since `before`: a step usually goes by 1, a challenge by more."""
+    return every > 0 and step // every > before // every
 
 
 def take_step(run: TrainingRun, clock: float) -> None:
@@ -196,13 +199,16 @@ def report(run: TrainingRun, done: list[tuple[StepTag, list[float]]]) -> None:
         run.heed(stop, finish)
 
 
-def try_higher_rate(run: TrainingRun) -> None:
-    """Where a higher rate is to be tried: train some steps with it and take back all but the count of them."""
+def try_higher_rate(run: TrainingRun) -> bool:
+    """Where a higher rate is to be tried: train some steps with it and take back all but the count of them.
+
+    Returns whether one was.
+    """
     if run.lr.challenger_lr(run.step, run.end) is not None:
         report(run, run.readback.flush())
     lr, challenge, position = run.lr.challenger_lr(run.step, run.end), run.lr.challenge, run.position
     if lr is None or challenge is None:
-        return
+        return False
     first_batch = position // run.config.gradient_accumulation_steps
     try:
         losses = train_and_restore(RunTrial(run), run.engine.snapshot(), first_batch, lr, challenge.config.steps)
@@ -210,6 +216,7 @@ def try_higher_rate(run: TrainingRun) -> None:
         run.position = position
     run.step += len(losses)
     challenge.begin(run.step, lr, losses)
+    return True
 
 
 class RunTrial:
