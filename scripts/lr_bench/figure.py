@@ -54,5 +54,8 @@ def _panel(axis: Axes, settings: Settings, name: str, losses: Losses) -> None:
     if finite:
         top = finite[int(VISIBLE * (len(finite) - 1))]
         axis.set_ylim(finite[0] / 1.02, 1.02 * top)
+    axis.tick_params(axis="y", which="both", labelsize=8)
+    axis.yaxis.set_major_formatter("{x:.3g}")
+    axis.yaxis.set_minor_formatter("{x:.3g}")
     axis.grid(alpha=0.3)
     axis.set_xlim(WORKLOADS[name].grid[0], WORKLOADS[name].grid[-1])

@@ -205,20 +205,19 @@ class AutoLR:
         self.batch += 1
         self._readback.push(_Launched(self.step_count, skip_above), torch.stack([loss.float(), norm.float()]))
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
-        self._try_higher_rate(control)
+        self.step_count += self._try_higher(control)
         return lr
 
-    def _try_higher_rate(self, control: LearningRateControl) -> None:
-        """Where a higher rate is to be tried: train some steps with it and take back all but the count of them."""
-        if self._trial is None or control.challenger_lr(self.step_count, self._end) is None:
-            return
-        self._follow(self._readback.flush())
-        lr, challenge = control.challenger_lr(self.step_count, self._end), control.challenge
-        if lr is not None and challenge is not None:
-            snapshot = Snapshot(self.model, self.optimizer)
-            losses = train_and_restore(self._trial, snapshot, self.batch, lr, challenge.config.steps)
-            self.step_count += len(losses)
-            challenge.begin(self.step_count, lr, losses)
+    def _try_higher(self, control: LearningRateControl) -> int:
+        """Steps that trying a higher rate has taken, 0 where it is not to be tried."""
+        trial = self._trial
+        if trial is None:
+            return 0
+
+        def train(lr: float, steps: int) -> list[float]:
+            return train_and_restore(trial, Snapshot(self.model, self.optimizer), self.batch, lr, steps)
+
+        return control.try_higher(self.step_count, self._end, lambda: self._follow(self._readback.flush()), train)
 
     def _follow(self, done: list[tuple[_Launched, list[float]]]) -> None:
         assert self.control is not None

@@ -37,7 +37,6 @@ class LearningRateControl:
         first_step: int = 0,
         anneal: Anneal,
         recovery: Recovery | None = None,
-        challenge: Challenge | None = None,
         bounds: tuple[float, float] | None = None,
     ) -> None:
         self.base_lr = base_lr
@@ -48,7 +47,7 @@ class LearningRateControl:
         self.scheduler = scheduler
         self.anneal = anneal
         self.recovery = recovery
-        self.challenge = challenge
+        self.challenge: Challenge | None = None
         self.finishing = False
         """Whether the run was asked to finish now."""
         self._optimizer = optimizer
@@ -92,16 +91,29 @@ class LearningRateControl:
         if self.challenge is not None and self.challenge.observe(step, loss):
             self._widen_bounds()
 
-    def challenger_lr(self, step: int, end: int) -> float | None:
-        """The higher rate to be tried after optimizer step `step` of a run, or a part of it, that ends at `end`.
+    def try_higher(
+        self, step: int, end: int, settle: Callable[[], object], train: Callable[[float, int], list[float]]
+    ) -> int:
+        """Try a higher rate after optimizer step `step` of a run, or a part of it, that ends at `end`, if it is time.
 
-        None where there is none. Train `challenge.config.steps` steps at it from a snapshot, restore that, and hand
-        the losses to `challenged`; the batches come again.
+        `settle()` reads the steps that have been launched; `train(lr, steps)` gives the losses of the next steps at
+        `lr` and takes them back, so that the same batches come again. Returns the steps it took, 0 for no trial.
         """
+        if self.challenge is None or self._challenger_lr(self.challenge, step, end) is None:
+            return 0
+        settle()
+        lr = self._challenger_lr(self.challenge, step, end)
+        if lr is None:
+            return 0
+        losses = train(lr, self.challenge.config.steps)
+        self.challenge.begin(step + len(losses), lr, losses)
+        return len(losses)
+
+    def _challenger_lr(self, challenge: Challenge, step: int, end: int) -> float | None:
         troubled = self.recovery is not None and not self.recovery.monitor.healthy
-        if self.challenge is None or step < self.warmup_end or troubled:
+        if step < self.warmup_end or troubled:
             return None
-        return self.challenge.next_lr(step, min(end, self.anneal.start))
+        return challenge.next_lr(step, min(end, self.anneal.start))
 
     def finish_now(self, step: int) -> int:
         """Anneal to zero over the next tenth of the run; returns the step at which to end."""

@@ -204,19 +204,18 @@ def try_higher_rate(run: TrainingRun) -> bool:
 
     Returns whether one was.
     """
-    if run.lr.challenger_lr(run.step, run.end) is not None:
-        report(run, run.readback.flush())
-    lr, challenge, position = run.lr.challenger_lr(run.step, run.end), run.lr.challenge, run.position
-    if lr is None or challenge is None:
-        return False
-    first_batch = position // run.config.gradient_accumulation_steps
-    try:
-        losses = train_and_restore(RunTrial(run), run.engine.snapshot(), first_batch, lr, challenge.config.steps)
-    finally:
-        run.position = position
-    run.step += len(losses)
-    challenge.begin(run.step, lr, losses)
-    return True
+
+    def train(lr: float, steps: int) -> list[float]:
+        position = run.position
+        first_batch = position // run.config.gradient_accumulation_steps
+        try:
+            return train_and_restore(RunTrial(run), run.engine.snapshot(), first_batch, lr, steps)
+        finally:
+            run.position = position
+
+    used = run.lr.try_higher(run.step, run.end, lambda: report(run, run.readback.flush()), train)
+    run.step += used
+    return used > 0
 
 
 class RunTrial:
