@@ -184,6 +184,11 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert sentence in done.stderr
 
 
+def _heed_ctrl_c() -> None:
+    """A shell that runs the tests in the background has them, and all they start, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class OnTerminal:
     """`aios hrm-hf watch` as somebody at a terminal sees it."""
 
@@ -192,8 +197,9 @@ class OnTerminal:
         command = [sys.executable, "-m", "aios", "hrm-hf", "watch", str(log)]
         environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
         self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True, text=True
-        )
+            command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True, text=True,
+            preexec_fn=_heed_ctrl_c,
+        )  # fmt: skip
         os.close(slave)
         self.text = ""
         self._reader = threading.Thread(target=self._read)
@@ -218,7 +224,7 @@ class OnTerminal:
 
 
 def test_a_training_watched_from_a_terminal_to_its_end(tmp_path: Path) -> None:
-    training = start_training(tmp_path, "--steps=300", "--lr=3e-3")
+    training = start_training(tmp_path, "--steps=60", "--lr=3e-3")
     wait_for_step(training, tmp_path / "brain", 1)
     watching = OnTerminal(tmp_path / "brain")
     leaving = OnTerminal(tmp_path / "brain")
@@ -228,7 +234,7 @@ def test_a_training_watched_from_a_terminal_to_its_end(tmp_path: Path) -> None:
     assert "the training is not touched" in leaving.text
     assert training.wait(timeout=120) == 0, training.communicate()
     assert watching.wait() == 0
-    last_frame = watching.text[watching.text.rindex("step 300/300") :]
+    last_frame = watching.text[watching.text.rindex("step 60/60") :]
     assert "finished" in watching.text
     assert "the loss falls steadily" in last_frame
     assert "Traceback" not in watching.text + leaving.text
