@@ -3,7 +3,7 @@
 For problems whose rate the search finds and for others that it finds too low a rate for: how much three times the
 rate gains just after the warm-up, over 16 and over 32 steps, and where the run ends with the challenge, without it, and
 at the best constant rate of a grid (with the same warm-up and anneal), as means over the seeds. Prints a table, writes
-JSON with --json. About 15 minutes on two cores.
+JSON with --json. About half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +29,12 @@ from aios.auto_lr.api import WARMUP_FRACTION, AutoLR, AutoLRConfig
 from aios.auto_lr.challenge import ChallengeConfig, compare
 from aios.auto_lr.snapshot import Snapshot
 from aios.auto_lr.trial import ClosureTrial, train_and_restore
-from aios.cli.hrm_hf.lr_range_test import RangeTestConfig
+from lr_bench.methods import CLIP_NORM, Scheduled, train, warmup_steps
 from lr_bench.workloads import WORKLOADS, Problem, text_bytes, text_problem
 
 SEEDS = (0, 1, 2)
-HALVES = (16, 32)
+LENGTHS = (16, 32)
+WITHOUT = AutoLRConfig(challenge=None)
 MakeOptimizer = Callable[[nn.Module, float], torch.optim.Optimizer]
 
 
@@ -114,27 +114,24 @@ CASES = {
 }
 
 
-def auto_run(case: Case, seed: int, challenges: bool) -> dict[str, Any]:
-    """A run of `auto` from 1e-4; without challenges, its search is the same and the rest of its budget unused."""
+def auto_run(case: Case, seed: int, config: AutoLRConfig) -> dict[str, Any]:
+    """A run of `auto` from 1e-4."""
     torch.set_num_threads(1)
     problem = case.build(seed)
     events: list[dict[str, Any]] = []
-    auto = AutoLR(problem.model, case.optimizer(problem.model, 1e-4), case.steps, _config(challenges), events.append)
+    auto = AutoLR(problem.model, case.optimizer(problem.model, 1e-4), case.steps, config, events.append)
     auto.search(problem.loss)
-    while not auto.finished:
-        loss = problem.loss(auto.batch)
-        loss.backward()
-        auto.step(loss)
+    train_to(case.steps, auto, problem)
     won = [event["won"] for event in events if event["event"] == "adaptive_lr_challenge_result"]
     return {"loss": problem.evaluate(), "won": sum(won), "tried": len(won)}
 
 
-def _config(challenges: bool) -> AutoLRConfig:
-    search = RangeTestConfig()
-    if challenges:
-        return AutoLRConfig(range_test=search)
-    # What 36 points cost, no more.
-    return AutoLRConfig(range_test=replace(search, budget=48 / 1200))
+def train_to(step: int, auto: AutoLR, problem: Problem) -> None:
+    """Train up to `step`."""
+    while auto.step_count < step:
+        loss = problem.loss(auto.batch)
+        loss.backward()
+        auto.step(loss)
 
 
 def gains(case: Case, seed: int) -> dict[str, Any]:
@@ -142,33 +139,32 @@ def gains(case: Case, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     problem = case.build(seed)
     optimizer = case.optimizer(problem.model, 1e-4)
-    auto = AutoLR(problem.model, optimizer, case.steps, _config(challenges=False))
+    auto = AutoLR(problem.model, optimizer, case.steps, WITHOUT)
     lr = auto.search(problem.loss).suggestion
     if lr is None:
         return {"lr": None}
-    while auto.control is None or auto.step_count < auto.control.warmup_end:
-        loss = problem.loss(auto.batch)
-        loss.backward()
-        auto.step(loss)
-    snapshot, trial = Snapshot(problem.model, optimizer), ClosureTrial(problem.model, optimizer, problem.loss, 1.0)
-    own, higher = (train_and_restore(trial, snapshot, auto.batch, lr * f, max(HALVES)) for f in (1.0, 3.0))
-    config = ChallengeConfig()
-    return {"lr": lr, **{str(n): compare(own[:n], higher[:n], config).gain for n in HALVES}}
+    train_to(auto.step_count + 1, auto, problem)
+    assert auto.control is not None
+    train_to(auto.control.warmup_end, auto, problem)
+    snapshot, trial = (
+        Snapshot(problem.model, optimizer),
+        ClosureTrial(problem.model, optimizer, problem.loss, CLIP_NORM),
+    )
+    factor = ChallengeConfig().factor
+    own, higher = (train_and_restore(trial, snapshot, auto.batch, lr * f, max(LENGTHS)) for f in (1.0, factor))
+    return {"lr": lr, **{str(n): compare(own[:n], higher[:n], ChallengeConfig()).gain for n in LENGTHS}}
 
 
 def fixed_run(case: Case, seed: int, lr: float) -> float:
     """Final loss at a fixed rate, with the warm-up and the anneal of `auto`."""
     torch.set_num_threads(1)
     problem = case.build(seed)
-    optimizer = case.optimizer(problem.model, lr)
-    for step in range(case.steps):
-        up = (step + 1) / (WARMUP_FRACTION * case.steps)
-        down = (case.steps - step) / (DEFAULT_FRACTION * case.steps)
-        optimizer.param_groups[0]["lr"] = lr * min(1.0, up, down)
-        problem.loss(step).backward()
-        nn.utils.clip_grad_norm_(problem.model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+
+    def anneal(progress: float) -> float:  # of what the warm-up leaves
+        return min(1.0, (1 - progress) * (1 - WARMUP_FRACTION) / DEFAULT_FRACTION)
+
+    warmup = warmup_steps(case.steps, WARMUP_FRACTION)
+    train(problem, Scheduled(case.optimizer(problem.model, lr), case.steps, anneal, warmup), case.steps)
     final = problem.evaluate()
     return final if math.isfinite(final) else math.inf
 
@@ -178,8 +174,8 @@ def measure(pool: ProcessPoolExecutor, name: str) -> dict[str, Any]:
     case = CASES[name]
     grid = [10.0 ** (e / 2) for e in range(-7, 0)]
     jobs = {
-        "with": [pool.submit(auto_run, case, seed, True) for seed in SEEDS],
-        "without": [pool.submit(auto_run, case, seed, False) for seed in SEEDS],
+        "with": [pool.submit(auto_run, case, seed, AutoLRConfig()) for seed in SEEDS],
+        "without": [pool.submit(auto_run, case, seed, WITHOUT) for seed in SEEDS],
         "gains": [pool.submit(gains, case, seed) for seed in SEEDS],
     }
     fixed = {lr: [pool.submit(fixed_run, case, seed, lr) for seed in SEEDS] for lr in grid}
@@ -187,7 +183,7 @@ def measure(pool: ProcessPoolExecutor, name: str) -> dict[str, Any]:
     means = {lr: statistics.fmean(job.result() for job in of) for lr, of in fixed.items()}
     best = min(means, key=lambda lr: means[lr])
     row: dict[str, Any] = {"name": name, "lr": [g["lr"] for g in found["gains"]], "best_lr": best, "best": means[best]}
-    row |= {f"gain_{n}": [g[str(n)] for g in found["gains"] if g["lr"] is not None] for n in HALVES}
+    row |= {f"gain_{n}": [g[str(n)] for g in found["gains"] if g["lr"] is not None] for n in LENGTHS}
     row |= {key: statistics.fmean(run["loss"] for run in found[key]) for key in ("with", "without")}
     return row | {key: [run[key] for run in found["with"]] for key in ("won", "tried")}
 
@@ -197,7 +193,7 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
     table = Table("case", "LR found", "best LR", "gain over 16 steps", "over 32", "won", "without", "with", "best LR's")
     for row in rows:
         rates = ", ".join("-" if lr is None else f"{lr:.2g}" for lr in row["lr"])
-        over = [", ".join(f"{100 * gain:+.1f}" for gain in row[f"gain_{n}"]) + " %" for n in HALVES]
+        over = [", ".join(f"{100 * gain:+.1f}" for gain in row[f"gain_{n}"]) + " %" for n in LENGTHS]
         won = ", ".join(f"{won} of {tried}" for won, tried in zip(row["won"], row["tried"], strict=True))
         ends = [f"{row[key]:.4g} ({100 * (row[key] / row['best'] - 1):+.1f} %)" for key in ("without", "with")]
         table.add_row(row["name"], rates, f"{row['best_lr']:.2g}", *over, won, *ends, f"{row['best']:.4g}")

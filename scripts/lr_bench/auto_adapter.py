@@ -28,8 +28,8 @@ def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, troubl
     auto.search(problem.loss)
     trace = Trace()
     _charge(trace, auto.step_count, begun)
-    middle, kick = steps // 2, kick_of(trouble, steps // 2)
-    struck = False
+    middle = steps // 2
+    kick, struck = kick_of(trouble, middle), False
     try:
         while not auto.finished:
             if not struck and auto.step_count >= middle:

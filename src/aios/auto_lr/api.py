@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
-from aios.auto_lr.challenge import Challenge, challenge_after
+from aios.auto_lr.challenge import Challenge, ChallengeConfig, challenge_after
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.param_groups import GroupSettings, start_scales, write_scales
 from aios.auto_lr.readback import Readback
@@ -51,6 +51,8 @@ class AutoLRConfig:
     """The decisions between warm-up and anneal."""
     trouble: TroubleConfig = field(default_factory=TroubleConfig)
     """When to skip, cut, rewind and stop."""
+    challenge: ChallengeConfig | None = field(default_factory=ChallengeConfig)
+    """When a higher rate is taken that was tried after the warm-up; None: none is tried."""
     groups: Mapping[str, GroupSettings] = field(default_factory=dict)
     """Settings of param groups by role: a group's `role` entry, else its `name`."""
 
@@ -168,9 +170,10 @@ class AutoLR:
         control.recovery.keep_snapshot()
         if forward is not None:
             self._trial = ClosureTrial(self.model, self.optimizer, forward, self.config.max_grad_norm)
-        if state["control"].get("challenge") is not None:  # not in states from before it
+        learned, settings = state["control"].get("challenge"), self.config.challenge  # not in states from before it
+        if learned is not None and settings is not None:
             assert isinstance(control.scheduler, AutoLRScheduler)
-            control.challenge = Challenge.from_state(control.scheduler, state["control"]["challenge"], self._log)
+            control.challenge = Challenge.from_state(control.scheduler, learned, self._log, settings)
         if control.finishing:
             self._end = control.anneal.end
 
@@ -237,10 +240,15 @@ class AutoLR:
         control.recovery.keep_snapshot()
         if found is not None and bounds is not None:
             control.recovery.expectation = Expectation.from_search(found, self.config.range_test.clear_drop)
-            assert isinstance(control.scheduler, AutoLRScheduler)
-            budget = self.config.range_test.budget
-            control.challenge = challenge_after(found, control.scheduler, self.steps, budget, self._log)
+            control.challenge = self._challenge_after(found, control)
         return control
+
+    def _challenge_after(self, found: RangeTestResult, control: LearningRateControl) -> Challenge | None:
+        if self.config.challenge is None:
+            return None
+        assert isinstance(control.scheduler, AutoLRScheduler)
+        budget = self.config.range_test.budget
+        return challenge_after(found, control.scheduler, self.steps, budget, self._log, self.config.challenge)
 
     def _control_of(self, plan: _Plan) -> LearningRateControl:
         settings = scheduler_settings(plan.base_lr, self.steps - plan.first_step, plan.bounds)

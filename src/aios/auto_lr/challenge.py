@@ -73,9 +73,9 @@ class Challenge:
         scheduler: AutoLRScheduler,
         budget: int,
         log_fn: LogFn,
-        config: ChallengeConfig | None = None,
+        config: ChallengeConfig,
     ) -> None:
-        self.config = config or ChallengeConfig()
+        self.config = config
         self.budget = budget
         """Steps that may still be lost."""
         self.over = False
@@ -140,9 +140,11 @@ class Challenge:
             self._scheduler.raise_to(self._lr, self._lr * self.config.headroom, "challenge_increase", reason)
 
     @classmethod
-    def from_state(cls, scheduler: AutoLRScheduler, state: Mapping[str, Any], log_fn: LogFn) -> Challenge:
+    def from_state(
+        cls, scheduler: AutoLRScheduler, state: Mapping[str, Any], log_fn: LogFn, config: ChallengeConfig
+    ) -> Challenge:
         """Go on from what `state_dict` returned."""
-        challenge = cls(scheduler, state["budget"], log_fn)
+        challenge = cls(scheduler, state["budget"], log_fn, config)
         challenge.over = state["over"]
         challenge._began, challenge._lr, challenge._own_lr = state["began"], state["lr"], state["own_lr"]
         challenge._theirs, challenge._own = list(state["theirs"]), list(state["own"])
@@ -155,7 +157,12 @@ class Challenge:
 
 
 def challenge_after(
-    found: RangeTestResult, scheduler: AutoLRScheduler, total_steps: int, budget: float, log_fn: LogFn
+    found: RangeTestResult,
+    scheduler: AutoLRScheduler,
+    total_steps: int,
+    budget: float,
+    log_fn: LogFn,
+    config: ChallengeConfig,
 ) -> Challenge | None:
     """Challenges with what the search of a run of `total_steps` has left of `budget`, the part of them both may use.
 
@@ -164,4 +171,4 @@ def challenge_after(
     """
     if found.lr_max != scheduler.config.lr_max or scheduler.use_moe or scheduler.roles:
         return None
-    return Challenge(scheduler, math.floor(budget * total_steps) - found.steps, log_fn)
+    return Challenge(scheduler, math.floor(budget * total_steps) - found.steps, log_fn, config)

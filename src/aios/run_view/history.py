@@ -263,12 +263,8 @@ class RunHistory:
     def _search(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         used = number(record, "used_steps")
         if used > 0:
-            self._add_phase(Phase("search", max(0, step - int(used)), step))
-
-    def _challenge(self, record: dict[str, Any], step: int, rank: int | None) -> None:
-        used = number(record, "used_steps")
-        if used > 0:
-            self._add_phase(Phase("trial", max(0, step - int(used)), step))
+            kind = "search" if record["event"] == "adaptive_lr_search" else "trial"
+            self._add_phase(Phase(kind, max(0, step - int(used)), step))
 
     def _init(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         warmup = number(record, "warmup_steps")
@@ -310,7 +306,7 @@ _HANDLERS: dict[str, Callable[[RunHistory, dict[str, Any], int, int | None], Non
     "adaptive_lr_adjustment": RunHistory._adjust,
     "eval": RunHistory._eval,
     "adaptive_lr_search": RunHistory._search,
-    "adaptive_lr_challenge": RunHistory._challenge,
+    "adaptive_lr_challenge": RunHistory._search,
     "adaptive_lr_init": RunHistory._init,
     "adaptive_lr_anneal": RunHistory._anneal,
     "stopped": RunHistory._stopped,

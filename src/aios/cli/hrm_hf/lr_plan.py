@@ -7,7 +7,7 @@ from typing import Any
 
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
 from aios.auto_lr.api import WARMUP_FRACTION, noise_rules, search_record
-from aios.auto_lr.challenge import Challenge, challenge_after
+from aios.auto_lr.challenge import Challenge, ChallengeConfig, challenge_after
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
 from aios.auto_lr.param_groups import start_scales, write_scales
@@ -61,8 +61,9 @@ def plan_learning_rate(run: TrainingRun, state: dict[str, Any] | None) -> Learni
             control.recovery = _recovery(run, control.scheduler)
             if found is not None and found.suggestion is not None:
                 control.recovery.expectation = Expectation.from_search(found, RangeTestConfig().clear_drop)
-                budget = RangeTestConfig().budget
-                control.challenge = challenge_after(found, control.scheduler, config.steps, budget, run.emit)
+                control.challenge = challenge_after(
+                    found, control.scheduler, config.steps, RangeTestConfig().budget, run.emit, ChallengeConfig()
+                )
     if saved is not None and state is not None:
         _restore(run, control, state)
     if control.recovery is not None:
@@ -99,16 +100,12 @@ def _say_what_is_impossible(run: TrainingRun) -> None:
 
 def search(run: TrainingRun) -> RangeTestResult:
     """Find the LR on the first batches of the run and take everything back but the count of its steps."""
-    position = run.position
-    first_batch = position // run.config.gradient_accumulation_steps
+    first_batch = run.position // run.config.gradient_accumulation_steps
     groups = run.optimizer.param_groups
     write_scales(groups, start_scales(groups, load_group_settings(run.config.adaptive_lr_config)))
     snapshot = run.engine.snapshot()
     run.model.train()
-    try:
-        found = search_and_restore(RunTrial(run), snapshot, run.config.steps, first_batch, RangeTestConfig())
-    finally:
-        run.position = position
+    found = search_and_restore(RunTrial(run), snapshot, run.config.steps, first_batch, RangeTestConfig())
     run.step += found.steps
     run.emit({"event": "adaptive_lr_search", "step": run.step, **search_record(found)})
     return found
@@ -205,7 +202,7 @@ def _restore(run: TrainingRun, control: LearningRateControl, state: dict[str, An
     if control.recovery is not None and recovery is not None:
         control.recovery.load_state_dict(recovery)
     if isinstance(control.scheduler, AutoLRScheduler) and plan.get("challenge") is not None:
-        control.challenge = Challenge.from_state(control.scheduler, plan["challenge"], run.emit)
+        control.challenge = Challenge.from_state(control.scheduler, plan["challenge"], run.emit, ChallengeConfig())
     if Anneal(**plan["anneal"]).begun(run.step) and not control.anneal.begun(run.step):
         _warm_up_again(run, control)
 

@@ -317,17 +317,18 @@ def _recovery(player: _Player) -> Recovery:
 def _challenge(player: _Player, learned: dict[str, Any] | None = None) -> Challenge | None:
     """The challenges that the run had to make, or goes on with."""
     # Imported late: torch comes with them.
-    from aios.auto_lr.challenge import Challenge, challenge_after
+    from aios.auto_lr.challenge import Challenge, ChallengeConfig, challenge_after
     from aios.auto_lr.scheduler import AutoLRScheduler
 
     found, scheduler = player.sitting.search, player.scheduler
     if not isinstance(scheduler, AutoLRScheduler):
         return None
     if learned is not None:
-        return Challenge.from_state(scheduler, learned, player.hear)
+        return Challenge.from_state(scheduler, learned, player.hear, ChallengeConfig())
     if found is None or found.suggestion is None:
         return None
-    return challenge_after(found, scheduler, player.config.steps, RangeTestConfig().budget, player.hear)
+    budget, settings = RangeTestConfig().budget, ChallengeConfig()
+    return challenge_after(found, scheduler, player.config.steps, budget, player.hear, settings)
 
 
 def _likeness(recording: Recording, player: _Player, choice: Choice) -> list[str]:

@@ -206,12 +206,8 @@ def try_higher_rate(run: TrainingRun) -> bool:
     """
 
     def train(lr: float, steps: int) -> list[float]:
-        position = run.position
-        first_batch = position // run.config.gradient_accumulation_steps
-        try:
-            return train_and_restore(RunTrial(run), run.engine.snapshot(), first_batch, lr, steps)
-        finally:
-            run.position = position
+        first_batch = run.position // run.config.gradient_accumulation_steps
+        return train_and_restore(RunTrial(run), run.engine.snapshot(), first_batch, lr, steps)
 
     used = run.lr.try_higher(run.step, run.end, lambda: report(run, run.readback.flush()), train)
     run.step += used
@@ -236,11 +232,14 @@ class RunTrial:
         return run.workers.mean(total / micro_batches)
 
     def train(self, batch: int, lr: float) -> float:
-        """Mean cross-entropy of the step, then one update with `lr`."""
+        """Mean cross-entropy of the step, then one update with `lr`; the run's position stays where it was."""
         run = self._run
-        run.position = batch * run.config.gradient_accumulation_steps
+        position, run.position = run.position, batch * run.config.gradient_accumulation_steps
         set_learning_rate(run.optimizer, lr)
-        numbers = accumulate_gradients(run)
+        try:
+            numbers = accumulate_gradients(run)
+        finally:
+            run.position = position
         run.engine.update(numbers[0], math.inf)
         return float(numbers[1])
 
