@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from aios.auto_lr.anneal import DEFAULT_FRACTION
 from aios.auto_lr.api import WARMUP_FRACTION, AutoLR, AutoLRConfig
 from aios.auto_lr.challenge import ChallengeConfig, compare
-from aios.auto_lr.snapshot import Snapshot
-from aios.auto_lr.trial import ClosureTrial, train_and_restore
+from aios.auto_lr.loop.snapshot import Snapshot
+from aios.auto_lr.loop.trial import ClosureTrial, train_and_restore
 from lr_bench.methods import CLIP_NORM, Scheduled, train, warmup_steps
 from lr_bench.workloads import WORKLOADS, Problem, text_bytes, text_problem
 

@@ -24,9 +24,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.console import RunConsole
-from aios.cli.hrm_hf.device_setup import choose_device, choose_precision
 from aios.cli.hrm_hf.lr_plan import plan_learning_rate
 from aios.cli.hrm_hf.model_setup import new_model
 from aios.cli.hrm_hf.optimization import build_optimizer
@@ -35,7 +32,10 @@ from aios.cli.hrm_hf.run_setup import Setup, build_run
 from aios.cli.hrm_hf.train_epoch import TrainingRun, train_epoch
 from aios.data.dataset import DataConfig, DataSplit, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
+from aios.engines.device import choose_device, choose_precision
 from aios.runs.training_log import TrainingLog
+from aios.settings.config import TrainingConfig
+from aios.terminal.console import RunConsole
 from bench_step_cost import cost_table, measure
 
 TARGET_RATIO = 1.03

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.lr_plan import plan_learning_rate
 from aios.cli.hrm_hf.model_setup import new_model
 from aios.cli.hrm_hf.origin import Origin
@@ -26,6 +25,7 @@ from aios.cli.hrm_hf.run_setup import build_run, prepare
 from aios.distributed.environment import place_of
 from aios.distributed.workers import Workers, joined
 from aios.runs.training_log import TrainingLog
+from aios.settings.config import TrainingConfig
 from bench_overhead import bare_block, trainer_block
 
 BLOCKS, STEPS = 8, 10

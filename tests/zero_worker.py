@@ -58,12 +58,12 @@ class _Worker:
     def __init__(self, stage: int, workers: Any) -> None:
         import torch
 
-        from aios.cli.hrm_hf.config import TrainingConfig
-        from aios.cli.hrm_hf.deepspeed_engine import DeepSpeedEngine
-        from aios.cli.hrm_hf.deepspeed_settings import deepspeed_settings
-        from aios.cli.hrm_hf.device_setup import Precision
         from aios.cli.hrm_hf.optimization import build_optimizer
         from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+        from aios.engines.deepspeed import DeepSpeedEngine
+        from aios.engines.device import Precision
+        from aios.settings.config import TrainingConfig
+        from aios.settings.deepspeed import deepspeed_settings
 
         def model() -> HRMForCausalLM:
             torch.manual_seed(0)

@@ -20,7 +20,7 @@ def auto_available() -> bool:
 def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, trouble: str = NONE) -> Trace:
     """Train for `steps` steps, search included, from `lr`, with `trouble` in the middle."""
     from aios.auto_lr.api import AutoLR
-    from aios.auto_lr.snapshot import Snapshot
+    from aios.auto_lr.loop.snapshot import Snapshot
 
     optimizer = workload.optimizer(problem.model, lr)
     auto = AutoLR(problem.model, optimizer, steps=steps, use_moe=workload.moe)

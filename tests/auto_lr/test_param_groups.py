@@ -18,12 +18,12 @@ from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.api import AutoLR, AutoLRConfig
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
+from aios.auto_lr.loop.snapshot import Snapshot
+from aios.auto_lr.loop.update import set_learning_rate
 from aios.auto_lr.param_groups import GroupSettings, Role, role_of
 from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.auto_lr.snapshot import Snapshot
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
-from aios.auto_lr.update import set_learning_rate
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler, LRDecision
 from auto_lr.problems import adamw, classifier, train
 

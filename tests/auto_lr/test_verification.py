@@ -11,8 +11,8 @@ from torch import Tensor
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
 from aios.auto_lr.recovery import VERIFY_STEPS
+from aios.auto_lr.search import RangePoint, RangeTestConfig, RangeTestResult
 from aios.auto_lr.verification import MAX_RESTARTS, SHARE_OF_RAMP, Expectation
-from aios.cli.hrm_hf.lr_range_test import RangePoint, RangeTestConfig, RangeTestResult
 from auto_lr.problems import Forward, adamw, classifier, sgd
 
 TOO_HOT = AutoLRConfig(range_test=RangeTestConfig(trained_safety=0.01, lag=0, clear_drop=10.0))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.gui.form import BUNDLED_TEXT, MAIN_FIELDS, RATE_FIELDS, FormModel, advanced_fields, check_on_disk, field_specs
 from aios.gui.wording import in_window_words, lr_wording
+from aios.settings.config import TrainingConfig
 
 
 def test_a_fresh_form_means_the_defaults_of_training() -> None:

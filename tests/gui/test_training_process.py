@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from aios.cli.hrm_hf.command import hrm_hf
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.flags import parse_config
+from aios.cli.flags import parse_config
+from aios.cli.hrm_commands import hrm_hf
 from aios.errors import UserError
 from aios.gui.brains import State
 from aios.gui.training_control import TrainingControl
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
+from aios.settings.config import TrainingConfig
 from training_process import TIMEOUT
 
 

@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.adaptive_lr import AdaptiveLRConfig
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
 from aios.auto_lr.challenge import Challenge, ChallengeConfig, challenge_after
 from aios.auto_lr.control import LearningRateControl
+from aios.auto_lr.loop.readback import Readback
+from aios.auto_lr.loop.snapshot import Snapshot
+from aios.auto_lr.loop.trial import ClosureTrial, search_and_restore, train_and_restore
+from aios.auto_lr.loop.update import check_dense, clip_and_update
 from aios.auto_lr.param_groups import GroupSettings, start_scales, write_scales
-from aios.auto_lr.readback import Readback
 from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.auto_lr.snapshot import Snapshot
-from aios.auto_lr.trial import ClosureTrial, search_and_restore, train_and_restore
+from aios.auto_lr.search import RangeTestConfig, RangeTestResult
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
-from aios.auto_lr.update import check_dense, clip_and_update
 from aios.auto_lr.verification import Expectation
-from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig
-from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult
 
 WARMUP_FRACTION = 0.05
 """Part of the steps that the warm-up takes after a search."""

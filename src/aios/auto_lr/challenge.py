@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult
+from aios.auto_lr.search import RangeTestConfig, RangeTestResult
 
 LogFn = Callable[[dict[str, Any]], None]
 

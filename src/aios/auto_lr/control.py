@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from aios.auto_lr.adaptive_lr import AdaptiveLRScheduler, warmup_lr
 from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.challenge import Challenge
+from aios.auto_lr.loop.update import set_learning_rate
 from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.auto_lr.update import set_learning_rate
-from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRScheduler, warmup_lr
 
 Emit = Callable[[dict[str, Any]], None]
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import Any
 
-from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig, LRDecision, adjust
+from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LRDecision, adjust
 
 BASE, ROUTER, ADAPTER = "base", "router", "adapter"
 ROLES = (BASE, ROUTER, ADAPTER)

@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from aios.auto_lr.adaptive_lr import LRDecision
 from aios.auto_lr.grouped_scheduler import Rates
+from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.restoration import Restoration
 from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.auto_lr.snapshot import Snapshot
 from aios.auto_lr.trouble import Rung, TroubleMonitor, Verdict
 from aios.auto_lr.verification import MAX_RESTARTS, Expectation
-from aios.cli.hrm_hf.adaptive_lr import LRDecision
 from aios.errors import RunError
 
 SNAPSHOT_EVERY = 50

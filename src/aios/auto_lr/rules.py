@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from aios.auto_lr.adaptive_lr import LRDecision
 from aios.auto_lr.robust_window import MAD_TO_SIGMA
-from aios.cli.hrm_hf.adaptive_lr import LRDecision
 
 OUTLIER_SIGMAS = 6.0
 """Distance from the median of its window, in robust sigmas, beyond which a loss says nothing about the trend."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from aios.auto_lr.adaptive_lr import LossMetrics, LRDecision
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler, Rates
 from aios.auto_lr.rules import NoiseRules, WindowSums, decide_by_noise, move_onto_trend, summarize_window
-from aios.cli.hrm_hf.adaptive_lr import LossMetrics, LRDecision
 
 MAX_WINDOWS = 40
 """Windows behind one decision at most: older losses say little about today's learning rate."""

@@ -6,7 +6,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from aios.cli.hrm_hf.lr_range_test import RangeTestResult
+from aios.auto_lr.search import RangeTestResult
 
 MAX_RESTARTS = 3
 """After so many the rate stays what it is: the rules and the ladder take over."""

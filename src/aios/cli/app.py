@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 import aios
-from aios.cli.hrm_hf.command import hrm_hf
+from aios.cli.gui_command import gui
+from aios.cli.hrm_commands import hrm_hf
 from aios.distributed.environment import place_of
 from aios.distributed.refusal import refuse
 from aios.errors import RunError, UserError
-from aios.gui.command import gui
 
 app = typer.Typer(
     help="AI-OS: train Hierarchical Reasoning Models without choosing a learning rate.",

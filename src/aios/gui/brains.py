@@ -11,9 +11,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.gui.process_identity import is_alive
 from aios.runs.brain import holds_brain, list_checkpoints
+from aios.settings.config import TrainingConfig
 
 SESSION_FILE = "training.json"
 """Beside the brain: the training that a window started last."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from aios.cli.hrm_hf.config import LEARNING_RATE, TrainingConfig, field_types
-from aios.cli.hrm_hf.preflight import check_folders, check_inputs
 from aios.errors import UserError
 from aios.gui.wording import fields_named, in_window_words, label_of
+from aios.settings.config import LEARNING_RATE, TrainingConfig, field_types
+from aios.settings.preflight import check_folders, check_inputs
 
 Text = str | bool
 """What a field shows: a text, or whether it is ticked."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.gui.background import Background
 from aios.gui.form import FormCheck, FormModel, check_on_disk
+from aios.settings.config import TrainingConfig
 
 _PAUSE_SECONDS = 0.2
 """Without a change, before the disk is asked."""

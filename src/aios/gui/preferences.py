@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.config_file import load_config_file, save_config_file
 from aios.errors import UserError
+from aios.settings.config import TrainingConfig
+from aios.settings.config_file import load_config_file, save_config_file
 
 MOST_RECENT = 8
 """Datasets remembered."""

@@ -6,9 +6,9 @@ import tkinter as tk
 from tkinter import filedialog
 from typing import Any
 
-from aios.cli.hrm_hf.config_file import load_config_file, save_config_file
 from aios.errors import UserError
 from aios.gui.form import FormCheck
+from aios.settings.config_file import load_config_file, save_config_file
 
 _TYPES = [("Settings", "*.toml *.yaml *.yml *.json"), ("All files", "*")]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.gui.brains import Brain, State, resume_config
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
+from aios.settings.config import TrainingConfig
 
 _WAITING = {"pause": "saving …", "stop": "saving …", "finish": "finishing …"}
 

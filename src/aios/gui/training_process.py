@@ -11,11 +11,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.errors import UserError
 from aios.gui.brains import Brain, SessionFile, State, read_brain
 from aios.gui.process_identity import birth_of
 from aios.runs.stop_request import FINISH
+from aios.settings.config import TrainingConfig
 
 OUTPUT_FILE = "output.txt"
 """Beside the brain: what its training printed."""

@@ -12,7 +12,6 @@ from tkinter import filedialog, ttk
 from types import TracebackType
 from typing import Any
 
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.errors import RunError, UserError
 from aios.gui.automation import Inspector
 from aios.gui.background import Background
@@ -31,6 +30,7 @@ from aios.gui.runs_panel import RunsPanel
 from aios.gui.settings_files import ask_and_export, ask_and_import
 from aios.gui.training_control import TrainingControl
 from aios.gui.training_process import shown_command, training_arguments
+from aios.settings.config import TrainingConfig
 
 TICK_MS = 100
 """Between two looks at the log."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from aios.cli.hrm_hf.config import field_types
+from aios.settings.config import field_types
 
 _LABELS = {
     "lr": "Learning rate",

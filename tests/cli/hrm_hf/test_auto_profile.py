@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aios.cli.hrm_hf.recording import read_recording
-from aios.cli.hrm_hf.replay import Choice, replay
-from aios.cli.hrm_hf.replay_view import same_decisions
+from aios.replay.recording import read_recording
+from aios.replay.replay import Choice, replay
+from aios.terminal.replay_view import same_decisions
 from training_process import (
     read_log,
     run_aios,

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import aios.core.hrm_models  # noqa: F401  registers the model with the Auto classes
-from aios.cli.hrm_hf.zero_shards import read_model_states, read_shards
+from aios.engines.zero_shards import read_model_states, read_shards
 from aios.runs.checkpoints import load_state, newest_valid
 from training_process import read_log, run_aios, train, train_args, train_records
 

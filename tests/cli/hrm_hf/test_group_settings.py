@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from aios.auto_lr.param_groups import GroupSettings
-from aios.cli.hrm_hf.adaptive_lr_file import load_adaptive_lr_file, load_group_settings
 from aios.cli.hrm_hf.optimization import build_optimizer, restore_optimizer
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.errors import UserError
+from aios.settings.adaptive_lr_file import load_adaptive_lr_file, load_group_settings
 from training_process import read_log, run_aios, start_training, train, train_args, train_records, wait_for_step
 
 MOE = ("--use-moe", "--num-experts=2", "--steps=80", "--lr=1e-3", "--warmup-steps=5", "--eval-every=0")

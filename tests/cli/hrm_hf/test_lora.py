@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import aios.core.hrm_models
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.lora import add_adapters, base_weights, merged_weights
 from aios.cli.hrm_hf.optimization import build_optimizer
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+from aios.settings.config import TrainingConfig
 from training_process import read_log, run_aios, start_training, train, train_args, train_records, wait_for_step
 
 FLAGS = ("--use-peft", "--lr=1e-2", "--warmup-steps=3", "--eval-every=0", "--lora-rank=4")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.parallel_state import Task, join_states, load_trained, save_trained, split_state
 from aios.cli.hrm_hf.parallel_training_v3 import worker_environment
+from aios.settings.config import TrainingConfig
 
 CONFIG = TrainingConfig(parallel_independent=True, world_size=3, merge_every=40, steps=100)
 KEYS = ("optimizer", "scaler", "rng", "lr_plan", "adaptive_lr")

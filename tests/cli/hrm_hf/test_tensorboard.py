@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.preflight import check_inputs
 from aios.errors import UserError
 from aios.runs.tensorboard_log import TensorBoardLog, scalars
+from aios.settings.config import TrainingConfig
+from aios.settings.preflight import check_inputs
 from training_process import read_log, run_aios, start_training, train, train_args, train_records, wait_for_step
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import aios.core.hrm_models  # noqa: F401  registers the model with the Auto classes
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.runs.brain import list_checkpoints
+from aios.settings.config import TrainingConfig
 from training_process import read_log, run_aios, train, train_args, train_records
 
 STEPS, WARMUP, LR = 80, 8, 2e-3

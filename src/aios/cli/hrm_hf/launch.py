@@ -14,15 +14,15 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.console import RunConsole
-from aios.cli.hrm_hf.device_setup import device_kind
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import data_config
 from aios.data.dataset import load_data
 from aios.data.tokenizer import load_tokenizer
 from aios.distributed.refusal import expect_refusals, refused
+from aios.engines.device import device_kind
 from aios.errors import RunError, UserError
+from aios.settings.config import TrainingConfig
+from aios.terminal.console import RunConsole
 
 STOP_SECONDS = 600
 """How long workers may take to finish their step and save when asked to stop; then they are killed."""

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aios.cli.hrm_hf.config import TrainingConfig, flag_name
 from aios.core.hrm_models import HRMForCausalLM
 from aios.errors import UserError
+from aios.settings.config import TrainingConfig, flag_name
 
 ADAPTED = ("qkv", "out", "gate_up", "down")
 """Projections that get adapters: those of attention and MLPs; router, heads and embedding stay as they are."""

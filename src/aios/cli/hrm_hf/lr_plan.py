@@ -10,11 +10,12 @@ from aios.auto_lr.api import WARMUP_FRACTION, noise_rules, search_record
 from aios.auto_lr.challenge import Challenge, ChallengeConfig, challenge_after
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
+from aios.auto_lr.loop.trial import search_and_restore
 from aios.auto_lr.param_groups import start_scales, write_scales
 from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.auto_lr.trial import search_and_restore
+from aios.auto_lr.search import RangeTestConfig, RangeTestResult
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
 from aios.auto_lr.verification import Expectation
 from aios.cli.hrm_hf.adaptive_lr import (
@@ -24,11 +25,10 @@ from aios.cli.hrm_hf.adaptive_lr import (
     default_warmup_steps,
     preflight_moe_lr,
 )
-from aios.cli.hrm_hf.adaptive_lr_file import build_config, load_group_settings
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.deepspeed_settings import copying_obstacle, has_scheduler
-from aios.cli.hrm_hf.lr_range_test import RangeTestConfig, RangeTestResult
 from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
+from aios.settings.adaptive_lr_file import build_config, load_group_settings
+from aios.settings.config import TrainingConfig
+from aios.settings.deepspeed import copying_obstacle, has_scheduler
 
 
 def will_search(config: TrainingConfig, state: dict[str, Any] | None) -> bool:

@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig
 
-from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.lora import add_adapters, holds_adapters, restore_adapters
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.errors import UserError
+from aios.settings.config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

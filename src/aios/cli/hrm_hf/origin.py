@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aios.cli.hrm_hf.adaptive_lr_file import check_roles
-from aios.cli.hrm_hf.config import TrainingConfig, flag_name
-from aios.cli.hrm_hf.deepspeed_settings import check_same_engine, with_file_lr
-from aios.cli.hrm_hf.preflight import check_folders, check_inputs
 from aios.core.architecture import Architecture
 from aios.errors import UserError
 from aios.runs.brain import holds_brain
+from aios.settings.adaptive_lr_file import check_roles
+from aios.settings.config import TrainingConfig, flag_name
+from aios.settings.deepspeed import check_same_engine, with_file_lr
+from aios.settings.preflight import check_folders, check_inputs
 
 _BODY_FIELDS = tuple(f.name for f in dataclasses.fields(Architecture))
 _EXPERT_FIELDS = ("num_experts", "num_experts_per_tok")

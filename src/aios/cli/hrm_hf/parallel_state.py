@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from aios.cli.hrm_hf.config import TrainingConfig
+from aios.settings.config import TrainingConfig
 
 _TASK_FILE = "task.json"
 _PER_WORKER = ("optimizer", "scaler", "rng", "data", "lr_plan", "adaptive_lr")

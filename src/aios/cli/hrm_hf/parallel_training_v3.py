@@ -23,11 +23,8 @@ import transformers
 from safetensors.torch import save_file
 
 from aios.auto_lr.control import Emit
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.device_setup import device_kind
 from aios.cli.hrm_hf.launch import worker_count
 from aios.cli.hrm_hf.origin import Origin
-from aios.cli.hrm_hf.parallel_console import WorkersConsole
 from aios.cli.hrm_hf.parallel_state import Task, join_states, load_trained, split_state
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
 from aios.cli.hrm_hf.session import Session
@@ -37,12 +34,15 @@ from aios.data.dataset import unigram_entropy
 from aios.distributed.merge_files import Contribution, find_contribution, merge, round_folder
 from aios.distributed.orders import END, FINISH, MERGED, STOP
 from aios.distributed.supervisor import Crew, how_it_ended
+from aios.engines.device import device_kind
 from aios.errors import RunError, UserError
 from aios.runs.checkpoints import checkpoint_path
 from aios.runs.stop_request import FINISH as FINISH_REQUEST
 from aios.runs.stop_request import StopRequest
 from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
+from aios.settings.config import TrainingConfig
+from aios.terminal.workers_console import WorkersConsole
 
 POLL_SECONDS = 0.05
 """How often the supervisor looks at its workers, at what they have handed in, and for requests to stop."""

@@ -12,11 +12,6 @@ import torch
 from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.control import Emit, LearningRateControl
 from aios.cli.hrm_hf.adaptive_lr import DEFAULT_LR
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.deepspeed_engine import DeepSpeedEngine, deepspeed_precision
-from aios.cli.hrm_hf.deepspeed_settings import deepspeed_settings, optimizer_settings
-from aios.cli.hrm_hf.device_setup import Precision, choose_device, choose_precision
-from aios.cli.hrm_hf.engines import DDPEngine, Engine, LocalEngine
 from aios.cli.hrm_hf.model_setup import new_model, saved_model
 from aios.cli.hrm_hf.optimization import build_optimizer
 from aios.cli.hrm_hf.origin import Origin
@@ -28,6 +23,11 @@ from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, 
 from aios.data.tokenizer import load_tokenizer
 from aios.distributed.environment import WorkerPlace
 from aios.distributed.workers import Workers
+from aios.engines.deepspeed import DeepSpeedEngine, deepspeed_precision
+from aios.engines.device import Precision, choose_device, choose_precision
+from aios.engines.engine import DDPEngine, Engine, LocalEngine
+from aios.settings.config import TrainingConfig
+from aios.settings.deepspeed import deepspeed_settings, optimizer_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

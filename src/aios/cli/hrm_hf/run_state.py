@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aios.auto_lr.snapshot import rng_state, set_rng_state
-from aios.cli.hrm_hf.deepspeed_settings import zero_stage
+from aios.auto_lr.loop.snapshot import rng_state, set_rng_state
 from aios.cli.hrm_hf.optimization import restore_optimizer
 from aios.cli.hrm_hf.train_epoch import TrainingRun
+from aios.settings.deepspeed import zero_stage
 
 CLIENT_KEYS = ("step", "lr_plan", "adaptive_lr")
 """What DeepSpeed's own checkpoint holds of the checkpoint dict, as its client state."""

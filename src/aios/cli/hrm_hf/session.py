@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aios.cli.hrm_hf.deepspeed_engine import DeepSpeedEngine
 from aios.cli.hrm_hf.lora import weights_saver
 from aios.cli.hrm_hf.run_state import CLIENT_KEYS, collect_state
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import DataSplit, TokenWindows
+from aios.engines.deepspeed import DeepSpeedEngine
 from aios.runs.brain import BrainCard, publish, read_card
 from aios.runs.checkpoints import checkpoint_path, open_partial, partial_path, save_checkpoint
 

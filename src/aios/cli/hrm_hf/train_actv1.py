@@ -11,8 +11,6 @@ import torch
 import transformers
 
 import aios
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.console import RunConsole
 from aios.cli.hrm_hf.lr_plan import plan_learning_rate, will_search
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
@@ -25,6 +23,8 @@ from aios.errors import RunError, UserError
 from aios.runs.stop_request import StopRequest
 from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
+from aios.settings.config import TrainingConfig
+from aios.terminal.console import RunConsole
 
 
 def train_actv1(origin: Origin) -> None:

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from aios.auto_lr.control import Emit, LearningRateControl
-from aios.auto_lr.readback import Readback
-from aios.auto_lr.trial import train_and_restore
-from aios.auto_lr.update import learning_rates, set_learning_rate
-from aios.cli.hrm_hf.config import TrainingConfig
-from aios.cli.hrm_hf.device_setup import Precision
-from aios.cli.hrm_hf.engines import MODEL_NUMBERS, Engine
+from aios.auto_lr.loop.readback import Readback
+from aios.auto_lr.loop.trial import train_and_restore
+from aios.auto_lr.loop.update import learning_rates, set_learning_rate
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import EvalBatches, TrainBatches
 from aios.distributed.workers import Workers
+from aios.engines.device import Precision
+from aios.engines.engine import MODEL_NUMBERS, Engine
 from aios.runs.stop_request import FINISH
+from aios.settings.config import TrainingConfig
 
 ASKED = ("stop", "finish")
 """What workers can ask each other for; the numbers of a step say how many of them did, as a mean."""

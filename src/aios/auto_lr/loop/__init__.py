@@ -1,0 +1,1 @@
+"""The tensor side of the controller: snapshots, updates, trials, numbers read back late."""

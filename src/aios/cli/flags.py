@@ -1,0 +1,85 @@
+"""The command line of a training run, made from the fields of `TrainingConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperCommand
+
+from aios.settings.config import OUTPUT, TrainingConfig, field_types, flag_name
+from aios.settings.config_file import load_config_file
+
+
+def config_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a typer command `--config` and one option per field of `TrainingConfig`, received as `**flags`."""
+    own = [
+        p
+        for p in inspect.signature(function, eval_str=True).parameters.values()
+        if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    flags = [_parameter(f) for f in dataclasses.fields(TrainingConfig)]
+    parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), _CONFIG_FILE, *flags]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+    return function
+
+
+_CONFIG_FILE = inspect.Parameter(
+    "config_file",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings file (.toml, .yaml, .json) with flags' names as keys; flags given here win over it.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+)
+
+
+def _parameter(f: dataclasses.Field[Any]) -> inspect.Parameter:
+    kind = field_types()[f.name]
+    flag = flag_name(f.name)
+    is_bool = bool in getattr(kind, "__args__", (kind,))
+    names = f"{flag}/--no-{flag[2:]}" if is_bool and f.metadata["on_off"] else flag
+    option = typer.Option(
+        names,
+        help=f.metadata["help"],
+        rich_help_panel=f.metadata["panel"],
+        show_default=f.default is not None and f.default is not False,
+    )
+    return inspect.Parameter(
+        f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=Annotated[kind, option]
+    )
+
+
+def given_flags(context: typer.Context) -> dict[str, Any]:
+    """The config fields that were given, as against left at their defaults: in the `--config` file or, winning over
+    it, as flags.
+
+    Raises:
+        UserError: for a file that cannot be used.
+    """
+    path = context.params.get("config_file")
+    names = {f.name for f in dataclasses.fields(TrainingConfig)}
+    flags = {name: value for name, value in context.params.items() if name in names and _was_given(context, name)}
+    return {**(load_config_file(path) if path is not None else {}), **flags}
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    # By name: typer brings its own copy of click in some versions, and with it another enum.
+    return source is not None and source.name != "DEFAULT"
+
+
+def parse_config(command: TyperCommand, args: Sequence[str]) -> TrainingConfig:
+    """The config that `args` mean to `command`; the inverse of `TrainingConfig.to_cli_args`."""
+    context = cast(typer.Context, command.make_context(command.name, list(args)))
+    return TrainingConfig(**given_flags(context))

@@ -1,0 +1,108 @@
+"""The commands `aios hrm-hf ...`: thin, they parse and hand over."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aios.cli.flags import config_options, given_flags
+from aios.cli.hrm_hf.origin import find_origin
+from aios.cli.live_commands import replay, watch
+from aios.cli.log_commands import lr_log, plot
+from aios.distributed.environment import place_of
+from aios.distributed.refusal import refused
+from aios.errors import UserError
+from aios.runs.brain import check_writable
+
+hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM ACT v1).", no_args_is_help=True)
+
+
+@hrm_hf.callback()
+def _group() -> None:
+    """Train and inspect Hierarchical Reasoning Models (HRM ACT v1)."""
+
+
+def share_cores() -> None:
+    """Let OpenMP's idle threads sleep soon instead of spinning; must come before torch is imported.
+
+    With the default, a second busy process on the same cores makes a step about ten times slower; with this,
+    three times, for about 6 % on an idle machine. A value set by the user stays.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+
+@config_options
+def train(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the run fails.")] = False,
+    **flags: Any,
+) -> None:
+    """Train an HRM on text; with the adaptive learning rate unless told otherwise."""
+    place, given = place_of(), given_flags(context)
+    if place is not None and (exit_code := refused()) is not None:
+        raise typer.Exit(exit_code)
+    if place is not None:
+        given.setdefault("world_size", place.world_size)
+    origin = find_origin(given, restarted=place is not None and place.restarts > 0)
+    share_cores()
+    # Imported late: torch takes seconds, and bad input has been refused by now.
+    if origin.config.shares_weights and place is None:
+        from aios.cli.hrm_hf.launch import launch
+
+        launch(origin, sys.argv[1:])
+    elif origin.config.parallel_independent:
+        from aios.cli.hrm_hf.parallel_training_v3 import train_independently
+
+        train_independently(origin)
+    else:
+        from aios.cli.hrm_hf.train_actv1 import train_actv1
+
+        train_actv1(origin)
+
+
+hrm_hf.command("train")(train)
+hrm_hf.command("train-actv1", help="The older name of train.", hidden=True)(train)
+
+
+@hrm_hf.command("independent-worker", hidden=True)
+def independent_worker(
+    session: Path,
+    rank: int,
+    checkpoint: Path,
+    number: int,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the worker fails.")] = False,
+) -> None:
+    """One worker of `train --parallel-independent`, which starts it: not for people."""
+    share_cores()
+    from aios.cli.hrm_hf.parallel_worker import work
+
+    work(session, rank, checkpoint, number)
+
+
+hrm_hf.command("plot")(plot)
+hrm_hf.command("lr-log")(lr_log)
+hrm_hf.command("watch")(watch)
+hrm_hf.command("replay")(replay)
+
+
+@hrm_hf.command("lr-find")
+@config_options
+def lr_find(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the picture goes.")] = Path("lr_find.png"),
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the search fails.")] = False,
+    **flags: Any,
+) -> None:
+    """Search the learning rate that training with these flags would begin with; draws the curve, trains nothing."""
+    origin = find_origin(given_flags(context), trains=False)
+    if origin.config.several_workers:
+        raise UserError("lr-find searches on one device; leave out the flags of several workers.")
+    check_writable(output.parent, "--output")
+    share_cores()
+    from aios.cli.lr_find import lr_find
+
+    lr_find(origin, output)

@@ -1,0 +1,120 @@
+"""The settings of a run as a file: what `--config FILE` reads, and what the window exports and imports.
+
+Keys are the fields of `TrainingConfig`, with underscores or dashes; what a file leaves out keeps its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aios.errors import UserError
+from aios.settings.config import TrainingConfig, allowed_types, field_types
+from aios.settings.settings_file import parse_settings_file, text_as_number, unknown_key
+
+_KIND_NAMES: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
+
+
+def load_config_file(path: str | Path) -> dict[str, Any]:
+    """The settings in `path` (.toml, .yaml, .json) by field name; relative paths in it are the current folder's.
+
+    Raises:
+        UserError: naming the file, and the key where there is one: for a file that cannot be read or parsed, an
+            unknown key, a key given twice or a value of the wrong type. Ranges are `TrainingConfig`'s to check.
+    """
+    path = Path(path)
+    data = parse_settings_file(path)
+    data = {} if data is None else data  # an empty YAML file
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: found {data!r} where settings belong; write one `name = value` for each.")
+    settings: dict[str, Any] = {}
+    for key, value in data.items():
+        name = str(key).replace("-", "_")
+        if name not in field_types():
+            raise unknown_key(path, key, field_types())
+        if name in settings:
+            raise UserError(f"{path}: {key!r} is there twice, with a dash and with an underscore; leave one out.")
+        settings[name] = _typed(path, name, value)
+    return settings
+
+
+def save_config_file(config: TrainingConfig, path: str | Path) -> None:
+    """Write what in `config` differs from the defaults, in the format that the suffix of `path` names.
+
+    The file is complete or not there at all; one that was there is replaced.
+
+    Raises:
+        UserError: for an unknown suffix, a folder that cannot be written in, or text that UTF-8 cannot hold.
+    """
+    path = Path(path)
+    write = _WRITERS.get(path.suffix.lower())
+    if write is None:
+        raise UserError(f"{path}: unknown suffix {path.suffix!r}; use one of {', '.join(_WRITERS)}.")
+    changed = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    changed = {f.name: changed[f.name] for f in dataclasses.fields(config) if changed[f.name] != f.default}
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        new.write_bytes(write(changed).encode())
+        new.replace(path)
+    except OSError as error:
+        if new.exists():
+            new.unlink()
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place.") from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: {error.object!r} cannot be written as UTF-8; rename it.") from error
+
+
+def _toml(settings: dict[str, Any]) -> str:
+    return "".join(f"{name} = {_toml_value(value)}\n" for name, value in settings.items())
+
+
+def _toml_value(value: bool | float | str) -> str:
+    """A TOML literal: JSON's are TOML's too, but for DEL, which TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+_WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    ".toml": _toml,
+    ".yaml": lambda settings: yaml.safe_dump(settings, sort_keys=False),
+    ".yml": lambda settings: yaml.safe_dump(settings, sort_keys=False),
+    ".json": lambda settings: json.dumps(settings, indent=2) + "\n",
+}
+
+
+def _typed(path: Path, name: str, value: Any) -> Any:
+    """`value` if it has the type of field `name`; a whole number will do for a number."""
+    kinds, choices = allowed_types(field_types()[name])
+    if choices:
+        if isinstance(value, str) and value in choices:
+            return value
+        raise UserError(f"{path}: {name} = {value!r} is not allowed; choose one of {', '.join(choices)}.")
+    if value is None and type(None) in kinds:
+        return None
+    if float in kinds:
+        return _number(path, name, value)
+    if type(value) not in kinds:
+        raise _wrong_type(path, name, value)
+    return value
+
+
+def _number(path: Path, name: str, value: Any) -> float:
+    if isinstance(value, str) and path.suffix.lower() in (".yaml", ".yml"):
+        value = text_as_number(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _wrong_type(path, name, value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UserError(f"{path}: {name} is too large a number; write a smaller one.") from error
+
+
+def _wrong_type(path: Path, name: str, value: Any) -> UserError:
+    kinds, _ = allowed_types(field_types()[name])
+    wanted = " or ".join(_KIND_NAMES[kind] for kind in kinds if kind is not type(None))
+    return UserError(f"{path}: {name} = {value!r} has the wrong type; write {wanted}.")

@@ -1,0 +1,1 @@
+"""What a person at the terminal sees: progress, tables, a live view of a log."""
