@@ -1,1 +1,57 @@
-"""A learning rate nobody has to choose, for any torch loop: search, noise-aware rules, trouble ladder, anneal."""
+"""The learning rate nobody has to choose: the controller. Torch only in `api` and `loop`; nothing of the HRM, no files.
+
+The public names are imported from here; they load when they are first asked for, so that the pure parts cost no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler
+    from aios.auto_lr.api import AutoLR, StepReport
+    from aios.auto_lr.challenge import ChallengeConfig
+    from aios.auto_lr.loop.engine import Engine
+    from aios.auto_lr.loop.feed import BatchFeed
+    from aios.auto_lr.param_groups import GroupSettings
+    from aios.auto_lr.plan import AutoLRConfig, Plan
+    from aios.auto_lr.rules import NoiseRules
+    from aios.auto_lr.search import RangeTestConfig, RangeTestResult, Trial
+    from aios.auto_lr.trouble_config import TroubleConfig
+
+__all__ = [
+    "AdaptiveLRConfig",
+    "AdaptiveLRScheduler",
+    "AutoLR",
+    "AutoLRConfig",
+    "BatchFeed",
+    "ChallengeConfig",
+    "Engine",
+    "GroupSettings",
+    "NoiseRules",
+    "Plan",
+    "RangeTestConfig",
+    "RangeTestResult",
+    "StepReport",
+    "Trial",
+    "TroubleConfig",
+]
+_HOME = {
+    **dict.fromkeys(("AdaptiveLRConfig", "AdaptiveLRScheduler"), "adaptive_lr"),
+    **dict.fromkeys(("AutoLR", "StepReport"), "api"),
+    **dict.fromkeys(("AutoLRConfig", "Plan"), "plan"),
+    **dict.fromkeys(("RangeTestConfig", "RangeTestResult", "Trial"), "search"),
+    "BatchFeed": "loop.feed",
+    "ChallengeConfig": "challenge",
+    "Engine": "loop.engine",
+    "GroupSettings": "param_groups",
+    "NoiseRules": "rules",
+    "TroubleConfig": "trouble_config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

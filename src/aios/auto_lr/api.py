@@ -1,132 +1,206 @@
-"""`AutoLR`: the whole of it for any torch loop; nothing of the HRM is imported."""
+"""`AutoLR`: what every training loop steers by, the trainer of this package and anyone's own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.adaptive_lr import AdaptiveLRConfig
-from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
-from aios.auto_lr.challenge import Challenge, ChallengeConfig, challenge_after
 from aios.auto_lr.control import LearningRateControl
+from aios.auto_lr.events import LogFn, ignore
+from aios.auto_lr.loop.engine import Engine, InProcess
 from aios.auto_lr.loop.readback import Readback
-from aios.auto_lr.loop.snapshot import Snapshot
-from aios.auto_lr.loop.trial import ClosureTrial, search_and_restore, train_and_restore
-from aios.auto_lr.loop.update import check_dense, clip_and_update
-from aios.auto_lr.param_groups import GroupSettings, start_scales, write_scales
-from aios.auto_lr.recovery import Recovery
-from aios.auto_lr.rules import NoiseRules
-from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.auto_lr.search import RangeTestConfig, RangeTestResult
-from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
-from aios.auto_lr.verification import Expectation
+from aios.auto_lr.loop.trial import ClosureTrial, Forward, search_and_restore, train_and_restore
+from aios.auto_lr.loop.update import check_dense, must_skip
+from aios.auto_lr.param_groups import JoinedGroups, start_scales, write_scales
+from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
+from aios.auto_lr.saved_state import STATE_VERSION, read_state
+from aios.auto_lr.search import RangeTestResult, Trial, found_from_dict, found_to_dict
 
-WARMUP_FRACTION = 0.05
-"""Part of the steps that the warm-up takes after a search."""
-UNSEARCHED_INCREASE = 1.3
-"""Factor of an increase where no search said how high the LR may go: it may begin orders of magnitude too low."""
-
-Forward = Callable[[int], Tensor]
-"""The training loss on the batch of a number, forward only; a pure function of number and weights."""
+SCALED = 256.0
+"""So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
 
 
-@dataclass(frozen=True)
-class AutoLRConfig:
-    """How `AutoLR` trains; every part can be turned off or tuned. ValueError names a field out of its range."""
+class Launched(NamedTuple):
+    """What the host knows of a step when it launches it."""
 
-    warmup_fraction: float = WARMUP_FRACTION
-    """Part of the steps (after the search) in which the LR rises linearly."""
-    anneal_fraction: float = DEFAULT_FRACTION
-    """Last part of the steps, in which the LR goes linearly to zero; 0: never."""
-    max_grad_norm: float = 1.0
-    """Clip the gradient to this global L2 norm."""
-    range_test: RangeTestConfig = field(default_factory=RangeTestConfig)
-    """The search."""
-    rules: NoiseRules = field(default_factory=NoiseRules)
-    """The decisions between warm-up and anneal."""
-    trouble: TroubleConfig = field(default_factory=TroubleConfig)
-    """When to skip, cut, rewind and stop."""
-    challenge: ChallengeConfig | None = field(default_factory=ChallengeConfig)
-    """When a higher rate is taken that was tried after the warm-up; None: none is tried."""
-    groups: Mapping[str, GroupSettings] = field(default_factory=dict)
-    """Settings of param groups by role: a group's `role` entry, else its `name`."""
-
-    def __post_init__(self) -> None:
-        for name in ("warmup_fraction", "anneal_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed: must be from 0 to 1")
-        if not self.max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm = {self.max_grad_norm!r} is not allowed: must be > 0")
-
-
-class _Plan(NamedTuple):
-    """What a run is told once, when its training begins."""
-
-    base_lr: float
-    bounds: tuple[float, float] | None
-    """Of the LR, as the search found them; None without a suggestion."""
-    warmup_steps: int
-    first_step: int
-    """Steps done before training began: those of the search."""
-
-
-class _Launched(NamedTuple):
     step: int
+    """Optimizer step, counted from 1."""
+    lrs: list[float]
+    """LR of the update, by param group."""
     skip_above: float
+    """Gradient norm above which the update was to be skipped."""
+    tag: Any
+    """What the caller gave along."""
+
+
+class StepReport(NamedTuple):
+    """A step whose numbers have arrived."""
+
+    launched: Launched
+    """What was known before."""
+    loss: float
+    """The loss that is followed."""
+    grad_norm: float
+    """Global L2 norm of the gradient before clipping."""
+    numbers: list[float]
+    """What the caller gave along on the device."""
 
 
 class AutoLR:
     """Trains `steps` optimizer steps at a learning rate it finds and follows itself.
 
-    Call `search(forward)` once, before the first `step`, to find where to begin (leave it out to begin at the
-    optimizer's LR); then, until `finished`: `forward(auto.batch).backward()` and `auto.step(loss)`, which clips,
-    updates or skips, and sets the LR of the next step. `log_fn` receives every event as a dict. On CUDA a step's
-    numbers are read one step late, so that the host never waits.
+    Call `search` once, before the first step, to find where to begin (leave it out to begin at the optimizers' LR);
+    then, until `finished`, one `step(loss)` after each backward pass, which clips, updates or skips, and follows.
+    Where a framework owns clipping and update, `step` comes apart: `before_step()` sets the LR, `skips(loss, norm)`
+    says on the device whether the update has to be left out, `after_step(loss, norm)` follows.
 
-    Raises ValueError for `steps` below 1, a role in `config.groups` that no param group has or (from `search` or
-    `step`) a sparse gradient, and RunError (from `step`) when the run cannot be saved.
+    `steps` are those that train the model; what search and trials take comes on top (`search_steps`). Of several
+    `optimizers` the first param group's LR is the master, all others keep their ratio to it. `log_fn` receives every
+    event as a dict, `on_step` every step's numbers once they are there: on CUDA one step late, so that the host never
+    waits. With a `scaler` call `scaler.scale(loss).backward()`, and leave unscaling, step and update to `step(loss)`.
+
+    Raises ValueError for `steps` below 1, an optimizer without parameters, a role in `config.groups` that no param
+    group has, an optimizer whose state cannot be copied or (from `search` or `step`) a sparse gradient, and RunError
+    (from `step` and `after_step`) when the run cannot be saved.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         steps: int,
         config: AutoLRConfig | None = None,
-        log_fn: Callable[[dict[str, Any]], None] | None = None,
+        log_fn: LogFn | None = None,
         use_moe: bool = False,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+        engine: Engine | None = None,
+        on_step: Callable[[StepReport], None] | None = None,
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps = {steps} is not allowed: must be >= 1")
-        self.model, self.optimizer, self.steps, self.use_moe = model, optimizer, steps, use_moe
+        self.model, self.steps, self.use_moe = model, steps, use_moe
         self.config = config or AutoLRConfig()
+        several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
+        self.engine: Engine = engine or _in_process(model, several, scaler, self.config.max_grad_norm)
         self.step_count = 0
-        """Optimizer steps' worth of work done, the search included."""
+        """Optimizer steps done."""
+        self.search_steps = 0
+        """Optimizer steps' worth of work that search and trials took."""
         self.batch = 0
         """Number of the next batch to train on."""
         self.control: LearningRateControl | None = None
         """Warm-up, scheduler and recovery; None until the first step."""
-        self._log = log_fn or (lambda record: None)
-        self._device = next(model.parameters()).device
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=False)
-        self._readback: Readback[_Launched] = Readback(self._device)
+        self._log, self._on_step = log_fn or ignore, on_step
+        self._groups = JoinedGroups(self.engine.optimizers)
+        self._readback: Readback[Launched] = Readback(self.engine.device)
         self._found: RangeTestResult | None = None
-        self._trial: ClosureTrial | None = None  # trains on any batch, once `search` was told how
-        self._plan: _Plan | None = None
-        self._end = steps
-        for group in optimizer.param_groups:
+        self._trial: Trial | None = None  # trains on any batch, once `search` was told how
+        self._pause = steps
+        self._rates: list[float] = []  # of the step being made
+        groups = self._groups.param_groups
+        for group in groups:
             group.setdefault("initial_lr", float(group["lr"]))  # a tensor LR is changed in place later
-        write_scales(optimizer.param_groups, start_scales(optimizer.param_groups, self.config.groups))
+        write_scales(groups, start_scales(groups, self.config.groups))
+
+    @property
+    def end(self) -> int:
+        """The step at which the run ends: the last one, or sooner once asked to finish now."""
+        return self.steps if self.control is None else min(self.steps, self.control.anneal.end)
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.step_count >= self._end
+        """Whether all steps are done, or those up to where it is to pause."""
+        return self.step_count >= min(self.end, self._pause)
+
+    @property
+    def finishing(self) -> bool:
+        """Whether it was asked to finish now."""
+        return self.control is not None and self.control.finishing
+
+    @property
+    def skip_above(self) -> float:
+        """Gradient norm above which the next update is to be skipped."""
+        return self.control.skip_above if self.control is not None else math.inf
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why there can be no search, in words for the log; None where there can."""
+        return "the engine schedules the LR" if self.engine.schedules_lr else self.engine.snapshot_obstacle
+
+    def search(self, how: Forward | Trial, micro_batches: int = 1) -> RangeTestResult:
+        """Find the LR on the first batches and take everything back.
+
+        `how` is the training loss by number, `forward(i)`, a pure function of number and weights, or a `Trial`. With
+        `micro_batches` an optimizer step accumulates so many: `forward` is asked for each by its own number.
+
+        Raises ValueError when training has begun, or where there can be no search. An error from `how` surfaces
+        after the state is restored.
+        """
+        if self.control is not None:
+            raise ValueError("search comes before the first step: training has begun")
+        if self.obstacle is not None:
+            raise ValueError(f"there can be no search here: {self.obstacle}")
+        self._trial = self._as_trial(how, micro_batches)
+        snapshot = self.engine.snapshot()
+        self._found = found = search_and_restore(
+            self._trial, snapshot, self.steps, self.batch, self.config.range_test
+        )  # fmt: skip
+        self._account(found.steps)
+        self._log({"event": "adaptive_lr_search", "step": self.step_count, **found_to_dict(found)})
+        return found
+
+    def step(self, loss: Tensor | float) -> float:
+        """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
+
+        Returns the LR of this update. Raises ValueError when the run is over.
+        """
+        lr = self.before_step()
+        loss = torch.as_tensor(loss, dtype=torch.float32, device=self.engine.device).detach()
+        norm = self.engine.update(loss, self.skip_above)
+        self.after_step(loss, norm)
+        return lr
+
+    def before_step(self) -> float:
+        """Set the LR of the next update in every param group; returns the first one's. Its gradients may be there."""
+        if self.finished:
+            raise ValueError(f"all {self.step_count} steps are done; make a new AutoLR with more to go on")
+        control = self.control or self._begin()
+        self._rates = control.before_step(self.step_count + 1)
+        return self._rates[0]
+
+    def skips(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
+        """Whether the update has to be left out, a boolean scalar on the device; the norm is that before clipping."""
+        return must_skip(loss, grad_norm, self.skip_above)
+
+    def after_step(
+        self, loss: Tensor | float, grad_norm: Tensor | float, numbers: Tensor | None = None, tag: Any = None
+    ) -> None:
+        """Follow the update just launched; `grad_norm` is the global one before clipping.
+
+        `numbers` (float vector on the device) and `tag` come back in the step's report. May lower the LR, rewind the
+        model, or try a higher rate on the next batches and take that back.
+
+        Raises:
+            RunError: when the run cannot be saved.
+        """
+        if self.control is None:
+            raise ValueError("after_step comes after before_step: training has not begun")
+        self.step_count += 1
+        self.batch += 1
+        launched = Launched(self.step_count, self._rates, self.control.skip_above, tag)
+        self._readback.push(launched, self._vector(loss, grad_norm, numbers))
+        self._follow(self._readback.flush() if self.finished else self._readback.ready())
+        self._try_higher()
+
+    def flush(self) -> None:
+        """Follow everything that was launched, waiting for the device: before evaluations and checkpoints."""
+        self._follow(self._readback.flush())
 
     def finish_now(self) -> None:
         """Anneal to zero over the next tenth of the steps, and be finished then.
@@ -135,158 +209,173 @@ class AutoLR:
         """
         if self.control is None:
             raise ValueError("finish_now comes after the first step: training has not begun")
-        self._end = self.control.finish_now(self.step_count)
+        self.control.finish_now(self.step_count)
+
+    def pause_at(self, step: int) -> None:
+        """Be `finished` at `step`, if it comes before the end; a later call moves it on."""
+        self._pause = step
+
+    def keep_snapshot(self, at_any_rate: bool = False) -> None:
+        """Copy the state of now for rewinds, if it is a good one: beside each checkpoint, on every worker.
+
+        So a run that is resumed there goes back to where this one would. `at_any_rate`: also in trouble, because the
+        weights have just been replaced.
+        """
+        self.flush()
+        recovery = self.control.recovery if self.control is not None else None
+        if recovery is not None and (at_any_rate or recovery.healthy):
+            recovery.keep_snapshot()
+
+    def forget_reference(self) -> None:
+        """The weights are about to be replaced (merged with other workers'): a jump of the loss will be no trouble."""
+        if self.control is not None:
+            self.control.forget_reference()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was found and learned, as plain values (loads with `weights_only=True`); not weights and optimizer.
+        """All that was found and learned, as plain values (loads with `weights_only=True`); not weights and optimizers.
 
-        Raises ValueError before the first step: there is nothing to go on from yet.
+        Several workers all call `keep_snapshot` before one of them calls this.
         """
-        if self.control is None or self._plan is None or self.control.scheduler is None:
-            raise ValueError("state_dict comes after the first step: training has not begun")
-        self._follow(self._readback.flush())
-        if self.control.recovery is not None and self.control.recovery.healthy:
-            self.control.recovery.keep_snapshot()  # so that a run resumed here goes back to where this one would
-        plan = list(self._plan._replace(bounds=self.control.bounds))
-        counts = {"step_count": self.step_count, "batch": self.batch, "plan": plan}
-        return {**counts, "control": self.control.plan(), "scheduler": self.control.scheduler.state_dict()}
+        self.flush()
+        counts = {"step_count": self.step_count, "search_steps": self.search_steps, "batch": self.batch}
+        found = found_to_dict(self._found) if self._found is not None and self.control is None else None
+        learned = self.control.state_dict() if self.control is not None else None
+        return {"version": STATE_VERSION, **counts, "found": found, "control": learned}
 
-    def load_state_dict(self, state: Mapping[str, Any], forward: Forward | None = None) -> None:
-        """Go on from `state_dict()`; load model and optimizer first. Nothing is searched again.
+    def log_summary(self) -> None:
+        """Log `adaptive_lr_summary`; call it at the end of a run."""
+        if self.control is not None and self.control.scheduler is not None:
+            self.control.scheduler.log_summary()
 
-        With the `forward` that `search` was given, higher rates are tried as they would have been. Raises ValueError
-        when training has begun.
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any],
+        how: Forward | Trial | None = None,
+        micro_batches: int = 1,
+        forget: bool = False,
+    ) -> None:
+        """Go on from `state_dict()`; load model and optimizers first. Nothing is searched again.
+
+        With the `how` that `search` was given, higher rates are tried as they would have been. `forget` keeps what a
+        search found, but nothing that was learned since. Raises ValueError, before any change, when training has
+        begun or for any other kind of state.
         """
         if self.control is not None:
             raise ValueError("load_state_dict comes before the first step: training has begun")
-        self.step_count, self.batch = state["step_count"], state["batch"]
-        base_lr, bounds, warmup_steps, first_step = state["plan"]
-        control = self._control_of(_Plan(base_lr, tuple(bounds) if bounds else None, warmup_steps, first_step))
-        control.load_plan(state["control"])
-        assert control.scheduler is not None
-        assert control.recovery is not None
-        control.scheduler.load_state_dict(state["scheduler"])
-        control.recovery.load_state_dict(state["control"]["recovery"])
-        control.recovery.keep_snapshot()
-        if forward is not None:
-            self._trial = ClosureTrial(self.model, self.optimizer, forward, self.config.max_grad_norm)
-        learned, settings = state["control"].get("challenge"), self.config.challenge  # not in states from before it
-        if learned is not None and settings is not None:
-            assert isinstance(control.scheduler, AutoLRScheduler)
-            control.challenge = Challenge.from_state(control.scheduler, learned, self._log, settings)
-        if control.finishing:
-            self._end = control.anneal.end
+        saved = read_state(state)
+        self.step_count, self.batch = saved["step_count"], saved["batch"]
+        self.search_steps = saved["search_steps"]
+        self._found = found_from_dict(saved["found"]) if saved["found"] is not None else None
+        if how is not None:
+            self._trial = self._as_trial(how, micro_batches)
+        if saved["control"] is not None:
+            self._go_on(saved["control"], forget)
 
-    def search(self, forward: Forward) -> RangeTestResult:
-        """Find the LR on the first batches and take everything back; the work counts as steps.
-
-        Raises ValueError when training has begun. An error from `forward` surfaces after the state is restored.
-        """
-        if self.control is not None:
-            raise ValueError("search comes before the first step: training has begun")
-        snapshot = Snapshot(self.model, self.optimizer)
-        self._trial = ClosureTrial(self.model, self.optimizer, forward, self.config.max_grad_norm)
-        found = search_and_restore(self._trial, snapshot, self.steps, self.batch, self.config.range_test)
-        self.step_count += found.steps
-        self._found = found
-        self._log({"event": "adaptive_lr_search", "step": self.step_count, **search_record(found)})
-        return found
-
-    def step(self, loss: Tensor) -> float:
-        """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
-
-        Returns the LR of this update.
-        """
-        control = self.control or self._begin()
-        control.before_step(self.step_count + 1)
-        skip_above, lr = control.skip_above, float(self.optimizer.param_groups[0]["lr"])
-        loss = loss.detach()
-        norm = clip_and_update(
-            self.model, self.optimizer, self._scaler, loss, self.config.max_grad_norm, skip_above
-        )  # fmt: skip
-        self.step_count += 1
-        self.batch += 1
-        self._readback.push(_Launched(self.step_count, skip_above), torch.stack([loss.float(), norm.float()]))
-        self._follow(self._readback.flush() if self.finished else self._readback.ready())
-        self.step_count += self._try_higher(control)
-        return lr
-
-    def _try_higher(self, control: LearningRateControl) -> int:
-        """Steps that trying a higher rate has taken, 0 where it is not to be tried."""
-        trial = self._trial
-        if trial is None:
-            return 0
-
-        def train(lr: float, steps: int) -> list[float]:
-            return train_and_restore(trial, Snapshot(self.model, self.optimizer), self.batch, lr, steps)
-
-        return control.try_higher(self.step_count, self._end, lambda: self._follow(self._readback.flush()), train)
-
-    def _follow(self, done: list[tuple[_Launched, list[float]]]) -> None:
-        assert self.control is not None
-        for launched, (value, grad_norm) in done:
-            self.control.after_step(launched.step, value, grad_norm, launched.skip_above)
+    def _go_on(self, saved: Mapping[str, Any], forget: bool) -> None:
+        config = self._effective_config()
+        plan = resumed_plan(config, self.steps, self._asked_lr, self.use_moe, saved, self.step_count)
+        self._say_what_is_impossible()
+        self.control = LearningRateControl(plan, self._groups, self._log, self._take_snapshot, self.step_count)
+        if not forget:
+            self.control.load_state_dict(saved, self.step_count)
+        self.keep_snapshot(at_any_rate=True)
 
     def _begin(self) -> LearningRateControl:
-        """Settle what the search, or the optimizer's LR, says for the steps that are left."""
+        """Settle what the search, or the optimizers' LR, says for the steps that are left."""
         check_dense(self.model)
-        base_lr, bounds = float(self.optimizer.param_groups[0]["initial_lr"]), None
-        found = self._found
-        if found is not None and found.suggestion is not None:
-            base_lr, bounds = found.suggestion, found.bounds
-        warmup_steps = int(self.config.warmup_fraction * (self.steps - self.step_count))
-        control = self._control_of(_Plan(base_lr, bounds, warmup_steps, self.step_count))
-        assert control.recovery is not None
-        control.recovery.keep_snapshot()
-        if found is not None and bounds is not None:
-            control.recovery.expectation = Expectation.from_search(found, self.config.range_test.clear_drop)
-            control.challenge = self._challenge_after(found, control)
-        return control
-
-    def _challenge_after(self, found: RangeTestResult, control: LearningRateControl) -> Challenge | None:
-        if self.config.challenge is None:
-            return None
-        assert isinstance(control.scheduler, AutoLRScheduler)
-        budget = self.config.range_test.budget
-        return challenge_after(found, control.scheduler, self.steps, budget, self._log, self.config.challenge)
-
-    def _control_of(self, plan: _Plan) -> LearningRateControl:
-        settings = scheduler_settings(plan.base_lr, self.steps - plan.first_step, plan.bounds)
-        scheduler = AutoLRScheduler(
-            self.optimizer, settings, self.use_moe, self._log, groups=self.config.groups,
-            start_step=plan.first_step + plan.warmup_steps, warmup_steps=plan.warmup_steps,
-            rules=noise_rules(self.config.rules, self.steps, searched=plan.bounds is not None),
-        )  # fmt: skip
-        recovery = Recovery(
-            scheduler, TroubleMonitor(self.config.trouble), lambda: Snapshot(self.model, self.optimizer), self._log
-        )
-        self._plan, self.control = plan, LearningRateControl(
-            self.optimizer, scheduler.config.initial_lr, plan.warmup_steps, scheduler, self._log,
-            first_step=plan.first_step, anneal=Anneal.of_run(self.steps, self.config.anneal_fraction),
-            recovery=recovery, bounds=plan.bounds,
-        )  # fmt: skip
+        config, first_step = self._effective_config(), self.step_count
+        plan = make_plan(config, self.steps, self._asked_lr, self.use_moe, self._found, first_step)
+        self._say_what_is_impossible()
+        self.control = LearningRateControl(plan, self._groups, self._log, self._take_snapshot, first_step)
+        self.keep_snapshot(at_any_rate=True)
         return self.control
 
+    def _try_higher(self) -> None:
+        """Where it is time, train some steps at a higher rate and take back all but the knowledge."""
+        control, trial, end = self.control, self._trial, min(self.end, self._pause)
+        if trial is None or control is None or control.challenger_lr(self.step_count, end) is None:
+            return
+        self.flush()
+        lr = control.challenger_lr(self.step_count, end)
+        if lr is None or control.challenge is None:
+            return
+        losses = train_and_restore(trial, self.engine.snapshot(), self.batch, lr, control.challenge.config.steps)
+        counted = self._account(len(losses))
+        control.challenge.begin(self.step_count, lr, losses, counted)
 
-def scheduler_settings(base_lr: float, steps: int, bounds: tuple[float, float] | None) -> AdaptiveLRConfig:
-    """Settings for `steps` of training in the bounds that the search found; without, with larger increases."""
-    if bounds is None:
-        return AdaptiveLRConfig.from_base_lr(base_lr, steps, increase_factor=UNSEARCHED_INCREASE)
-    return AdaptiveLRConfig.from_base_lr(base_lr, steps, lr_min=bounds[0], lr_max=bounds[1])
+    def _account(self, used: int) -> int:
+        """Enter steps that trained nothing; returns how many of them count as the run's."""
+        self.search_steps += used
+        counted = used if self.config.count_search else 0
+        self.step_count += counted
+        return counted
+
+    def _follow(self, done: list[tuple[Launched, list[float]]]) -> None:
+        for launched, (loss, grad_norm, *numbers) in done:
+            assert self.control is not None
+            self._check_scale(launched, loss)
+            if self._on_step is not None:
+                self._on_step(StepReport(launched, loss, grad_norm, numbers))
+            # An overflow under loss scaling is the scaler's business: it skips the update and lowers its scale.
+            overflow = self.engine.scales_loss and math.isfinite(loss) and not math.isfinite(grad_norm)
+            self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)
+
+    def _check_scale(self, launched: Launched, loss: float) -> None:
+        """The search saw the first batches under the same weights: a loss out of all proportion was multiplied."""
+        assert self.control is not None
+        if self._found is None or launched.step != self.control.plan.first_step + 1:
+            return
+        highest = max((abs(point.reference) for point in self._found.points), default=0.0)
+        if math.isfinite(loss) and loss > SCALED * highest > 0:
+            raise ValueError(
+                f"the loss of the first step is {loss:.4g}, where the search saw no more than {highest:.4g}: it was "
+                "scaled; hand the plain loss to step, and the GradScaler to AutoLR(..., scaler=scaler)"
+            )
+
+    def _vector(self, loss: Tensor | float, grad_norm: Tensor | float, numbers: Tensor | None) -> Tensor:
+        device = self.engine.device
+        first = [
+            torch.as_tensor(value, dtype=torch.float32, device=device).detach().reshape(1)
+            for value in (loss, grad_norm)
+        ]
+        return torch.cat(first if numbers is None else [*first, numbers.float()])
+
+    def _as_trial(self, how: Forward | Trial, micro_batches: int) -> Trial:
+        if hasattr(how, "evaluate") and hasattr(how, "train"):
+            return how
+        return ClosureTrial(self.model, self.engine, how, micro_batches)  # type: ignore[arg-type]
+
+    def _effective_config(self) -> AutoLRConfig:
+        """The settings, with the profile that the engine leaves room for."""
+        return replace(self.config, profile="engine") if self.engine.schedules_lr else self.config
+
+    def _say_what_is_impossible(self) -> None:
+        """Log which parts of the adaptive LR the engine leaves no room for, and why."""
+        if self.config.profile == "fixed":
+            return
+        disabled = {"event": "adaptive_lr_disabled", "step": self.step_count}
+        if self.engine.schedules_lr:
+            self._log({**disabled, "reason": "deepspeed_scheduler_present"})
+        elif self.engine.snapshot_obstacle is not None and self.config.profile == "auto":
+            for part in ("search", "rewind"):
+                self._log({**disabled, "part": part, "reason": f"no_exact_snapshot ({self.engine.snapshot_obstacle})"})
+
+    @property
+    def _asked_lr(self) -> float:
+        return float(self._groups.param_groups[0]["initial_lr"])
+
+    @property
+    def _take_snapshot(self) -> Any:
+        return self.engine.snapshot if self.engine.snapshot_obstacle is None else None
 
 
-def noise_rules(rules: NoiseRules, steps: int, searched: bool = True) -> NoiseRules:
-    """The rules for a run of `steps`: a plateau is judged over a tenth of it.
-
-    Where no search gave a suggestion, any fall that stands out from the noise, however small, may raise the LR:
-    far too low a rate never makes the loss fall by much in one window.
-    """
-    raise_gain = rules.raise_gain if searched else 0.0
-    return replace(rules, raise_gain=raise_gain, plateau_steps=min(rules.plateau_steps, max(10, steps // 10)))
-
-
-def search_record(found: RangeTestResult) -> dict[str, Any]:
-    """The `adaptive_lr_search` event without event name and step."""
-    curve = [[p.lr, p.loss if math.isfinite(p.loss) else None, p.reference] for p in found.points]
-    bounds = {"lr_min": found.lr_min, "lr_max": found.lr_max}
-    return {"suggestion": found.suggestion, **bounds, "reason": found.reason, "used_steps": found.steps, "curve": curve}
+def _in_process(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    scaler: torch.amp.GradScaler | None,
+    max_grad_norm: float,
+) -> InProcess:
+    device = next(model.parameters()).device
+    return InProcess(
+        model, tuple(optimizers), scaler or torch.amp.GradScaler(device.type, enabled=False), device, max_grad_norm
+    )

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from aios.auto_lr.events import LogFn
 from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.auto_lr.search import RangeTestConfig, RangeTestResult
-
-LogFn = Callable[[dict[str, Any]], None]
+from aios.auto_lr.search import RangeTestConfig
 
 
 @dataclass(frozen=True)
@@ -98,16 +97,19 @@ class Challenge:
             return None
         return self._scheduler.current_lr * self.config.factor
 
-    def begin(self, step: int, lr: float, losses: Sequence[float]) -> None:
-        """Take what training at `lr` has shown; `step` counts it, and the same batches come next."""
+    def begin(self, step: int, lr: float, losses: Sequence[float], counted: int = 0) -> None:
+        """Take what training at `lr` has shown before the step after `step`; the same batches come next.
+
+        `counted`: steps of the run, up to `step`, that it took.
+        """
         self.budget -= len(losses)
-        self._scheduler.start_step += len(losses)  # it did not see them
+        self._scheduler.start_step += counted  # it did not see them
         self._began, self._lr, self._own_lr = step, lr, self._scheduler.current_lr
         self._theirs, self._own = list(losses), []
         finite = [loss if math.isfinite(loss) else None for loss in losses]
         rates = {"lr": self._own_lr, "challenger_lr": lr}
         self._log(
-            {"event": "adaptive_lr_challenge", "step": step, **rates, "used_steps": len(losses), "losses": finite}
+            {"event": "adaptive_lr_challenge", "step": step, **rates, "search_steps": len(losses), "losses": finite}
         )
 
     def observe(self, step: int, loss: float) -> bool:
@@ -154,21 +156,3 @@ class Challenge:
         """Plain values, for `from_state`."""
         rates = {"began": self._began, "lr": self._lr, "own_lr": self._own_lr}
         return {"budget": self.budget, "over": self.over, **rates, "theirs": list(self._theirs), "own": list(self._own)}
-
-
-def challenge_after(
-    found: RangeTestResult,
-    scheduler: AutoLRScheduler,
-    total_steps: int,
-    budget: float,
-    log_fn: LogFn,
-    config: ChallengeConfig,
-) -> Challenge | None:
-    """Challenges with what the search of a run of `total_steps` has left of `budget`, the part of them both may use.
-
-    None where the LR may not go above what the search found: under bounds that somebody has set, for a mixture of
-    experts, which keeps to its own, and where roles have settings of their own.
-    """
-    if found.lr_max != scheduler.config.lr_max or scheduler.use_moe or scheduler.roles:
-        return None
-    return Challenge(scheduler, math.floor(budget * total_steps) - found.steps, log_fn, config)

@@ -2,78 +2,109 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
+from math import inf
+from typing import Any, Protocol
 
-import torch
-
-from aios.auto_lr.adaptive_lr import AdaptiveLRScheduler, warmup_lr
+from aios.auto_lr.adaptive_lr import warmup_lr
 from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.challenge import Challenge
-from aios.auto_lr.loop.update import set_learning_rate
-from aios.auto_lr.recovery import Recovery
+from aios.auto_lr.events import LogFn
+from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
+from aios.auto_lr.param_groups import read_learning_rates, set_learning_rate
+from aios.auto_lr.plan import Plan
+from aios.auto_lr.recovery import Recovery, Restorable
 from aios.auto_lr.scheduler import AutoLRScheduler
+from aios.auto_lr.trouble import TroubleMonitor
 
-Emit = Callable[[dict[str, Any]], None]
+
+class Optimizer(Protocol):
+    """All that is asked of an optimizer here."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Its groups, each with `lr` and `initial_lr`."""
 
 
 class LearningRateControl:
-    """Warm-up to `base_lr`, then hand over to `scheduler` (None: stay at `base_lr`), times the factor of `anneal`.
+    """Follows `plan` on `optimizer`; `log_fn` takes each event.
 
     Steps count from 1; the warm-up is the `warmup_steps` steps after `first_step` and its last one runs at `base_lr`.
-    The scheduler sees no loss of the warm-up. `recovery`, where there is one, watches every step; `challenge`, where
-    there is one, tries higher rates after the warm-up.
+    The scheduler sees no loss of the warm-up. `take_snapshot` copies the training state for rewinds (None: it cannot
+    be copied); `step` is the one after which the run begins or goes on.
     """
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,
-        base_lr: float,
-        warmup_steps: int,
-        scheduler: AdaptiveLRScheduler | None,
-        emit: Emit,
-        *,
-        first_step: int = 0,
-        anneal: Anneal,
-        recovery: Recovery | None = None,
-        bounds: tuple[float, float] | None = None,
+        plan: Plan,
+        optimizer: Optimizer,
+        log_fn: LogFn,
+        take_snapshot: Callable[[], Restorable] | None = None,
+        step: int = 0,
     ) -> None:
-        self.base_lr = base_lr
-        self.bounds = bounds
-        """(lr_min, lr_max) as measured by a search and by challenges."""
-        self.warmup_steps = warmup_steps
-        self.first_step = first_step
-        self.scheduler = scheduler
-        self.anneal = anneal
-        self.recovery = recovery
-        self.challenge: Challenge | None = None
-        self.finishing = False
+        self.plan = plan
+        self.anneal = plan.anneal
+        self.finishing = plan.finishing
         """Whether the run was asked to finish now."""
-        self._optimizer = optimizer
-        self._emit = emit
-
-    @property
-    def warmup_end(self) -> int:
-        """The last step of the warm-up."""
-        return self.first_step + self.warmup_steps
+        self.bounds = plan.bounds
+        """(lr_min, lr_max) as measured by a search and by challenges."""
+        self.scheduler = _scheduler(plan, optimizer, log_fn, step)
+        self.recovery: Recovery | None = None
+        self.challenge: Challenge | None = None
+        self._optimizer, self._log = optimizer, log_fn
+        self._written: list[float] = []  # the rate given to each param group
+        self._told_foreign = False
+        if isinstance(self.scheduler, AutoLRScheduler):
+            monitor = TroubleMonitor(plan.trouble)
+            self.recovery = Recovery(self.scheduler, monitor, take_snapshot, log_fn, plan.expectation)
+            if plan.challenge is not None and plan.challenge_budget is not None:
+                self.challenge = Challenge(self.scheduler, plan.challenge_budget, log_fn, plan.challenge)
 
     @property
     def skip_above(self) -> float:
         """Gradient norm above which the next update is to be skipped."""
-        return self.recovery.skip_above if self.recovery is not None else math.inf
+        return self.recovery.skip_above if self.recovery is not None else inf
 
-    def before_step(self, step: int) -> None:
-        """Set the LR for optimizer step `step`."""
+    def before_step(self, step: int) -> list[float]:
+        """Set the LR for optimizer step `step`; returns the rate of each param group."""
+        if self.plan.profile == "engine":
+            return read_learning_rates(self._optimizer.param_groups)
         if isinstance(self.scheduler, AutoLRScheduler):
             self.scheduler.keep_own_lr()
-        if step <= self.warmup_end:
-            lr = warmup_lr(self.base_lr, step - self.first_step - 1, self.warmup_steps)
-        else:
-            lr = self.base_lr if self.scheduler is None else self.scheduler.current_lr
-        set_learning_rate(self._optimizer, lr * self.anneal.factor(step))
+        groups = self._optimizer.param_groups
+        self._report_foreign_rates(step, groups)
+        self._written = set_learning_rate(groups, self._rate(step))
+        return self._written
 
-    def after_step(self, step: int, loss: float, grad_norm: float | None, skip_above: float = math.inf) -> None:
+    def _rate(self, step: int) -> float:
+        """The learning rate of base for optimizer step `step`."""
+        plan = self.plan
+        if step <= plan.warmup_end:
+            lr = warmup_lr(plan.base_lr, step - plan.first_step - 1, plan.warmup_steps)
+        else:
+            lr = plan.base_lr if self.scheduler is None else self.scheduler.current_lr
+        return lr * self.anneal.factor(step)
+
+    def _report_foreign_rates(self, step: int, groups: list[dict[str, Any]]) -> None:
+        """Say once that somebody else (a leftover scheduler, a callback) writes rates into the param groups."""
+        if self._told_foreign or not self._written:
+            return
+        foreign = [i for i, rate in enumerate(self._written) if _differs(groups[i]["lr"], rate)]
+        if not foreign:
+            return
+        found = [groups[i]["lr"] for i in foreign]
+        own = set_learning_rate(groups, self.scheduler.current_lr if self.scheduler is not None else self.plan.base_lr)
+        for index, lr in zip(foreign, found, strict=True):
+            if lr != own[index]:  # nor what a decision since the last step has written
+                self._told_foreign = True
+                then = self._written[index]
+                reason = f"foreign_lr (param group {index} was set to {lr:.4g}, not from here; back to {then:.4g})"
+                told = {"rung": "none", "reason": reason, "numbers": {"lr_found": lr, "lr": then}}
+                self._log({"event": "adaptive_lr_trouble", "step": step - 1, **told})
+                return
+
+    def after_step(self, step: int, loss: float, grad_norm: float | None, skip_above: float = inf) -> None:
         """Tell what optimizer step `step` cost; `skip_above` is what its gradient norm was held against.
 
         `grad_norm` is None for a step that says nothing about the gradient.
@@ -81,45 +112,43 @@ class LearningRateControl:
         Raises:
             RunError: when trouble persists after all that can be done about it.
         """
-        if step == self.warmup_end:
-            self._emit({"event": "warmup_complete", "step": step, "lr": self.base_lr})
+        plan = self.plan
+        if step == plan.warmup_end and plan.profile != "engine":
+            self._log({"event": "warmup_complete", "step": step, "lr": plan.base_lr})
         self._follow_anneal(step)
-        if step > self.warmup_end and self.scheduler is not None:
+        if step > plan.warmup_end and self.scheduler is not None:
             self.scheduler.step(loss)
         if self.recovery is not None and grad_norm is not None:
             self.recovery.after_step(step, loss, grad_norm, skip_above)
         if self.challenge is not None and self.challenge.observe(step, loss):
             self._widen_bounds()
 
-    def try_higher(
-        self, step: int, end: int, settle: Callable[[], object], train: Callable[[float, int], list[float]]
-    ) -> int:
-        """Try a higher rate after optimizer step `step` of a run, or a part of it, that ends at `end`, if it is time.
+    def challenger_lr(self, step: int, end: int) -> float | None:
+        """A higher rate to try after optimizer step `step` of a run, or a part of it, that ends at `end`.
 
-        `settle()` reads the steps that have been launched; `train(lr, steps)` gives the losses of the next steps at
-        `lr` and takes them back, so that the same batches come again. Returns the steps it took, 0 for no trial.
+        None where there is none to try, or no time.
         """
-        if self.challenge is None or self._challenger_lr(self.challenge, step, end) is None:
-            return 0
-        settle()
-        lr = self._challenger_lr(self.challenge, step, end)
-        if lr is None:
-            return 0
-        losses = train(lr, self.challenge.config.steps)
-        self.challenge.begin(step + len(losses), lr, losses)
-        return len(losses)
-
-    def _challenger_lr(self, challenge: Challenge, step: int, end: int) -> float | None:
-        troubled = self.recovery is not None and not self.recovery.monitor.healthy
-        if step < self.warmup_end or troubled:
+        if self.challenge is None or step < self.plan.warmup_end:
             return None
-        return challenge.next_lr(step, min(end, self.anneal.start))
+        if self.recovery is not None and not self.recovery.monitor.healthy:
+            return None
+        return self.challenge.next_lr(step, min(end, self.anneal.start))
 
     def finish_now(self, step: int) -> int:
-        """Anneal to zero over the next tenth of the run; returns the step at which to end."""
+        """Anneal to zero over the next tenth of the run; returns the step at which to end.
+
+        Where somebody else sets the LR there is no anneal, and the run ends at once.
+        """
+        if self.plan.profile == "engine":
+            self.anneal = replace(self.anneal, end=step)
+            return step
         self.anneal, self.finishing = self.anneal.finish_now(step), True
         self._say_anneal(step, "finish_now")
         return self.anneal.end
+
+    def follow_finish(self, anneal: Anneal) -> None:
+        """Take over the anneal that a finish somewhere else began: a recorded run's."""
+        self.anneal, self.finishing = anneal, True
 
     def forget_reference(self) -> None:
         """The weights are about to be replaced (merged with other workers'): a jump of the loss will be no trouble."""
@@ -130,26 +159,40 @@ class LearningRateControl:
         if self.challenge is not None:
             self.challenge.cancel()
 
-    def plan(self) -> dict[str, Any]:
-        """What a resumed run must know besides the scheduler's state, as plain values."""
-        recovery = self.recovery.state_dict() if self.recovery is not None else None
-        bounds = list(self.bounds) if self.bounds is not None else None
-        challenge = self.challenge.state_dict() if self.challenge is not None else None
+    def state_dict(self) -> dict[str, Any]:
+        """What was settled and learned, as plain values; the snapshot for rewinds is not among them."""
+        plan = self.plan
+        parts = {"scheduler": self.scheduler, "recovery": self.recovery, "challenge": self.challenge}
         return {
-            "base_lr": self.base_lr,
-            "bounds": bounds,
-            "warmup_steps": self.warmup_steps,
-            "first_step": self.first_step,
+            "profile": plan.profile,
+            "base_lr": plan.base_lr,
+            "bounds": list(self.bounds) if self.bounds is not None else None,
+            "warmup_steps": plan.warmup_steps,
+            "first_step": plan.first_step,
             "anneal": self.anneal.to_dict(),
             "finishing": self.finishing,
-            "recovery": recovery,
-            "challenge": challenge,
+            **{name: part.state_dict() if part is not None else None for name, part in parts.items()},
         }
 
-    def load_plan(self, plan: Mapping[str, Any]) -> None:
-        """Go on with an anneal that was asked for before the run was interrupted."""
-        if plan["finishing"]:
-            self.anneal, self.finishing = Anneal(**plan["anneal"]), True
+    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
+        """Go on, after optimizer step `step`, with what `state_dict` returned; the plan is `resumed_plan`'s.
+
+        Where the profile has changed since, what the other one knew is left out.
+        """
+        if self.scheduler is None:
+            return
+        if state["scheduler"] is None:
+            self._log({"event": "adaptive_lr_state_missing", "step": step})
+        else:
+            self.scheduler.load_state_dict(state["scheduler"])
+            if self.scheduler.total_steps == 0:  # not begun: the warm-up may have another length now
+                self.scheduler.start_step = max(step, self.plan.warmup_end)
+            if self.plan.rises_again:
+                self.scheduler.start_step += self.plan.warmup_steps  # it does not count the steps of a warm-up
+        if self.recovery is not None and state["recovery"] is not None:
+            self.recovery.load_state_dict(state["recovery"])
+        if isinstance(self.scheduler, AutoLRScheduler) and self.plan.challenge is not None and state["challenge"]:
+            self.challenge = Challenge.from_state(self.scheduler, state["challenge"], self._log, self.plan.challenge)
 
     def _widen_bounds(self) -> None:
         assert self.bounds is not None
@@ -163,4 +206,37 @@ class LearningRateControl:
             self._say_anneal(step, "end_of_run")
 
     def _say_anneal(self, step: int, reason: str) -> None:
-        self._emit({"event": "adaptive_lr_anneal", "step": step, **self.anneal.to_dict(), "reason": reason})
+        self._log({"event": "adaptive_lr_anneal", "step": step, **self.anneal.to_dict(), "reason": reason})
+
+
+def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> GroupedLRScheduler | None:
+    """The scheduler of the profile; it announces itself at `step`, and counts from where the warm-up hands over."""
+    if plan.profile not in ("auto", "rules"):
+        return None
+    _announce_preflight(plan, log_fn, step)
+    shared: dict[str, Any] = {
+        "use_moe": plan.use_moe,
+        "log_fn": log_fn,
+        "start_step": step,
+        "warmup_steps": plan.warmup_steps,
+        "groups": plan.groups,
+    }
+    scheduler: GroupedLRScheduler
+    if plan.profile == "auto":
+        scheduler = AutoLRScheduler(optimizer, plan.settings, rules=plan.rules, **shared)
+    else:
+        scheduler = GroupedLRScheduler(optimizer, plan.settings, **shared)
+    scheduler.start_step = max(step, plan.warmup_end)
+    return scheduler
+
+
+def _announce_preflight(plan: Plan, log_fn: LogFn, step: int) -> None:
+    """Say, when a run begins, that a mixture of experts starts at another rate than was asked for."""
+    if step <= plan.first_step and plan.preflight is not None:
+        rates = {"original_lr": plan.asked_lr, "adjusted_lr": plan.base_lr}
+        log_fn({"event": "moe_lr_adjustment", "step": step, **rates, "reason": plan.preflight})
+
+
+def _differs(lr: Any, rate: float) -> bool:
+    """Whether an LR that costs nothing to read is not `rate`."""
+    return isinstance(lr, float) and lr != rate

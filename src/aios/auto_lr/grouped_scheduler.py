@@ -6,8 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler, LRDecision
-from aios.auto_lr.loop.update import write_learning_rate
-from aios.auto_lr.param_groups import GroupSettings, check_scales, make_roles, role_of, write_scales
+from aios.auto_lr.param_groups import (
+    GroupSettings,
+    check_scales,
+    make_roles,
+    role_of,
+    write_learning_rate,
+    write_scales,
+)
 
 
 class Rates(NamedTuple):

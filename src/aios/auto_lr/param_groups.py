@@ -196,3 +196,47 @@ def _unit(groups: ParamGroups, name: str) -> float:
     if not bases[0] > 0:
         raise ValueError(f"groups: the learning rate of {name!r} is {bases[0]!r}: must be > 0")
     return bases[0] / float(groups[0].get("initial_lr", groups[0]["lr"]))
+
+
+class JoinedGroups:
+    """The param groups of several optimizers as those of one, in order: what the scheduler drives.
+
+    The first group's rate is the master; every other group keeps its ratio to it. A group added to an optimizer later
+    is there at once.
+    """
+
+    def __init__(self, optimizers: Sequence[Any]) -> None:
+        self._optimizers = tuple(optimizers)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Those of all optimizers."""
+        if len(self._optimizers) == 1:
+            groups: list[dict[str, Any]] = self._optimizers[0].param_groups
+            return groups
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
+
+
+def set_learning_rate(groups: Sequence[dict[str, Any]], lr: float) -> list[float]:
+    """Give base `lr` and every group its ratio to the first (that of their `initial_lr`) times its role's scale.
+
+    Returns the rate of each group.
+    """
+    first = groups[0]["initial_lr"]
+    rates = [lr * (group["initial_lr"] / first) * group.get(SCALE, 1.0) for group in groups]
+    for group, rate in zip(groups, rates, strict=True):
+        write_learning_rate(group, rate)
+    return rates
+
+
+def write_learning_rate(group: dict[str, Any], rate: float) -> None:
+    """Set the LR of one param group; a tensor LR stays the same tensor, because capturable optimizers hold on to it."""
+    if hasattr(group["lr"], "fill_"):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def read_learning_rates(groups: ParamGroups) -> list[float]:
+    """The LR in force of each group; waits for the device where it is a tensor there."""
+    return [float(group["lr"]) for group in groups]

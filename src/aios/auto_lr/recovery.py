@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from aios.auto_lr.adaptive_lr import LRDecision
+from aios.auto_lr.events import LogFn
 from aios.auto_lr.grouped_scheduler import Rates
-from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.restoration import Restoration
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.trouble import Rung, TroubleMonitor, Verdict
@@ -22,10 +22,17 @@ VERIFY_STEPS = 20
 """Steps after the warm-up by whose loss the search's rate is judged."""
 
 
+class Restorable(Protocol):
+    """A copy of a training state."""
+
+    def restore(self) -> None:
+        """Bring it back; may be called again and again."""
+
+
 class Kept(NamedTuple):
     """What a rewind goes back to."""
 
-    snapshot: Snapshot
+    snapshot: Restorable
     monitor: dict[str, Any]
     rates: Rates
 
@@ -42,14 +49,15 @@ class Recovery:
         self,
         scheduler: AutoLRScheduler,
         monitor: TroubleMonitor,
-        take_snapshot: Callable[[], Snapshot] | None,
-        log_fn: Callable[[dict[str, Any]], None],
+        take_snapshot: Callable[[], Restorable] | None,
+        log_fn: LogFn,
+        expectation: Expectation | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.monitor = monitor
         self.restarts = 0
         """Times the search's rate did not hold and training began anew."""
-        self.expectation: Expectation | None = None
+        self.expectation = expectation
         """What the search's rate still has to prove."""
         self.restoration = Restoration()
         """What passing trouble took and is owed back."""

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -240,3 +240,32 @@ def run_range_test(trial: Trial, total_steps: int, first_batch: int, config: Ran
         return RangeTestResult(tuple(points), None, None, None, reason, cost)
     low, high = suggestion / config.lr_span, suggestion * config.headroom
     return RangeTestResult(tuple(points), suggestion, low, high, reason, cost)
+
+
+def found_to_dict(found: RangeTestResult) -> dict[str, Any]:
+    """As plain values: the keys of the `adaptive_lr_search` event."""
+    curve = [[p.lr, p.loss if math.isfinite(p.loss) else None, p.reference] for p in found.points]
+    bounds = {"lr_min": found.lr_min, "lr_max": found.lr_max}
+    return {
+        "suggestion": found.suggestion,
+        **bounds,
+        "reason": found.reason,
+        "search_steps": found.steps,
+        "curve": curve,
+    }
+
+
+def found_from_dict(record: Mapping[str, Any]) -> RangeTestResult:
+    """What `found_to_dict` made, or logged before its steps were called `search_steps`.
+
+    Raises KeyError, TypeError or ValueError for anything else.
+    """
+    curve = [
+        RangePoint(float(lr), math.nan if loss is None else float(loss), float(ref))
+        for lr, loss, ref in record["curve"]
+    ]
+    found, low, high = (
+        None if record[key] is None else float(record[key]) for key in ("suggestion", "lr_min", "lr_max")
+    )
+    steps = record["search_steps"] if "search_steps" in record else record["used_steps"]
+    return RangeTestResult(tuple(curve), found, low, high, str(record["reason"]), int(steps))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from aios.auto_lr.loop.optimizer_copy import OptimizerCopy
 
 RngState = dict[str, Any]
 
@@ -16,45 +18,44 @@ class Snapshot:
     """Weights, buffers, optimizer state, loss scale and random state, copied; `restore` brings all back bit for bit.
 
     The copies live where the originals do (on the GPU for a GPU model), so that taking one costs no transfer;
-    `bytes` says how much memory that is. Raises nothing of its own; memory may run out. `tensors` are what is copied
-    instead of the model's parameters and buffers, where the weights are kept elsewhere.
+    `bytes` says how much memory that is. `tensors` are what is copied instead of the model's parameters and buffers,
+    where the weights are kept elsewhere. Raises ValueError for an optimizer that keeps what cannot be copied; memory
+    may run out.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         scaler: torch.amp.GradScaler | None = None,
         tensors: Iterable[Tensor] | None = None,
     ) -> None:
-        self._model, self._optimizer, self._scaler = model, optimizer, scaler
-        kept = tensors if tensors is not None else _tensors(model)
+        self._scaler = scaler
+        kept = list(tensors if tensors is not None else _tensors(model))
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept]
-        self._state = {param: _copy(state) for param, state in optimizer.state.items()}
-        self._groups = [
-            {k: (v, _copy(v)) for k, v in group.items() if k != "params"} for group in optimizer.param_groups
-        ]
+        several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
+        of_model = frozenset(id(tensor) for tensor in [*kept, *_tensors(model)])
+        self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in several]
         self._scale = scaler.state_dict() if scaler is not None else {}
         self._rng = rng_state()
 
     @property
     def bytes(self) -> int:
         """Memory the copies take."""
-        kept = [copy for _, copy in self._tensors]
-        kept += [v for state in self._state.values() for v in state.values() if isinstance(v, Tensor)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+        weights = sum(copy.numel() * copy.element_size() for _, copy in self._tensors)
+        return weights + sum(optimizer.bytes for optimizer in self._optimizers)
+
+    def differs(self) -> bool:
+        """Whether any weight or buffer is not what it was; waits for the device."""
+        return any(not torch.equal(tensor, copy) for tensor, copy in self._tensors)
 
     def restore(self) -> None:
-        """Bring model, optimizer, scaler and random state back; can be called again and again."""
+        """Bring model, optimizers, scaler and random state back; can be called again and again."""
         with torch.no_grad():
             for tensor, copy in self._tensors:
                 tensor.copy_(copy)
-        self._optimizer.state.clear()
-        for param, state in self._state.items():
-            self._optimizer.state[param] = _copy(state)
-        for group, saved in zip(self._optimizer.param_groups, self._groups, strict=True):
-            group.update({name: _brought_back(value, copy) for name, (value, copy) in saved.items()})
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.restore()
         if self._scaler is not None and self._scale:
             self._scaler.load_state_dict(self._scale)
         set_rng_state(self._rng)
@@ -63,23 +64,6 @@ class Snapshot:
 def _tensors(model: nn.Module) -> Iterable[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
-
-
-def _copy(value: Any) -> Any:
-    """A copy that shares no memory; optimizers keep numbers, tensors, and dicts or lists of them."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {k: _copy(v) for k, v in value.items()}
-    return [_copy(v) for v in value] if isinstance(value, list) else value
-
-
-def _brought_back(original: Any, copy: Any) -> Any:
-    """The copied value; a tensor LR stays the same tensor, because captured graphs hold on to it."""
-    if not isinstance(original, Tensor):
-        return _copy(copy)
-    original.detach().copy_(copy)
-    return original
 
 
 def rng_state() -> RngState:

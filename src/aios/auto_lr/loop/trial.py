@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.snapshot import Snapshot, seed
-from aios.auto_lr.loop.update import check_dense, set_learning_rate
+from aios.auto_lr.loop.update import check_dense
+from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
 from aios.auto_lr.search import RangeTestConfig, RangeTestResult, Trial, run_range_test
+
+Forward = Callable[[int], Tensor]
+"""The training loss on the micro-batch of a number, forward only; a pure function of number and weights."""
 
 
 def search_and_restore(
     trial: Trial, snapshot: Snapshot, total_steps: int, first_batch: int, config: RangeTestConfig
 ) -> RangeTestResult:
-    """The range test, after which `snapshot`, taken before it, is restored: also when the trial raises."""
+    """The range test, after which `snapshot`, taken before it, is restored: also when the trial raises.
+
+    Where no update moved a weight, nothing was measured, whatever the curve looks like.
+    """
     try:
-        return run_range_test(_Paired(trial), total_steps, first_batch, config)
+        found = run_range_test(_Paired(trial), total_steps, first_batch, config)
+        if found.points and not snapshot.differs():
+            reason = "no weight moved at any rate: does the optimizer's step do anything, and hold the model's weights?"
+            return replace(found, suggestion=None, lr_min=None, lr_max=None, reason=reason)
+        return found
     finally:
         snapshot.restore()
 
@@ -56,29 +69,35 @@ def train_and_restore(trial: Trial, snapshot: Snapshot, first_batch: int, lr: fl
 
 
 class ClosureTrial:
-    """Trains and evaluates through `forward(batch number) -> loss`; clips like the real training.
+    """Trains and evaluates through `forward(micro-batch number) -> loss`; updates as the real training does.
 
-    The loss is read back at every point: the search is short, and each point decides where the next one lies.
+    A batch is `micro_batches` of them, one graph at a time. The loss is read back at every point: the search is
+    short, and each point decides where the next one lies.
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[int], Tensor], max_grad_norm: float
-    ) -> None:
-        self._model, self._optimizer = model, optimizer
-        self._forward, self._max_grad_norm = forward, max_grad_norm
+    def __init__(self, model: nn.Module, engine: Engine, forward: Forward, micro_batches: int = 1) -> None:
+        self._model, self._engine = model, engine
+        self._forward, self._micro_batches = forward, micro_batches
+        self._groups = JoinedGroups(engine.optimizers)
 
     def evaluate(self, batch: int) -> float:
         """Training loss on the batch; no gradients."""
         with torch.no_grad():
-            return float(self._forward(batch))
+            return sum(float(self._forward(number)) for number in self._numbers(batch)) / self._micro_batches
 
     def train(self, batch: int, lr: float) -> float:
         """Training loss on the batch, then one clipped update with `lr`."""
-        set_learning_rate(self._optimizer, lr)
-        loss = self._forward(batch)
-        loss.backward()
+        set_learning_rate(self._groups.param_groups, lr)
+        total: Tensor | None = None
+        for number in self._numbers(batch):
+            loss = self._forward(number) / self._micro_batches
+            self._engine.backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None, "a batch has a micro-batch"
         check_dense(self._model)
-        nn.utils.clip_grad_norm_(self._model.parameters(), self._max_grad_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
+        self._engine.update(total, math.inf)
+        return float(total)
+
+    def _numbers(self, batch: int) -> range:
+        first = batch * self._micro_batches
+        return range(first, first + self._micro_batches)

@@ -1,35 +1,12 @@
-"""The optimizer's update: param-group rates, clipping, and the skip of an update that would do harm."""
+"""The optimizers' update: clipping, and the skip of an update that would do harm."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-
-from aios.auto_lr.param_groups import SCALE
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give base `lr` and every group its ratio to the first (that of their `initial_lr`) times its role's scale."""
-    first = optimizer.param_groups[0]["initial_lr"]
-    for group in optimizer.param_groups:
-        write_learning_rate(group, lr * (group["initial_lr"] / first) * group.get(SCALE, 1.0))
-
-
-def write_learning_rate(group: dict[str, Any], rate: float) -> None:
-    """Set the LR of one param group; a tensor LR stays the same tensor, because capturable optimizers hold on to it."""
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
-
-
-def learning_rates(optimizer: torch.optim.Optimizer) -> float | list[float]:
-    """The LR in force: one number, or one per param group where they differ."""
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return rates[0] if len(set(rates)) == 1 else rates
 
 
 def check_dense(model: nn.Module) -> None:
@@ -41,9 +18,18 @@ def check_dense(model: nn.Module) -> None:
             )
 
 
+def must_skip(loss: Tensor, grad_norm: Tensor, skip_above: float) -> Tensor:
+    """Whether an update has to be left out, a boolean scalar on the device.
+
+    So it is when the loss or the norm of the gradient is not finite (an overflow under loss scaling makes it so), or
+    the norm exceeds `skip_above`.
+    """
+    return ~(torch.isfinite(grad_norm) & torch.isfinite(loss.detach()) & (grad_norm <= skip_above))
+
+
 def clip_and_update(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
     loss: Tensor,
     max_grad_norm: float,
@@ -51,29 +37,44 @@ def clip_and_update(
 ) -> Tensor:
     """Clip, update and clear the gradients; returns the norm before clipping, a scalar on the device.
 
-    An update whose loss or gradient is not finite, or whose gradient norm exceeds `skip_above`, is skipped: weights
-    and moments stay as they were. Fused optimizers read the flag on the device, so the host never waits for it;
-    for others it is read back.
+    An update that `must_skip` is left out by all optimizers: weights and moments stay as they were. Fused optimizers
+    read that on the device, so the host never waits for it; for others it is read back. The loss scale follows the
+    overflows that `scaler` finds itself and nothing else: an update skipped for a reason of ours counts as one with
+    finite gradients.
     """
-    scaler.unscale_(optimizer)
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-    skip = ~(torch.isfinite(grad_norm) & torch.isfinite(loss.detach()) & (grad_norm <= skip_above))
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
-        _fused_update(optimizer, scaler, skip)
-    elif not bool(skip):
-        scaler.step(optimizer)
+    skip = must_skip(loss, grad_norm, skip_above)
+    for optimizer in optimizers:
+        if _skips_on_device(optimizer):
+            set_skip(optimizer, skip)
+            optimizer.step()  # not the scaler's: it would hand over a flag of its own
+            clear_skip(optimizer)
+        elif not bool(skip):
+            optimizer.step()
     if scaler.is_enabled():
         scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     return grad_norm
 
 
-def _fused_update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, skip: Tensor) -> None:
-    if scaler.is_enabled():
-        # The scaler hands its own flags to the optimizer; a skip for another reason joins them.
-        for found_inf in scaler._found_inf_per_device(optimizer).values():
-            found_inf += skip.to(found_inf.device, found_inf.dtype)
-        scaler.step(optimizer)
-    else:
-        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
-        optimizer.step()
+def set_skip(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+    """Tell a fused optimizer whether to leave everything as it is in its next steps, until `clear_skip`.
+
+    `skip` is a boolean scalar: the kernels skip on exactly 1, any other number of them is an update.
+    """
+    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+
+
+def clear_skip(optimizer: torch.optim.Optimizer) -> None:
+    """Let the steps that others ask for train again: a trial's, or the caller's own."""
+    del optimizer.found_inf  # type: ignore[attr-defined]
+
+
+def _skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `optimizer` heeds `set_skip`; torch's only sign of it is this name, which `GradScaler` goes by, too."""
+    if isinstance(optimizer, torch.optim.SGD) and not optimizer.state:
+        return False  # its first step would keep a momentum that was never written, skipped or not
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))

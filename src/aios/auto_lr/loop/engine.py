@@ -1,0 +1,86 @@
+"""Who holds the training state that the controller copies, brings back and updates; by default this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from aios.auto_lr.loop.snapshot import Snapshot
+from aios.auto_lr.loop.update import clip_and_update
+
+
+class Engine(Protocol):
+    """What the controller asks of whatever makes the updates."""
+
+    @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        """Those whose param groups carry the learning rate."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where a step's numbers are."""
+
+    @property
+    def schedules_lr(self) -> bool:
+        """Whether a scheduler of the engine's own sets the LR, after each update."""
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the gradient may overflow now and then because the loss is scaled: that is no trouble."""
+
+    @property
+    def snapshot_obstacle(self) -> str | None:
+        """Why there are no exact snapshots; None when there are."""
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the training state; where several processes share it, all call this and `restore` together."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`, scaled where the engine scales."""
+
+    def update(self, loss: Tensor, skip_above: float) -> Tensor:
+        """Clip, update, clear the gradients; returns their norm before clipping, a scalar on the device.
+
+        The update is skipped when `loss` or the norm is not finite, or the norm is above `skip_above`.
+        """
+
+
+@dataclass
+class InProcess:
+    """Model and optimizers in this process."""
+
+    model: nn.Module
+    """Whose weights are trained."""
+    optimizers: Sequence[torch.optim.Optimizer]
+    """Of its parameters, or anything with `param_groups`, `state`, `step` and `zero_grad`."""
+    scaler: torch.amp.GradScaler
+    """Loss scaling; disabled where there is none."""
+    device: torch.device
+    """Where to compute."""
+    max_grad_norm: float = 1.0
+    """Global L2 norm to clip at."""
+    schedules_lr: ClassVar[bool] = False
+    """The LR is set from outside."""
+    snapshot_obstacle: ClassVar[str | None] = None
+    """There are snapshots."""
+
+    @property
+    def scales_loss(self) -> bool:
+        """As `Engine.scales_loss`."""
+        return self.scaler.is_enabled()
+
+    def snapshot(self) -> Snapshot:
+        """As `Engine.snapshot`."""
+        return Snapshot(self.model, self.optimizers, self.scaler)
+
+    def backward(self, loss: Tensor) -> None:
+        """As `Engine.backward`."""
+        self.scaler.scale(loss).backward()
+
+    def update(self, loss: Tensor, skip_above: float) -> Tensor:
+        """As `Engine.update`."""
+        return clip_and_update(self.model, self.optimizers, self.scaler, loss, self.max_grad_norm, skip_above)

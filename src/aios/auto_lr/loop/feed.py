@@ -1,0 +1,157 @@
+"""Any iterable of batches, or a DataLoader, as numbered batches: with look-ahead, epochs, and a position to resume at.
+
+The search and the trials train on batches ahead and take that back; the run then meets the same batches again. So
+batches need numbers, and drawing one early must not change what is drawn or trained later.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+Batch = TypeVar("Batch")
+_EPOCH_SEEDS = 1_000_003
+"""Keeps the random numbers of neighbouring seeds' epochs apart."""
+
+
+class Steered(Protocol):
+    """What `BatchFeed.batches` asks of an `AutoLR`."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+
+    @property
+    def batch(self) -> int:
+        """Number of the next batch to train on."""
+
+
+class BatchFeed(Generic[Batch]):
+    """`feed[i]` is batch number i, counted from 0 over all epochs; the iterable begins anew when it ends.
+
+    A batch stays in memory from when it is first asked for until `release`, which `batches` calls. Everything random
+    in the iterable (a DataLoader's shuffling, augmentation in this process) draws from a stream of the feed's own,
+    begun anew from `seed` in each epoch: it depends on the number of the batch alone, and the training's own random
+    numbers (dropout) are left untouched. A sampler with `set_epoch` is told the epoch.
+
+    Raises IndexError for a batch that was released, ValueError for an iterable without a batch.
+    """
+
+    def __init__(self, source: Iterable[Batch], seed: int = 0) -> None:
+        self._source, self._seed = source, seed
+        self._epoch = -1
+        self._begins: deque[tuple[int, int, Any]] = deque()  # (number of its first batch, epoch, generator's state)
+        self._first = 0  # number of the oldest batch that is kept
+        self._kept: deque[Batch] = deque()
+        self._drawing: Iterator[Batch] | None = None
+        self._stream: tuple[Any, ...] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Of the oldest batch that is kept, counted from 0."""
+        return self._begins[0][1] if self._begins else 0
+
+    def __getitem__(self, number: int) -> Batch:
+        if number < self._first:
+            raise IndexError(f"batch {number} was released; the oldest one left is {self._first}")
+        while number >= self._first + len(self._kept):
+            self._draw()
+        return self._kept[number - self._first]
+
+    def release(self, number: int) -> None:
+        """Forget the batches before `number`: training is past them."""
+        while self._first < number:
+            if not self._kept:
+                self._draw()
+            self._kept.popleft()
+            self._first += 1
+        while len(self._begins) > 1 and self._begins[1][0] <= self._first:
+            self._begins.popleft()
+
+    def batches(self, auto: Steered) -> Iterator[Batch]:
+        """The batches to train on until `auto` is finished; one step of `auto` for each."""
+        while not auto.finished:
+            self.release(auto.batch)
+            yield self[auto.batch]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the oldest batch that is kept lies, as plain values."""
+        first, epoch, generator = self._begins[0] if self._begins else (0, 0, self._generator_state())
+        return {"number": self._first, "epoch": epoch, "drawn": self._first - first, "generator": generator}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken; the batches of that epoch before it are drawn again and dropped."""
+        self._kept.clear()
+        self._begins.clear()
+        self._first, self._epoch = state["number"] - state["drawn"], state["epoch"] - 1
+        self._drawing = None
+        if state["generator"] is not None:
+            self._generator().set_state(state["generator"])
+        self.release(state["number"])
+
+    def _draw(self) -> None:
+        """Take one more batch from the source, of the next epoch where this one is over."""
+        for _ in range(2):
+            with self._own_random_numbers():
+                if self._drawing is None:
+                    self._begin_epoch()
+                assert self._drawing is not None
+                batch = next(self._drawing, self)
+            if batch is not self:
+                self._kept.append(batch)  # type: ignore[arg-type]
+                return
+            self._drawing = None
+        raise ValueError("the source of the batches is empty: it gave none in a whole epoch")
+
+    def _begin_epoch(self) -> None:
+        self._epoch += 1
+        self._begins.append((self._first + len(self._kept), self._epoch, self._generator_state()))
+        _seed_host(self._seed * _EPOCH_SEEDS + self._epoch)
+        sampler = getattr(self._source, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(self._epoch)
+        self._drawing = iter(self._source)
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Draw from the feed's stream of random numbers in the block, and leave the training's as it was."""
+        outside = _host_state()
+        if self._stream is not None:
+            _set_host_state(self._stream)
+        try:
+            yield
+        finally:
+            self._stream = _host_state()
+            _set_host_state(outside)
+
+    def _generator(self) -> Any:
+        """A DataLoader's own source of random numbers, where it was given one."""
+        return getattr(self._source, "generator", None)
+
+    def _generator_state(self) -> Any:
+        generator = self._generator()
+        return generator.get_state() if isinstance(generator, torch.Generator) else None
+
+
+def _host_state() -> tuple[Any, ...]:
+    """The random numbers a dataset may use; those of accelerators are the training's alone."""
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def _set_host_state(state: tuple[Any, ...]) -> None:
+    of_torch, of_python, of_numpy = state
+    torch.set_rng_state(of_torch)
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
+
+
+def _seed_host(number: int) -> None:
+    torch.default_generator.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)

@@ -1,0 +1,158 @@
+"""A copy of everything an optimizer keeps: torch's own state, and what wrappers and subclasses keep beside it.
+
+A wrapper with weights of its own (Lookahead, an average, a projection) would go on from those of the future after a
+restore that only knows `state` and `param_groups`. So each attribute is copied; what cannot be copied is refused.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import Callable
+from copy import deepcopy
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Back = Callable[[], Any]
+"""Brings a value back to what it was, and returns it."""
+
+_PLAIN = (int, float, complex, str, bytes, type(None), Enum, torch.dtype, torch.device, torch.Size)
+_CODE = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
+_TORCH_OWN = frozenset(vars(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)))
+"""Attributes that every torch optimizer has: state and groups, copied for themselves, the others are hooks."""
+
+
+class OptimizerCopy:
+    """State, param groups and all further attributes of one optimizer; `restore` brings them back in place.
+
+    `kept` are ids of tensors that somebody else brings back: the model's. Raises ValueError, naming the attribute,
+    for state that cannot be copied.
+    """
+
+    def __init__(self, optimizer: Any, kept: frozenset[int] = frozenset()) -> None:
+        self._optimizer = optimizer
+        state = getattr(optimizer, "state", {})
+        self._state = {param: copy_value(own) for param, own in state.items()}
+        self._groups = [
+            {k: (v, copy_value(v)) for k, v in group.items() if k != "params"} for group in optimizer.param_groups
+        ]
+        name = type(optimizer).__name__
+        own = {k: v for k, v in vars(optimizer).items() if k not in _TORCH_OWN}
+        self._attributes = {k: _keep(v, f"{name}.{k}", kept, {id(optimizer)}) for k, v in own.items()}
+
+    @property
+    def bytes(self) -> int:
+        """Memory the copies of `state` take."""
+        tensors = (v for own in self._state.values() for v in own.values() if isinstance(v, Tensor))
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def restore(self) -> None:
+        """Bring the optimizer back and clear its gradients; can be called again and again."""
+        optimizer = self._optimizer
+        for name, back in self._attributes.items():
+            vars(optimizer)[name] = back()
+        state = getattr(optimizer, "state", {})
+        state.clear()
+        for param, own in self._state.items():
+            state[param] = copy_value(own)
+        for group, saved in zip(optimizer.param_groups, self._groups, strict=True):
+            group.update({name: _brought_back(value, copy) for name, (value, copy) in saved.items()})
+        optimizer.zero_grad(set_to_none=True)
+
+
+def copy_value(value: Any) -> Any:
+    """A copy that shares no memory; optimizers keep numbers, tensors, and dicts or lists of them."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {k: copy_value(v) for k, v in value.items()}
+    return [copy_value(v) for v in value] if isinstance(value, list) else value
+
+
+def _brought_back(original: Any, copy: Any) -> Any:
+    """The copied value; a tensor LR stays the same tensor, because captured graphs hold on to it."""
+    if not isinstance(original, Tensor):
+        return copy_value(copy)
+    original.detach().copy_(copy)
+    return original
+
+
+def _keep(value: Any, place: str, kept: frozenset[int], seen: set[int]) -> Back:
+    """What brings `value`, found at `place`, back; `seen` are objects on the way to it."""
+    if isinstance(value, (*_PLAIN, *_CODE)) or id(value) in kept or id(value) in seen:
+        return lambda: value
+    seen = seen | {id(value)}
+    if isinstance(value, Tensor):
+        return _keep_tensor(value)
+    if isinstance(value, torch.optim.Optimizer):
+        inner = OptimizerCopy(value, kept)
+        return lambda: (inner.restore(), value)[1]
+    if isinstance(value, dict):
+        return _keep_dict(value, place, kept, seen)
+    if isinstance(value, (list, deque)):
+        items = [_keep(v, f"{place}[{i}]", kept, seen) for i, v in enumerate(value)]
+        return lambda: _refill(value, items)
+    if isinstance(value, (tuple, set, frozenset)):
+        for i, v in enumerate(value):
+            _only_constants(v, f"{place}[{i}]", kept)
+        unchanged = value.copy() if isinstance(value, set) else value
+        return lambda: unchanged
+    return _keep_object(value, place, kept, seen)
+
+
+def _keep_tensor(value: Tensor) -> Back:
+    copy = value.detach().clone()
+
+    def back() -> Tensor:
+        with torch.no_grad():
+            value.copy_(copy)
+        return value
+
+    return back
+
+
+def _keep_dict(value: dict[Any, Any], place: str, kept: frozenset[int], seen: set[int]) -> Back:
+    items = {k: _keep(v, f"{place}[{k!r:.40}]", kept, seen) for k, v in value.items()}
+
+    def back() -> dict[Any, Any]:
+        fresh = {k: item() for k, item in items.items()}
+        value.clear()
+        value.update(fresh)
+        return value
+
+    return back
+
+
+def _refill(value: Any, items: list[Back]) -> Any:
+    fresh = [item() for item in items]
+    value.clear()
+    value.extend(fresh)
+    return value
+
+
+def _only_constants(value: Any, place: str, kept: frozenset[int]) -> None:
+    if not (isinstance(value, (*_PLAIN, *_CODE)) or id(value) in kept):
+        raise _cannot_copy(value, place)
+
+
+def _keep_object(value: Any, place: str, kept: frozenset[int], seen: set[int]) -> Back:
+    if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
+        saved = deepcopy(value.state_dict())
+        return lambda: (value.load_state_dict(deepcopy(saved)), value)[1]
+    if isinstance(value, torch.Generator):
+        state = value.get_state()
+        return lambda: value.set_state(state)
+    if not hasattr(value, "__dict__"):
+        raise _cannot_copy(value, place)
+    attributes = _keep_dict(vars(value), place, kept, seen)
+    return lambda: (attributes(), value)[1]
+
+
+def _cannot_copy(value: Any, place: str) -> ValueError:
+    return ValueError(
+        f"{place} (a {type(value).__name__}) cannot be copied, so the search and a rewind could not bring it back; "
+        "give it state_dict and load_state_dict, or hand AutoLR the optimizer inside"
+    )

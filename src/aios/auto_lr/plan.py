@@ -1,0 +1,256 @@
+"""What a run's learning rate is built from: one frozen plan, made in one place, for every loop there is.
+
+`make_plan` says how a run begins, `resumed_plan` how it goes on from what was saved. Both are pure functions; the
+controller (`control`) is built whole from the plan and nothing of it is set from outside afterwards. No torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, default_warmup_steps, preflight_moe_lr
+from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
+from aios.auto_lr.challenge import ChallengeConfig
+from aios.auto_lr.param_groups import GroupSettings
+from aios.auto_lr.rules import NoiseRules
+from aios.auto_lr.search import RangeTestConfig, RangeTestResult
+from aios.auto_lr.trouble_config import TroubleConfig
+from aios.auto_lr.verification import Expectation
+
+WARMUP_FRACTION = 0.05
+"""Part of the steps that the warm-up takes under profile `auto`."""
+UNSEARCHED_INCREASE = 1.3
+"""Factor of an increase where no search said how high the LR may go: it may begin orders of magnitude too low."""
+
+Profile = Literal["auto", "rules", "fixed", "engine"]
+"""`auto`: all of it; `rules`: the plain rules; `fixed`: warm-up and anneal alone; `engine`: the LR is not ours."""
+
+
+@dataclass(frozen=True)
+class AutoLRConfig:
+    """How the learning rate is steered; every part can be turned off or tuned. ValueError names a bad field."""
+
+    profile: Profile = "auto"
+    """Who decides, see `Profile`."""
+    warmup_fraction: float | None = None
+    """Part of the steps in which the LR rises linearly. None: 0.05, under `rules` 0.1."""
+    warmup_steps: int | None = None
+    """The same in optimizer steps; wins over the fraction."""
+    anneal_fraction: float | None = None
+    """Last part of the steps, in which the LR goes linearly to zero; 0: never. None: 0.3, but under `auto` alone."""
+    max_grad_norm: float = 1.0
+    """Clip the gradient to this global L2 norm."""
+    count_search: bool = False
+    """Whether the steps that search and trials take are among the run's; else they come on top."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `AdaptiveLRConfig` given explicitly; they win over what is derived or found."""
+    window_limit: int | None = None
+    """Longest window of losses, in optimizer steps, whatever `settings` say."""
+    range_test: RangeTestConfig = field(default_factory=RangeTestConfig)
+    """The search."""
+    rules: NoiseRules = field(default_factory=NoiseRules)
+    """The decisions between warm-up and anneal under `auto`."""
+    trouble: TroubleConfig = field(default_factory=TroubleConfig)
+    """When to skip, cut, rewind and stop."""
+    challenge: ChallengeConfig | None = field(default_factory=ChallengeConfig)
+    """When a higher rate is taken that was tried after the warm-up; None: none is tried."""
+    groups: Mapping[str, GroupSettings] = field(default_factory=dict)
+    """Settings of param groups by role: a group's `role` entry, else its `name`."""
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_fraction", "anneal_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} = {value!r} is not allowed: must be between 0 and 1")
+        if self.warmup_steps is not None and self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps = {self.warmup_steps!r} is not allowed: must be >= 0")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm = {self.max_grad_norm!r} is not allowed: must be > 0")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the learning rate of a run follows from, settled before its first step."""
+
+    profile: Profile
+    """Who decides."""
+    steps: int
+    """The optimizer step at which the run ends."""
+    asked_lr: float
+    """The rate the optimizer was built with; `base_lr` may differ from it."""
+    base_lr: float
+    """The rate to warm up to."""
+    bounds: tuple[float, float] | None
+    """(lr_min, lr_max) as a search measured them; None: none gave a suggestion."""
+    warmup_steps: int
+    """Optimizer steps of linear warm-up after `first_step`."""
+    first_step: int
+    """Steps counted before training began."""
+    settings: AdaptiveLRConfig
+    """Of the scheduler."""
+    anneal: Anneal
+    """The end of the run."""
+    rules: NoiseRules
+    """Of the decisions under `auto`."""
+    trouble: TroubleConfig
+    """Of the ladder."""
+    groups: Mapping[str, GroupSettings]
+    """Of param groups, by role."""
+    use_moe: bool = False
+    """Whether the model is a mixture of experts."""
+    challenge: ChallengeConfig | None = None
+    """How higher rates are tried; None: none is."""
+    challenge_budget: int | None = None
+    """Steps that trying them may take; None: none is tried."""
+    expectation: Expectation | None = None
+    """What the rate that was found still has to prove."""
+    rises_again: bool = False
+    """Whether the warm-up is a second one, of a run that had been annealed and goes on for longer."""
+    finishing: bool = False
+    """Whether the run was asked to finish now."""
+
+    @property
+    def warmup_end(self) -> int:
+        """The last step of the warm-up."""
+        return self.first_step + self.warmup_steps
+
+    @property
+    def preflight(self) -> str | None:
+        """Why a mixture of experts does not begin at the rate asked for; None where it does."""
+        if not self.use_moe or self.bounds is not None or self.profile not in ("auto", "rules"):
+            return None
+        return preflight_moe_lr(self.asked_lr)[1]
+
+
+def make_plan(
+    config: AutoLRConfig,
+    steps: int,
+    asked_lr: float,
+    use_moe: bool = False,
+    found: RangeTestResult | None = None,
+    first_step: int = 0,
+) -> Plan:
+    """The plan of a run of `steps` optimizer steps, `first_step` of which are over, that begins at `asked_lr`.
+
+    What a search `found` replaces the rate and its bounds. Raises ValueError for settings that contradict each other.
+    """
+    base_lr, bounds = asked_lr, None
+    if found is not None and found.suggestion is not None:
+        base_lr, bounds = found.suggestion, found.bounds
+    plan = _plan(config, steps, asked_lr, use_moe, base_lr, bounds, first_step)
+    if bounds is None or found is None or plan.profile != "auto":
+        return plan
+    expectation = Expectation.from_search(found, config.range_test.clear_drop)
+    return replace(plan, expectation=expectation, challenge_budget=_challenge_budget(plan, config, found))
+
+
+def resumed_plan(
+    config: AutoLRConfig, steps: int, asked_lr: float, use_moe: bool, saved: Mapping[str, Any], step: int
+) -> Plan:
+    """The plan of a run that goes on after optimizer step `step`; `saved` is the state of its controller then.
+
+    New settings win; what a search found stays. A warm-up that is over stays over; one in progress keeps its length
+    unless a new one is given. A run that was annealed and now goes on for longer rises gently to the rate it had.
+    """
+    base_lr, bounds = asked_lr, None
+    if saved["bounds"] is not None and config.profile == saved.get("profile", "auto"):
+        base_lr, bounds = float(saved["base_lr"]), (float(saved["bounds"][0]), float(saved["bounds"][1]))
+    first_step, warmup_steps = int(saved["first_step"]), int(saved["warmup_steps"])
+    plan = _plan(config, steps, asked_lr, use_moe, base_lr, bounds, first_step)
+    if step >= first_step + warmup_steps or config.warmup_steps is None:
+        plan = replace(plan, warmup_steps=warmup_steps)
+    before = Anneal(**saved["anneal"])
+    if saved["finishing"] and step < before.end:
+        return replace(plan, anneal=before, finishing=True)
+    learned = saved["scheduler"]
+    if learned is not None and before.begun(step) and not plan.anneal.begun(step):
+        lr = plan.settings.clamp(float(learned["current_lr"]))
+        again = math.floor(WARMUP_FRACTION * (steps - step))
+        return replace(plan, base_lr=lr, first_step=step, warmup_steps=again, rises_again=True)
+    return plan
+
+
+def scheduler_settings(
+    config: AutoLRConfig, steps: int, base_lr: float, bounds: tuple[float, float] | None, use_moe: bool
+) -> AdaptiveLRConfig:
+    """Settings for `steps` of training: in the bounds a search found; without, under `auto`, with larger increases."""
+    given = dict(config.settings)
+    derived: dict[str, Any] = {}
+    if config.profile == "auto" and bounds is None:
+        derived["increase_factor"] = UNSEARCHED_INCREASE
+    elif bounds is not None and not {"initial_lr", "lr_min", "lr_max"} & given.keys():
+        derived |= {"lr_min": bounds[0], "lr_max": bounds[1]}
+    settings = AdaptiveLRConfig.from_base_lr(base_lr, steps, use_moe, **{**derived, **given})
+    if config.window_limit is not None and settings.window_size > config.window_limit:
+        settings.window_size = config.window_limit  # in place: it remembers a rate that was moved
+    return settings
+
+
+def noise_rules(rules: NoiseRules, steps: int, searched: bool = True) -> NoiseRules:
+    """The rules for a run of `steps`: a plateau is judged over a tenth of it.
+
+    Where no search gave a suggestion, any fall that stands out from the noise, however small, may raise the LR:
+    far too low a rate never makes the loss fall by much in one window.
+    """
+    raise_gain = rules.raise_gain if searched else 0.0
+    return replace(rules, raise_gain=raise_gain, plateau_steps=min(rules.plateau_steps, max(10, steps // 10)))
+
+
+def _plan(
+    config: AutoLRConfig,
+    steps: int,
+    asked_lr: float,
+    use_moe: bool,
+    base_lr: float,
+    bounds: tuple[float, float] | None,
+    first_step: int,
+) -> Plan:
+    steers = config.profile in ("auto", "rules")
+    if steers and use_moe and bounds is None:
+        base_lr, _ = preflight_moe_lr(base_lr)
+    settings = scheduler_settings(config, steps - first_step, base_lr, bounds, use_moe)
+    return Plan(
+        profile=config.profile,
+        steps=steps,
+        asked_lr=asked_lr,
+        base_lr=settings.initial_lr if steers else base_lr,
+        bounds=bounds,
+        warmup_steps=_warmup_steps(config, steps - first_step),
+        first_step=first_step,
+        settings=settings,
+        anneal=Anneal.of_run(steps, _anneal_fraction(config)),
+        rules=noise_rules(config.rules, steps, searched=bounds is not None),
+        trouble=config.trouble,
+        groups=config.groups,
+        use_moe=use_moe,
+        challenge=config.challenge,
+    )
+
+
+def _warmup_steps(config: AutoLRConfig, steps: int) -> int:
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    if config.warmup_fraction is None and config.profile != "auto":
+        return default_warmup_steps(steps)
+    return int((WARMUP_FRACTION if config.warmup_fraction is None else config.warmup_fraction) * steps)
+
+
+def _anneal_fraction(config: AutoLRConfig) -> float:
+    if config.anneal_fraction is not None:
+        return config.anneal_fraction
+    return DEFAULT_FRACTION if config.profile == "auto" else 0.0
+
+
+def _challenge_budget(plan: Plan, config: AutoLRConfig, found: RangeTestResult) -> int | None:
+    """What the search has left of the part of the steps that both may use.
+
+    None where a bound of the user's, or of a mixture of experts, holds in place of the measured one, and where param
+    groups are told something of their own: their rates would have to be tried, too.
+    """
+    told = any(own.said for own in plan.groups.values())
+    if config.challenge is None or plan.use_moe or told or plan.settings.lr_max != found.lr_max:
+        return None
+    return math.floor(config.range_test.budget * plan.steps) - found.steps
