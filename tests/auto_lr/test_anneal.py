@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aios.auto_lr.anneal import FINISH_FRACTION, Anneal
 from aios.auto_lr.api import AutoLR, AutoLRConfig
 from aios.auto_lr.control import LearningRateControl
+from aios.auto_lr.plan import make_plan
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig
 from auto_lr.problems import classifier, sgd
@@ -119,7 +120,8 @@ def test_finish_now_of_a_run_changes_its_rates_and_its_end() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
     optimizer.param_groups[0]["initial_lr"] = 1.0
     events: list[dict] = []
-    control = LearningRateControl(optimizer, 1.0, 0, None, events.append, anneal=Anneal.of_run(1000, 0.3))
+    plan = make_plan(AutoLRConfig("fixed", warmup_steps=0, anneal_fraction=0.3), 1000, 1.0)
+    control = LearningRateControl(plan, optimizer, events.append)
 
     assert control.finish_now(200) == 300
     rates = []

@@ -97,17 +97,17 @@ def test_a_raised_rate_trains_better_than_the_one_that_was_found() -> None:
     assert ends[0] < ends[1]
 
 
-@pytest.mark.parametrize("steps", [400, 1000, 1500])
-@pytest.mark.parametrize("make", [adamw, sgd, rmsprop])
-def test_search_and_challenges_stay_within_their_part_of_the_steps(make: Any, steps: int) -> None:
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize(("make", "steps"), [(adamw, 400), (sgd, 1000), (rmsprop, 1000), (rmsprop, 1500)])
+def test_search_and_challenges_stay_within_their_part_of_the_steps(make: Any, steps: int, counted: bool) -> None:
     model, forward = classifier()
     events: list[dict[str, Any]] = []
-    auto = AutoLR(model, make(model), steps, log_fn=events.append)
+    auto = AutoLR(model, make(model), steps, AutoLRConfig(count_search=counted), events.append)
     auto.search(forward)
     seen, _ = train(auto, forward)
-    used = sum(e["used_steps"] for e in of(events, "adaptive_lr_search") + of(events, "adaptive_lr_challenge"))
-    assert used <= 0.08 * steps
-    assert used + len(seen) == auto.step_count == steps
+    used = sum(e["search_steps"] for e in of(events, "adaptive_lr_search") + of(events, "adaptive_lr_challenge"))
+    assert used == auto.search_steps <= 0.08 * steps
+    assert len(seen) + (used if counted else 0) == auto.step_count == steps
     assert [e["step"] for e in events] == sorted(e["step"] for e in events)
 
 
@@ -140,15 +140,15 @@ def test_a_challenge_leaves_no_trace_but_the_count_of_its_steps() -> None:
         optimizer = adamw(model)
         auto = AutoLR(model, optimizer, 1000)
         auto.search(forward)
-        while auto.step_count < 60:  # in the warm-up
+        while auto.step_count < 40:  # in the warm-up
             auto.step(backward(forward(auto.batch)))
         resumed = AutoLR(model, optimizer, 1000)
         resumed.load_state_dict(auto.state_dict(), forward if with_forward else None)
         seen = []
-        while len(seen) < 50:  # past the challenge, and not yet at what it decides
+        while len(seen) < 40:  # past the challenge, and not yet at what it decides
             loss = forward(resumed.batch)
             seen.append((float(loss.detach()), resumed.step(backward(loss))))
-        runs.append((resumed.step_count, seen))
+        runs.append((resumed.search_steps, seen))
     (tried, seen), (not_tried, other) = runs
     assert tried == not_tried + STEPS
     assert seen == other

@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.api import AutoLR, AutoLRConfig
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
 from aios.auto_lr.loop.snapshot import Snapshot
-from aios.auto_lr.loop.update import set_learning_rate
-from aios.auto_lr.param_groups import GroupSettings, Role, role_of
+from aios.auto_lr.param_groups import GroupSettings, Role, role_of, set_learning_rate
+from aios.auto_lr.plan import Profile, make_plan
 from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
@@ -254,14 +253,19 @@ def test_restored_rates_are_brought_within_new_bounds() -> None:
     assert new.role_lrs() == {"router": 3e-3}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_warm_up_and_anneal_act_on_every_role(profile: type[GroupedLRScheduler]) -> None:
+@pytest.mark.parametrize("profile", ["rules", "auto"])
+def test_warm_up_and_anneal_act_on_every_role(profile: Profile) -> None:
     model = nn.ModuleDict({"body": nn.Linear(2, 2), "router": nn.Linear(2, 2)})
     groups = [{"params": part.parameters(), "role": name, "initial_lr": 1e-3} for name, part in model.items()]
     sgd = torch.optim.SGD(groups, lr=1e-3)
     told = {"router": GroupSettings(lr_ratio=0.5, caution=1.0)}
-    own = profile(sgd, SETTINGS, groups=told)
-    control = LearningRateControl(sgd, 1e-3, 4, own, lambda event: None, anneal=Anneal.of_run(20, 0.5))
+    given = {
+        name: getattr(SETTINGS, name) for name in ("lr_min", "lr_max", "window_size", "cooldown_steps", "patience")
+    }
+    config = AutoLRConfig(profile, warmup_steps=4, anneal_fraction=0.5, settings=given, groups=told)
+    control = LearningRateControl(make_plan(config, 20, 1e-3), sgd, lambda event: None)
+    own = control.scheduler
+    assert own is not None
     paths = []
     for step in range(1, 21):
         full = [own.current_lr, own.role_lrs()["router"]]
@@ -287,7 +291,7 @@ def test_a_rewind_brings_every_role_down_to_where_it_was_and_never_up() -> None:
     assert own.role_lrs()["b"] == pytest.approx(0.25e-3)
     recovery._rewind(2, "test")
     assert own.role_lrs()["b"] == pytest.approx(0.0625e-3)
-    set_learning_rate(sgd, own.current_lr)
+    set_learning_rate(sgd.param_groups, own.current_lr)
     assert [group["lr"] for group in sgd.param_groups] == own.get_last_lr() == [own.current_lr, own.role_lrs()["b"]]
 
 

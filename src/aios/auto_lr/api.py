@@ -119,6 +119,11 @@ class AutoLR:
         return self.step_count >= min(self.end, self._pause)
 
     @property
+    def begun(self) -> bool:
+        """Whether the first step has been set up, or gone on from."""
+        return self.control is not None
+
+    @property
     def finishing(self) -> bool:
         """Whether it was asked to finish now."""
         return self.control is not None and self.control.finishing
@@ -152,8 +157,15 @@ class AutoLR:
             self._trial, snapshot, self.steps, self.batch, self.config.range_test
         )  # fmt: skip
         self._account(found.steps)
-        self._log({"event": "adaptive_lr_search", "step": self.step_count, **found_to_dict(found)})
+        told = {**found_to_dict(found), "trial_steps": self._trial_steps(found)}
+        self._log({"event": "adaptive_lr_search", "step": self.step_count, **told})
         return found
+
+    def _trial_steps(self, found: RangeTestResult) -> int:
+        """Steps that trying a higher rate may still take."""
+        plan = make_plan(self.config, self.steps, self._asked_lr, self.use_moe, found, self.step_count)
+        wanted = plan.challenge.steps if plan.challenge is not None else 0
+        return wanted if (plan.challenge_budget or 0) >= wanted else 0
 
     def step(self, loss: Tensor | float) -> float:
         """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
@@ -214,6 +226,10 @@ class AutoLR:
     def pause_at(self, step: int) -> None:
         """Be `finished` at `step`, if it comes before the end; a later call moves it on."""
         self._pause = step
+
+    def move_to(self, step: int) -> None:
+        """Stand at `step` without having trained: for whoever keeps count of what others train."""
+        self.step_count = step
 
     def keep_snapshot(self, at_any_rate: bool = False) -> None:
         """Copy the state of now for rewinds, if it is a good one: beside each checkpoint, on every worker.

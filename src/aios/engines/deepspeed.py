@@ -34,6 +34,8 @@ SHARDS = "deepspeed"
 """Folder of DeepSpeed's own checkpoint inside ours."""
 TAG = "zero"
 """The folder in it: ours has one state only, so there is nothing to tell apart."""
+_CLIENT_KEYS = ("step", "adaptive_lr", "lr_plan")
+"""What DeepSpeed's checkpoint holds of the checkpoint dict, as its client state; the last one before version 2."""
 
 
 @dataclass
@@ -69,6 +71,21 @@ class DeepSpeedEngine:
         self.optimizer.register_step_pre_hook(self._before_update)
 
     @property
+    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """The one there is."""
+        return (self.optimizer,)
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether DeepSpeed scales the loss."""
+        return self.precision.loss_scaling
+
+    @property
+    def writes_parts(self) -> bool:
+        """Every worker writes its piece."""
+        return True
+
+    @property
     def stage(self) -> int:
         """The ZeRO stage."""
         return int(self.settings["zero_optimization"]["stage"])
@@ -94,15 +111,19 @@ class DeepSpeedEngine:
         return ZeroShards(self._engine.optimizer, self.stage, self.workers.rank, self.workers.world_size)
 
     def accumulate(self, batch: Tensor, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
-        """As `Engine.accumulate`; DeepSpeed divides the gradient by the number of micro-batches itself."""
+        """As `TrainEngine.accumulate`; DeepSpeed divides the gradient by the number of micro-batches itself."""
         out = self._engine(input_ids=batch, labels=batch)
-        self._engine.backward(out.loss)
+        self.backward(out.loss)
         if not last:
             self._engine.step()  # only counts the micro-batch
         return step_numbers(out, asked) / micro_batches
 
+    def backward(self, loss: Tensor) -> None:
+        """As `Engine.backward`."""
+        self._engine.backward(loss)
+
     def average(self, numbers: Tensor) -> Tensor:
-        """As `Engine.average`: one small collective per step.
+        """As `TrainEngine.average`: one small collective per step.
 
         ZeRO reduces gradients in its own buckets, where the numbers cannot travel along as they do under DDP.
         """
@@ -127,12 +148,17 @@ class DeepSpeedEngine:
         with GatheredParameters(list(self.model.parameters()), enabled=self.stage == 3):
             yield
 
-    def save(self, folder: Path, client_state: Mapping[str, Any]) -> None:
-        """Write every worker's piece and `client_state` below `folder`; returns when all have written theirs."""
-        self._engine.save_checkpoint(str(folder / SHARDS), tag=TAG, client_state=dict(client_state), save_latest=False)
+    def optimizer_state(self) -> None:
+        """DeepSpeed writes the optimizer itself, each worker its piece."""
+        return
+
+    def save(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """As `TrainEngine.save`; returns when all workers have written theirs."""
+        own = {key: state[key] for key in _CLIENT_KEYS if key in state}
+        self._engine.save_checkpoint(str(folder / SHARDS), tag=TAG, client_state=own, save_latest=False)
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Take over what `save` wrote, by any number of workers; returns DeepSpeed's counters and the client state.
+        """As `TrainEngine.load`, whatever the number of workers that saved.
 
         The settings of the param groups stay those of this run, but for the LR where DeepSpeed schedules it.
 
@@ -148,7 +174,7 @@ class DeepSpeedEngine:
             self._reshard(folder / SHARDS / TAG, states)
         for group, settings in zip(self.optimizer.param_groups, own, strict=True):
             group.update(settings)
-        return states
+        return {key: states[key] for key in _CLIENT_KEYS if key in states}
 
     def _reshard(self, folder: Path, states: Mapping[str, Any]) -> None:
         saved, now = states["dp_world_size"], self.workers.world_size

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from aios.auto_lr.loop.snapshot import Snapshot
-from aios.auto_lr.loop.update import clip_and_update
+from aios.auto_lr.loop.engine import Engine, InProcess
 from aios.core.hrm_models import HRMForCausalLM
 from aios.core.hrm_models.modeling_hrm import HRMOutput
 from aios.engines.device import Precision
@@ -20,23 +21,19 @@ MODEL_NUMBERS = 4
 """Loss, cross-entropy, segments used, load-balancing loss."""
 
 
-class Engine(Protocol):
-    """One optimizer step is `accumulate` for each micro-batch, then `average`, then `update`."""
+class TrainEngine(Engine, Protocol):
+    """One optimizer step is `accumulate` for each micro-batch, then `average`, then `update`.
+
+    It also says what of a checkpoint is its own, and writes and reads that itself.
+    """
 
     @property
     def in_step(self) -> bool:
         """Whether every worker must run the same modules in the same order, evaluations included."""
 
     @property
-    def schedules_lr(self) -> bool:
-        """Whether a scheduler of the engine's own sets the LR, after each update."""
-
-    @property
-    def snapshot_obstacle(self) -> str | None:
-        """Why there are no exact snapshots; None when there are."""
-
-    def snapshot(self) -> Snapshot:
-        """A copy of the training state, to be restored by all workers together."""
+    def writes_parts(self) -> bool:
+        """Whether every worker writes a part of each checkpoint."""
 
     def accumulate(self, batch: Tensor, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
         """Add a micro-batch's share of the gradients; returns its share of the step's numbers.
@@ -49,54 +46,58 @@ class Engine(Protocol):
     def average(self, numbers: Tensor) -> Tensor:
         """The step's numbers as means over all workers, equal on each; call it once, after the last micro-batch."""
 
-    def update(self, loss: Tensor, skip_above: float) -> Tensor:
-        """Clip, update, clear the gradients; returns their norm over all workers, before clipping, on the device.
+    def optimizer_state(self) -> dict[str, Any] | None:
+        """What the checkpoint dict holds of the optimizer; None where the engine writes it itself."""
 
-        The update is skipped when `loss` (averaged) or the norm is not finite, or the norm is above `skip_above`.
-        """
+    def whole_model(self) -> AbstractContextManager[None]:
+        """While the block runs every worker holds all weights; all must enter it."""
+
+    def save(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Write this worker's part, with what of the checkpoint dict `state` goes along, below `folder`."""
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Take over what `save` wrote; returns the entries of the checkpoint dict that lay there."""
 
 
 @dataclass
-class LocalEngine:
+class LocalEngine(InProcess):
     """The model trains in this process alone."""
 
     model: HRMForCausalLM
     """On `device`."""
-    optimizer: torch.optim.Optimizer
-    """Of the model's parameters."""
-    scaler: torch.amp.GradScaler
-    """Loss scaling; disabled unless the precision wants it."""
-    precision: Precision
+    precision: Precision = field(kw_only=True)
     """Number types."""
-    device: torch.device
-    """Where to compute."""
-    max_grad_norm: float
-    """Global L2 norm to clip at."""
     in_step: ClassVar[bool] = False
     """Evaluations need no other worker."""
-    schedules_lr: ClassVar[bool] = False
-    """The LR is set from outside."""
-    snapshot_obstacle: ClassVar[str | None] = None
-    """There are snapshots."""
-
-    def snapshot(self) -> Snapshot:
-        """As `Engine.snapshot`."""
-        return Snapshot(self.model, self.optimizer, self.scaler)
+    writes_parts: ClassVar[bool] = False
+    """The main worker writes all."""
 
     def accumulate(self, batch: Tensor, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
-        """As `Engine.accumulate`."""
+        """As `TrainEngine.accumulate`."""
         with self.precision.autocast_context(self.device):
             out = self.model(input_ids=batch, labels=batch)
-        self.scaler.scale(out.loss / micro_batches).backward()
+        self.backward(out.loss / micro_batches)
         return step_numbers(out, asked) / micro_batches
 
     def average(self, numbers: Tensor) -> Tensor:
         """Nothing to average with."""
         return numbers
 
-    def update(self, loss: Tensor, skip_above: float) -> Tensor:
-        """As `Engine.update`."""
-        return clip_and_update(self.model, self.optimizer, self.scaler, loss, self.max_grad_norm, skip_above)
+    def optimizer_state(self) -> dict[str, Any]:
+        """As `TrainEngine.optimizer_state`."""
+        [optimizer] = self.optimizers
+        return optimizer.state_dict()
+
+    def whole_model(self) -> AbstractContextManager[None]:
+        """It always is."""
+        return nullcontext()
+
+    def save(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Nothing of its own."""
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Nothing of its own."""
+        return {}
 
 
 @dataclass
@@ -122,7 +123,7 @@ class DDPEngine(LocalEngine):
         return self._ddp.module.numbers
 
     def accumulate(self, batch: Tensor, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
-        """As `Engine.accumulate`; gradients are exchanged with the last micro-batch only."""
+        """As `TrainEngine.accumulate`; gradients are exchanged with the last micro-batch only."""
         sync: AbstractContextManager[Any] = nullcontext() if last else self._ddp.no_sync()
         with sync:
             with self.precision.autocast_context(self.device):

@@ -155,7 +155,8 @@ def _search(record: Record) -> str:
 
 
 def _challenge(record: Record) -> str:
-    tried, steps = _of(record, "challenger_lr", ".3g"), _of(record, "used_steps")
+    steps = _of(record, "search_steps" if "search_steps" in record else "used_steps")
+    tried = _of(record, "challenger_lr", ".3g")
     return f"tried LR {tried} for {steps} steps and took them back; the same batches come again at the rate in force"
 
 

@@ -261,7 +261,7 @@ class RunHistory:
             self._point("eval_loss", rank, step, record["loss"])
 
     def _search(self, record: dict[str, Any], step: int, rank: int | None) -> None:
-        used = number(record, "used_steps")
+        used = number(record, "used_steps")  # logs from before the search came on top of the steps
         if used > 0:
             kind = "search" if record["event"] == "adaptive_lr_search" else "trial"
             self._add_phase(Phase(kind, max(0, step - int(used)), step))

@@ -22,7 +22,7 @@ def load_adaptive_lr_file(path: str | Path) -> dict[str, Any]:
     """The settings in `path`: AdaptiveLRConfig fields, optionally under the key `adaptive_lr`; those of roles left out.
 
     Raises UserError naming the file, and the key where there is one: for a file that cannot be read or parsed,
-    an unknown suffix, an unknown key or a value of the wrong type. Ranges are checked by `build_config`.
+    an unknown suffix, an unknown key or a value of the wrong type. Ranges are checked by `learning_rate`.
     """
     path = Path(path)
     return {key: _typed(path, path, key, value, _TYPES) for key, value in _section(path).items() if key != _GROUPS}
@@ -50,31 +50,6 @@ def check_roles(path: str | Path | None, use_moe: bool, use_peft: bool) -> None:
         raise UserError(f"{path}: groups.{ROUTER} needs a mixture of experts; add --use-moe or leave the table out.")
     if ADAPTER in roles and not use_peft:
         raise UserError(f"{path}: groups.{ADAPTER} needs LoRA adapters; add --use-peft or leave the table out.")
-
-
-def build_config(
-    path: str | Path | None,
-    base_lr: float | None,
-    steps: int,
-    use_moe: bool,
-    bounds: tuple[float, float] | None = None,
-    given: Mapping[str, Any] | None = None,
-) -> AdaptiveLRConfig:
-    """The settings of a run: derived from its learning rate and length; those in the file, if any, win.
-
-    `bounds` are (lr_min, lr_max) as measured by a search; a file that sets a rate of its own replaces them.
-    `given` are settings by name that win over the file's.
-
-    Raises UserError for a bad file, or for values that are out of range or contradict each other.
-    """
-    overrides = {**({} if path is None else load_adaptive_lr_file(path)), **(given or {})}
-    if bounds is not None and not {"initial_lr", "lr_min", "lr_max"} & overrides.keys():
-        overrides |= {"lr_min": bounds[0], "lr_max": bounds[1]}
-    try:
-        return AdaptiveLRConfig.from_base_lr(base_lr, steps, use_moe, **overrides)
-    except (ValueError, OverflowError) as error:
-        place = "adaptive learning rate" if path is None else path
-        raise UserError(f"{place}: {error}; correct that value.") from error
 
 
 def _section(path: Path) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from aios.data.text_source import check_dataset
 from aios.errors import UserError
 from aios.runs.brain import check_writable, holds_brain
 from aios.runs.tensorboard_log import check_tensorboard
-from aios.settings.adaptive_lr_file import build_config
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import check_deepspeed
+from aios.settings.learning_rate import auto_lr_config
 
 
 def check_inputs(config: TrainingConfig) -> None:
@@ -31,10 +31,9 @@ def check_inputs(config: TrainingConfig) -> None:
         _check_peft(config)
     if config.uses_deepspeed:
         check_deepspeed(config)
-    if config.auto_adjust_lr:
-        build_config(config.adaptive_lr_config, config.lr, config.steps, config.use_moe)
-    elif config.adaptive_lr_config is not None:
+    if config.adaptive_lr_config is not None and not config.auto_adjust_lr:
         raise UserError("--adaptive-lr-config has no effect with --no-auto-adjust-lr; leave one of them out.")
+    auto_lr_config(config)
 
 
 def _check_peft(config: TrainingConfig) -> None:

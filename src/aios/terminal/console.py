@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from aios.run_view.events import sentence
-
-if TYPE_CHECKING:
-    from aios.cli.hrm_hf.session import Session
 
 PLAIN_LINE_SECONDS = 5.0
 """Least time between two progress lines where the output is no terminal."""
@@ -41,6 +38,7 @@ class RunConsole:
         )
         self._task: TaskID | None = None
         self._step_seconds: float | None = None
+        self._trial_steps = 0  # that may still come on top
         self._last_line = 0.0
         self.decisions: Counter[str] = Counter()
         """Learning-rate adjustments seen, by decision."""
@@ -71,18 +69,21 @@ class RunConsole:
     ) -> None:
         self._progress.stop()
 
-    def summarize(self, session: Session, unigram_entropy: float) -> None:
-        """Print how the run ended: losses, learning rate, where everything is, and a few generated words."""
+    def summarize(self, rows: Sequence[tuple[str, str]], prompt: str, words: str) -> None:
+        """Print how the run ended: (name, value) `rows`, and what the model makes of a prompt."""
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        for name, value in self.rows(session, unigram_entropy):
-            table.add_row(name, value)
+        for name, value in rows:
+            for line in self.lines_of(name, value):
+                table.add_row(*line)
         self._console.print(table)
-        prompt, words = session.continuation()
         self.say(f"\nPrompt:    {' '.join(prompt.split())}\nContinued: {' '.join(words.split())}")
 
-    def rows(self, session: Session, unigram_entropy: float) -> list[tuple[str, str]]:
-        """(name, value) lines of the closing summary."""
-        return summary_rows(session, unigram_entropy, self.decisions)
+    def lines_of(self, name: str, value: str) -> list[tuple[str, str]]:
+        """A row of the closing table, and what this console has counted that belongs to it."""
+        if name != "Learning rate":
+            return [(name, value)]
+        counted = ", ".join(f"{count} {decision}" for decision, count in self.decisions.items()) or "none"
+        return [(name, value), ("LR adjustments", f"{counted} in this sitting")]
 
     def _train(self, record: Mapping[str, Any]) -> None:
         seconds, before = record["step_time_s"], self._step_seconds
@@ -101,7 +102,7 @@ class RunConsole:
 
     def _status(self, record: Mapping[str, Any]) -> str:
         # Remaining time from this sitting's own steps, so that it is right at once after a resume.
-        remaining = (self._steps - record["step"]) * (self._step_seconds or 0.0)
+        remaining = (self._steps - record["step"] + self._trial_steps) * (self._step_seconds or 0.0)
         lr = record["lr"] if isinstance(record["lr"], float) else record["lr"][0]
         speed = f"{record['tokens_per_sec']:,.0f} tok/s"
         return f"loss {record['ce']:.3f}  lr {lr:.2e}  {speed}  ETA {clock(remaining)}"
@@ -114,9 +115,11 @@ class RunConsole:
     def _search(self, record: Mapping[str, Any]) -> None:
         found = record["suggestion"]
         what = f"found LR {found:.3g}" if found is not None else "found no LR, keeping the one given"
+        self._trial_steps = record["trial_steps"]
         self.say(f"step {record['step']}: search {what}: {record['reason']}", style="cyan")
 
     def _told(self, record: Mapping[str, Any]) -> None:
+        self._trial_steps = 0
         self.say(f"step {record['step']}: {sentence(record)}", style="cyan")
 
     def _sentence(self, record: Mapping[str, Any]) -> None:
@@ -144,29 +147,6 @@ _SHOW: dict[str, Callable[[RunConsole, Mapping[str, Any]], None]] = {
     **dict.fromkeys(("adaptive_lr_challenge", "adaptive_lr_challenge_result"), RunConsole._told),
     **dict.fromkeys(_SENTENCES, RunConsole._sentence),
 }
-
-
-def summary_rows(session: Session, unigram_entropy: float, decisions: Mapping[str, int]) -> list[tuple[str, str]]:
-    """(name, value) lines of the closing summary."""
-    run, config = session.run, session.run.config
-    rows = [("Steps", f"{run.step} of {run.end}"), ("Training loss", f"{run.last_loss:.4f} nats per token")]
-    if run.last_eval is not None:
-        rows.append(("Evaluation loss", f"{run.last_eval[1]:.4f} nats per token (at step {run.last_eval[0]})"))
-    rows.append(("Unigram entropy", f"{unigram_entropy:.4f} nats per token: what knowing only word counts gives"))
-    if run.lr.scheduler is not None:
-        history = [float(lr) for lr in run.lr.scheduler.lr_history]
-        path = f"{history[0]:.3g} -> {history[-1]:.3g} (between {min(history):.3g} and {max(history):.3g})"
-        if run.lr.anneal.begun(run.step):
-            path += f", annealed to {run.optimizer.param_groups[0]['lr']:.3g}"
-        rows.append(("Learning rate", path))
-        counted = ", ".join(f"{count} {decision}" for decision, count in decisions.items()) or "none"
-        rows.append(("LR adjustments", f"{counted} in this sitting"))
-    elif run.engine.schedules_lr:
-        last = run.optimizer.param_groups[0]["lr"]
-        rows.append(("Learning rate", f"by DeepSpeed's scheduler, now at {last:.3g}"))
-    else:
-        rows.append(("Learning rate", f"{run.lr.base_lr:.3g}, fixed"))
-    return [*rows, ("Brain", str(config.brain_dir)), ("Log", str(config.log_path))]
 
 
 def clock(seconds: float) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aios.cli.hrm_hf.session import Session
 from aios.run_view.follow import LogFollower
 from aios.terminal.console import RunConsole
 
@@ -48,14 +47,12 @@ class WorkersConsole(RunConsole):
         """Print one sentence above the progress line, beginning with whom it is about."""
         super().say(self._speaker + sentence, style)
 
-    def rows(self, session: Session, unigram_entropy: float) -> list[tuple[str, str]]:
+    def lines_of(self, name: str, value: str) -> list[tuple[str, str]]:
         """As of one run, with the learning rate of every worker."""
+        if name != "Learning rate":
+            return super().lines_of(name, value)
         rates = ", ".join(f"{lr:.3g} (worker {rank})" for rank, lr in sorted(self._learning_rates.items()))
-        counted = ", ".join(f"{count} {decision}" for decision, count in self.decisions.items()) or "none"
-        own = [("Learning rate", rates or "nobody trained"), ("LR adjustments", f"{counted} in this sitting")]
-        rows = super().rows(session, unigram_entropy)
-        at = [name for name, _ in rows].index("Learning rate")
-        return [*rows[:at], *own, *(row for row in rows[at:] if row[0] not in dict(own))]
+        return super().lines_of(name, rates or "nobody trained")
 
 
 def merge_sentence(record: Mapping[str, Any]) -> str:

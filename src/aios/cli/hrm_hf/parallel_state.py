@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from aios.settings.config import TrainingConfig
 
 _TASK_FILE = "task.json"
-_PER_WORKER = ("optimizer", "scaler", "rng", "data", "lr_plan", "adaptive_lr")
+_PER_WORKER = ("optimizer", "scaler", "rng", "data", "adaptive_lr")
 """Entries of the checkpoint dict that each worker has its own of: lists by rank."""
+_ONCE_PER_WORKER = ("lr_plan",)
+"""The same, in checkpoints from before `AutoLR.state_dict` held all of it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def split_state(state: dict[str, Any], rank: int, world_size: int) -> dict[str, 
     if steps is None:
         return state
     source = rank % len(steps)
-    own = {key: state[key][source] for key in _PER_WORKER}
+    own = {key: state[key][source] for key in (*_PER_WORKER, *_ONCE_PER_WORKER) if key in state}
     if world_size != len(steps):
         own["data"] = max(state["data"], key=lambda data: int(data["samples"]))
     return {**state, **own, "step": steps[source]}

@@ -22,12 +22,13 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from aios.auto_lr.control import Emit
+from aios.auto_lr.events import LogFn
 from aios.cli.hrm_hf.launch import worker_count
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.parallel_state import Task, join_states, load_trained, split_state
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
 from aios.cli.hrm_hf.session import Session
+from aios.cli.hrm_hf.summary import summary_rows
 from aios.cli.hrm_hf.train_actv1 import start_record
 from aios.cli.hrm_hf.train_epoch import evaluate
 from aios.data.dataset import unigram_entropy
@@ -74,19 +75,19 @@ def train_independently(origin: Origin) -> None:
     board = TensorBoardLog(config.tensorboard, origin.state["step"] if origin.state is not None else 0)
     with TrainingLog(config.log_path) as log, board, console, StopRequest(config.stop_path) as stop:
 
-        def emit(record: dict[str, Any]) -> None:
+        def log_fn(record: dict[str, Any]) -> None:
             board.write(log.write({**record, "rank": None}))
             console.follow()
 
-        emit(start_record(origin, setup, run_id) | {"world_size": task.world_size, "unigram_entropy": entropy})
-        session = open_session(origin, setup, run_id, task, emit)
+        log_fn(start_record(origin, setup, run_id) | {"world_size": task.world_size, "unigram_entropy": entropy})
+        session = open_session(origin, setup, run_id, task, log_fn)
         with Sitting(task, session, stop, console) as sitting:
             trouble = train_rounds(sitting)
         stop.honoured()
         console.follow()
     if trouble is not None:
         raise RunError(trouble)
-    console.summarize(session, entropy)
+    console.summarize(summary_rows(session, entropy), *session.continuation())
 
 
 def make_task(config: TrainingConfig) -> Task:
@@ -128,18 +129,22 @@ class MergedSession(Session):
         """The checkpoint dict: shared entries, and lists by rank."""
         return join_states(self.states, self.run.config)
 
+    def _result(self) -> dict[str, Any]:
+        steps = [int(state["adaptive_lr"]["search_steps"]) for state in self.states]
+        return {**super()._result(), "search_steps": max(steps, default=0)}
 
-def open_session(origin: Origin, setup: Setup, run_id: str, task: Task, emit: Emit) -> MergedSession:
+
+def open_session(origin: Origin, setup: Setup, run_id: str, task: Task, log_fn: LogFn) -> MergedSession:
     """The run as the supervisor keeps it, at its first checkpoint: the weights that all workers start from."""
     ranks = range(task.world_size)
     if origin.state is not None:
         states = [split_state(origin.state, rank, task.world_size) for rank in ranks]
         session = MergedSession(
-            build_run(replace(origin, state=states[0]), setup, emit), run_id, setup.tokenizer, setup.data
+            build_run(replace(origin, state=states[0]), setup, log_fn), run_id, setup.tokenizer, setup.data
         )
-        session.run.step = int(origin.state["step"])
+        session.run.auto.move_to(int(origin.state["step"]))
         return session
-    session = MergedSession(build_run(origin, setup, emit), run_id, setup.tokenizer, setup.data)
+    session = MergedSession(build_run(origin, setup, log_fn), run_id, setup.tokenizer, setup.data)
     session.states = [Session.state(session) for _ in ranks]
     session.save()
     return session
@@ -225,12 +230,12 @@ class Sitting:
         save_file(weights, merged)
         load_trained(run.model, merged)
         self.session.states = [c.load_state() for c in contributions]
-        run.step = min(report.step for report in reports)
+        run.auto.move_to(min(report.step for report in reports))
         run.last_loss = sum(report.loss * share for report, share in zip(reports, shares, strict=True) if share)
         evals = [report.eval_loss for report in reports]
         evaluated = any(loss is not None for loss in evals)
         eval_loss = evaluate(run) if evaluated else None
-        run.emit(
+        run.log_fn(
             {
                 "event": "merge",
                 "step": run.step,
@@ -289,7 +294,7 @@ class Sitting:
             self._crew.start(rank)
             run = self.session.run
             told = {"worker": rank, "reason": how, "restarts": self._crew.restarts}
-            run.emit({"event": "worker_restarted", "step": run.step, **told})
+            run.log_fn({"event": "worker_restarted", "step": run.step, **told})
 
     def _start_process(self, rank: int) -> subprocess.Popen[bytes]:
         run = self.session.run

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 
-from aios.cli.hrm_hf.lr_plan import plan_learning_rate
+from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.parallel_state import Task, load_trained, save_trained, split_state
 from aios.cli.hrm_hf.run_setup import build_run, prepare
@@ -53,8 +53,7 @@ def work(session: Path, rank: int, checkpoint: Path, number: int) -> None:
             if following is not None:
                 worker.take_merged(following.weights)
                 number, round_end = following.number, task.next_merge(following.step)
-        if worker.run.lr.scheduler is not None:
-            worker.run.lr.scheduler.log_summary()
+        worker.run.auto.log_summary()
 
 
 @dataclasses.dataclass
@@ -73,7 +72,7 @@ class Worker:
     @property
     def done(self) -> bool:
         """Whether the run has come to its end."""
-        return self.run.step >= min(self.run.config.steps, self.run.lr.anneal.end)
+        return self.run.step >= self.run.auto.end
 
     def train_until(self, step: int, orders: Orders) -> str | None:
         """Train up to optimizer step `step`, or until ordered to stop; returns why it cannot go on, None when it can.
@@ -81,12 +80,12 @@ class Worker:
         After trouble that nothing helps against, the weights are the last good ones.
         """
         run = self.run
-        run.end = step
+        run.auto.pause_at(step)
         self.round_start = run.position
 
         def stop_reason() -> str | None:
-            if orders.finish and not run.lr.finishing:
-                run.end = min(run.end, run.lr.finish_now(run.step))
+            if orders.finish and run.auto.begun and not run.auto.finishing:
+                run.auto.finish_now()
             return orders.stop
 
         try:
@@ -100,7 +99,7 @@ class Worker:
     def hand_in(self, folder: Path, trouble: str | None) -> None:
         """Put weights, state and a report into the round's folder; the merge is certain to follow."""
         run = self.run
-        run.lr.forget_reference()
+        run.auto.forget_reference()
         report = Report(
             rank=self.rank,
             step=run.step,
@@ -119,8 +118,7 @@ class Worker:
     def take_merged(self, weights: Path) -> None:
         """Go on from the merged weights; a rewind never goes back behind them."""
         load_trained(self.run.model, weights)
-        if self.run.lr.recovery is not None:
-            self.run.lr.recovery.keep_snapshot()
+        self.run.auto.keep_snapshot(at_any_rate=True)
 
 
 def start_worker(
@@ -133,12 +131,12 @@ def start_worker(
     origin = Origin(config, checkpoint, str(config.brain_dir), own)
     tags = task.tags(rank)
 
-    def emit(record: dict[str, Any]) -> None:
+    def log_fn(record: dict[str, Any]) -> None:
         board.write(log.write({**record, **tags}))
 
     setup = prepare(origin, lambda done, total: None)
-    run = build_run(origin, setup, emit, WorkerPlace(rank, task.world_size))
-    run.lr = plan_learning_rate(run, own)
+    run = build_run(origin, setup, log_fn, WorkerPlace(rank, task.world_size))
+    begin_learning_rate(run, own)
     return Worker(run, rank, data_id(setup.data.train, config.seed))
 
 

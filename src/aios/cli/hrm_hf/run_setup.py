@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from aios.auto_lr.anneal import Anneal
-from aios.auto_lr.control import Emit, LearningRateControl
-from aios.cli.hrm_hf.adaptive_lr import DEFAULT_LR
+from aios.auto_lr.events import LogFn
 from aios.cli.hrm_hf.model_setup import new_model, saved_model
 from aios.cli.hrm_hf.optimization import build_optimizer
 from aios.cli.hrm_hf.origin import Origin
-from aios.cli.hrm_hf.run_state import CLIENT_KEYS, restore_state
+from aios.cli.hrm_hf.run_state import restore_state
 from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.core.hrm_models import HRMForCausalLM
@@ -23,11 +21,12 @@ from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, 
 from aios.data.tokenizer import load_tokenizer
 from aios.distributed.environment import WorkerPlace
 from aios.distributed.workers import Workers
-from aios.engines.deepspeed import DeepSpeedEngine, deepspeed_precision
+from aios.engines.choice import choose_engine
+from aios.engines.deepspeed import deepspeed_precision
 from aios.engines.device import Precision, choose_device, choose_precision
-from aios.engines.engine import DDPEngine, Engine, LocalEngine
 from aios.settings.config import TrainingConfig
-from aios.settings.deepspeed import deepspeed_settings, optimizer_settings
+from aios.settings.deepspeed import optimizer_settings
+from aios.settings.learning_rate import start_lr
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,15 +75,14 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     return Setup(device, precision, tokenizer, data, model, workers)
 
 
-def build_run(origin: Origin, setup: Setup, emit: Emit, share: WorkerPlace | None = None) -> TrainingRun:
-    """Put optimizer, data and a constant learning rate around the model, at the step the origin stands at.
+def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | None = None) -> TrainingRun:
+    """Put optimizer and data around the model, where the origin stands; `begin_learning_rate` comes next.
 
     `share` says which part of the data to draw; None: that of `setup.workers`.
     """
     config = origin.config
-    lr = config.lr if config.lr is not None else DEFAULT_LR
     asked = optimizer_settings(config)
-    optimizer = build_optimizer(setup.model, lr, asked.pop("weight_decay", config.weight_decay))
+    optimizer = build_optimizer(setup.model, start_lr(config), asked.pop("weight_decay", config.weight_decay))
     for group in optimizer.param_groups:
         group.update({name: asked[name] for name in ("betas", "eps") if name in asked})
     scaler = torch.amp.GradScaler(setup.device.type, enabled=setup.precision.loss_scaling)
@@ -97,29 +95,16 @@ def build_run(origin: Origin, setup: Setup, emit: Emit, share: WorkerPlace | Non
         model=setup.model,
         optimizer=optimizer,
         scaler=scaler,
-        engine=_engine(config, setup, optimizer, scaler),
-        lr=LearningRateControl(optimizer, lr, 0, None, emit, anneal=Anneal.of_run(config.steps, 0.0)),
+        engine=choose_engine(config, setup.model, optimizer, scaler, setup.precision, setup.device, workers),
         train_batches=TrainBatches(setup.data.train, config.seed, config.batch_size, share.rank, share.world_size),
         eval_batches=EvalBatches(setup.data.eval, config.batch_size, config.eval_batches),
-        emit=emit,
+        log_fn=log_fn,
         workers=workers,
     )
-    if origin.state is not None:
+    if origin.state is not None and origin.weights is not None:
         restore_state(run, origin.state, data_id(setup.data.train, config.seed))
-        if isinstance(run.engine, DeepSpeedEngine) and origin.weights is not None:
-            learned = run.engine.load(origin.weights)
-            origin.state.update({key: learned[key] for key in CLIENT_KEYS})
+        origin.state.update(run.engine.load(origin.weights))
     return run
-
-
-def _engine(config: TrainingConfig, setup: Setup, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler) -> Engine:
-    """What makes and applies the gradients: DeepSpeed, DDP or this process alone."""
-    precision, device, workers = setup.precision, setup.device, setup.workers
-    if config.uses_deepspeed:
-        settings = deepspeed_settings(config, workers.world_size)
-        return DeepSpeedEngine(setup.model, optimizer, settings, precision, device, workers, config.deepspeed_config)
-    kind = DDPEngine if config.ddp else LocalEngine
-    return kind(setup.model, optimizer, scaler, precision, device, config.max_grad_norm)
 
 
 def data_config(config: TrainingConfig) -> DataConfig:

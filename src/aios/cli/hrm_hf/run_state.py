@@ -9,30 +9,23 @@ from aios.cli.hrm_hf.optimization import restore_optimizer
 from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.settings.deepspeed import zero_stage
 
-CLIENT_KEYS = ("step", "lr_plan", "adaptive_lr")
-"""What DeepSpeed's own checkpoint holds of the checkpoint dict, as its client state."""
-
 
 def collect_state(run: TrainingRun, data_id: str) -> dict[str, Any]:
     """The checkpoint dict; loadable with `weights_only=True`. `data_id` names the training data and its order."""
-    scheduler = run.lr.scheduler
     return {
         "step": run.step,
-        # DeepSpeed writes the optimizer itself, each worker its piece.
-        "optimizer": None if run.config.uses_deepspeed else run.optimizer.state_dict(),
+        "optimizer": run.engine.optimizer_state(),
         "zero_stage": zero_stage(run.config),
         "scaler": run.scaler.state_dict(),
         "rng": rng_state(),
         "data": {"id": data_id, "samples": run.position * _sequences(run)},
         "config": run.config.to_dict(),
-        "lr_plan": run.lr.plan(),
-        "adaptive_lr": scheduler.state_dict() if scheduler is not None else None,
+        "adaptive_lr": run.auto.state_dict(),
     }
 
 
 def restore_state(run: TrainingRun, state: dict[str, Any], data_id: str) -> None:
-    """Put a run back to where `state` was collected; on other data it starts at their beginning."""
-    run.step = int(state["step"])
+    """Put a run back to where `state` was collected, but for its learning rate; other data start at their beginning."""
     if state["optimizer"] is not None:
         restore_optimizer(run.optimizer, state["optimizer"], run.model)
     if state["scaler"] and run.scaler.is_enabled():

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aios.cli.hrm_hf.lora import weights_saver
-from aios.cli.hrm_hf.run_state import CLIENT_KEYS, collect_state
+from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import DataSplit, TokenWindows
-from aios.engines.deepspeed import DeepSpeedEngine
 from aios.runs.brain import BrainCard, publish, read_card
 from aios.runs.checkpoints import checkpoint_path, open_partial, partial_path, save_checkpoint
 
@@ -48,19 +47,16 @@ class Session:
         Called by every worker; the main one writes for all, under DeepSpeed each its own part.
         """
         run = self.run
-        if isinstance(run.engine, DeepSpeedEngine):
-            path = self._write_together(run.engine)
-        else:
-            path = self._write() if run.workers.is_main else checkpoint_path(run.config.brain_dir, run.step)
-        if run.lr.recovery is not None and run.lr.recovery.healthy:
-            run.lr.recovery.keep_snapshot()  # so that a run resumed here goes back to where this one would
-        return path
+        run.auto.keep_snapshot()
+        if run.engine.writes_parts:
+            return self._write_together()
+        return self._write() if run.workers.is_main else checkpoint_path(run.config.brain_dir, run.step)
 
     def state(self) -> dict[str, Any]:
         """The checkpoint dict of the run as it stands."""
         return collect_state(self.run, data_id(self.data.train, self.run.config.seed))
 
-    def _write_together(self, engine: DeepSpeedEngine) -> Path:
+    def _write_together(self) -> Path:
         """Every worker writes its part into one hidden folder; when all have, the main one completes it."""
         run, brain_dir = self.run, self.run.config.brain_dir
         if run.workers.is_main:
@@ -68,9 +64,8 @@ class Session:
         # Whoever hears the main worker's number knows the folder's name, and that it is there.
         [process] = run.workers.sum(os.getpid() if run.workers.is_main else 0)
         partial = partial_path(brain_dir, run.step, int(process))
-        state = self.state()
-        engine.save(partial, {key: state[key] for key in CLIENT_KEYS})
-        with engine.whole_model():
+        run.engine.save(partial, self.state())
+        with run.engine.whole_model():
             return self._write(partial) if run.workers.is_main else checkpoint_path(brain_dir, run.step)
 
     def _write(self, partial: Path | None = None) -> Path:
@@ -81,25 +76,25 @@ class Session:
         self.tokenizer.save_pretrained(config.brain_dir)
         publish(config.brain_dir, saved.path, self._card())
         cost = {"bytes": saved.bytes, "seconds": saved.seconds}
-        run.emit({"event": "checkpoint", "step": run.step, "path": str(saved.path), **cost})
+        run.log_fn({"event": "checkpoint", "step": run.step, "path": str(saved.path), **cost})
         return saved.path
 
     def finish(self, stop_reason: str | None) -> None:
         """Evaluate unless the run was stopped, save, and write the closing records."""
         run = self.run
         if stop_reason is not None:
-            run.emit({"event": "stopped", "step": run.step, "reason": stop_reason})
+            run.log_fn({"event": "stopped", "step": run.step, "reason": stop_reason})
         elif run.last_eval is None or run.last_eval[0] != run.step:
             evaluate(run)
         checkpoint = self.save()
-        if run.lr.scheduler is not None:
-            run.lr.scheduler.log_summary()
+        run.auto.log_summary()
         if stop_reason is None:
-            run.emit({"event": "final", "step": run.step, **self._result(), "checkpoint": str(checkpoint)})
+            run.log_fn({"event": "final", "step": run.step, **self._result(), "checkpoint": str(checkpoint)})
 
     def _result(self) -> dict[str, Any]:
         return {
             "steps": self.run.step,
+            "search_steps": self.run.auto.search_steps,
             "loss": self.run.last_loss,
             "eval_loss": self.run.last_eval[1] if self.run.last_eval is not None else None,
             "wall_s": time.time() - self.started,

@@ -11,10 +11,11 @@ import torch
 import transformers
 
 import aios
-from aios.cli.hrm_hf.lr_plan import plan_learning_rate, will_search
+from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
 from aios.cli.hrm_hf.session import Session
+from aios.cli.hrm_hf.summary import summary_rows
 from aios.cli.hrm_hf.train_epoch import train_epoch
 from aios.data.dataset import unigram_entropy
 from aios.distributed.environment import WorkerPlace, place_of
@@ -58,19 +59,17 @@ def _train(origin: Origin, workers: Workers) -> None:
     board = TensorBoardLog(config.tensorboard if workers.is_main else None, first_step)
     with TrainingLog(config.log_path if workers.is_main else None) as log, board, console, stop:
 
-        def emit(record: dict[str, Any]) -> None:
+        def log_fn(record: dict[str, Any]) -> None:
             record = log.write(record)
             board.write(record)
             console.show(record)
 
         run_id = secrets.token_hex(6)
         entropy = unigram_entropy(setup.data.train) if workers.is_main else math.nan
-        emit(start_record(origin, setup, run_id) | {"unigram_entropy": entropy})
-        run = build_run(origin, setup, emit)
+        log_fn(start_record(origin, setup, run_id) | {"unigram_entropy": entropy})
+        run = build_run(origin, setup, log_fn)
         session = Session(run, run_id, setup.tokenizer, setup.data)
-        if will_search(config, origin.state):
-            session.save()  # so that a run killed during the search can be resumed, too
-        run.lr = plan_learning_rate(run, origin.state)
+        begin_learning_rate(run, origin.state, session.save)
         try:
             stop_reason = train_epoch(run, session.save, stop.reason)
         except RunError:
@@ -79,7 +78,7 @@ def _train(origin: Origin, workers: Workers) -> None:
         session.finish(stop_reason)
         stop.honoured()
     if workers.is_main:
-        console.summarize(session, entropy)
+        console.summarize(summary_rows(session, entropy), *session.continuation())
 
 
 def check_place(config: TrainingConfig, place: WorkerPlace | None) -> None:

@@ -1,0 +1,45 @@
+"""How a run ended, in the words of its closing table."""
+
+from __future__ import annotations
+
+from aios.cli.hrm_hf.session import Session
+from aios.cli.hrm_hf.train_epoch import TrainingRun
+
+
+def summary_rows(session: Session, unigram_entropy: float) -> list[tuple[str, str]]:
+    """(name, value) lines; `unigram_entropy` in nats per token."""
+    run, config = session.run, session.run.config
+    return [
+        ("Steps", _steps(run)),
+        ("Training loss", f"{run.last_loss:.4f} nats per token"),
+        *_evaluation(run),
+        ("Unigram entropy", f"{unigram_entropy:.4f} nats per token: what knowing only word counts gives"),
+        ("Learning rate", _learning_rate(run)),
+        ("Brain", str(config.brain_dir)),
+        ("Log", str(config.log_path)),
+    ]
+
+
+def _steps(run: TrainingRun) -> str:
+    searched = run.auto.search_steps
+    return f"{run.step} of {run.auto.end}" + (f", and {searched} to find the learning rate" if searched else "")
+
+
+def _evaluation(run: TrainingRun) -> list[tuple[str, str]]:
+    if run.last_eval is None:
+        return []
+    step, loss = run.last_eval
+    return [("Evaluation loss", f"{loss:.4f} nats per token (at step {step})")]
+
+
+def _learning_rate(run: TrainingRun) -> str:
+    control, last = run.auto.control, float(run.optimizer.param_groups[0]["lr"])
+    if run.engine.schedules_lr:
+        return f"by DeepSpeed's scheduler, now at {last:.3g}"
+    if control is None:
+        return f"{last:.3g}, not trained with yet"
+    if control.scheduler is None:
+        return f"{control.plan.base_lr:.3g}, fixed"
+    history = [float(lr) for lr in control.scheduler.lr_history]
+    path = f"{history[0]:.3g} -> {history[-1]:.3g} (between {min(history):.3g} and {max(history):.3g})"
+    return path + (f", annealed to {last:.3g}" if control.anneal.begun(run.step) else "")

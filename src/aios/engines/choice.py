@@ -1,0 +1,30 @@
+"""Which engine a run's settings mean."""
+
+from __future__ import annotations
+
+import torch
+
+from aios.core.hrm_models import HRMForCausalLM
+from aios.distributed.workers import Workers
+from aios.engines.deepspeed import DeepSpeedEngine
+from aios.engines.device import Precision
+from aios.engines.engine import DDPEngine, LocalEngine, TrainEngine
+from aios.settings.config import TrainingConfig
+from aios.settings.deepspeed import deepspeed_settings
+
+
+def choose_engine(
+    config: TrainingConfig,
+    model: HRMForCausalLM,
+    optimizer: torch.optim.AdamW,
+    scaler: torch.amp.GradScaler,
+    precision: Precision,
+    device: torch.device,
+    workers: Workers,
+) -> TrainEngine:
+    """What makes and applies the gradients: DeepSpeed, DDP or this process alone."""
+    if config.uses_deepspeed:
+        settings = deepspeed_settings(config, workers.world_size)
+        return DeepSpeedEngine(model, optimizer, settings, precision, device, workers, config.deepspeed_config)
+    kind = DDPEngine if config.ddp else LocalEngine
+    return kind(model, (optimizer,), scaler, device, config.max_grad_norm, precision=precision)

@@ -1,0 +1,44 @@
+"""From the flags of a run to the settings of its learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aios.auto_lr.adaptive_lr import DEFAULT_LR
+from aios.auto_lr.plan import AutoLRConfig, Profile, make_plan
+from aios.errors import UserError
+from aios.settings.adaptive_lr_file import load_adaptive_lr_file, load_group_settings
+from aios.settings.config import TrainingConfig
+
+
+def auto_lr_config(config: TrainingConfig, given: Mapping[str, Any] | None = None) -> AutoLRConfig:
+    """How a run steers its learning rate; `given` are scheduler settings by name that win over the file's.
+
+    Raises:
+        UserError: for a settings file that cannot be used, or values that are out of range or contradict each other.
+    """
+    path = config.adaptive_lr_config
+    profile: Profile = config.adaptive_lr_profile if config.auto_adjust_lr else "fixed"
+    settings = {**({} if path is None else load_adaptive_lr_file(path)), **(given or {})}
+    made = AutoLRConfig(
+        profile=profile,
+        warmup_steps=config.warmup_steps,
+        anneal_fraction=config.anneal_fraction,
+        max_grad_norm=config.max_grad_norm,
+        settings=settings,
+        # A merge cuts the open window short, so several must fit between two of them.
+        window_limit=max(2, config.merge_every // 4) if config.parallel_independent else None,
+        groups=load_group_settings(path),
+    )
+    try:
+        make_plan(made, config.steps, start_lr(config), config.use_moe)
+    except (ValueError, OverflowError) as error:
+        place = "adaptive learning rate" if path is None else path
+        raise UserError(f"{place}: {error}; correct that value.") from error
+    return made
+
+
+def start_lr(config: TrainingConfig) -> float:
+    """The rate a run's optimizer is built with."""
+    return config.lr if config.lr is not None else DEFAULT_LR
