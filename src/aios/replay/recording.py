@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aios.auto_lr.anneal import Anneal
-from aios.auto_lr.search import RangePoint, RangeTestResult
+from aios.auto_lr.search import RangeTestResult, found_from_dict
 from aios.errors import UserError
 from aios.run_view.events import Adjustment, Record, adjustment_from, number
 from aios.run_view.follow import LogFollower
@@ -39,6 +39,15 @@ class Step(NamedTuple):
     """LR of the step's update, that of the first param group."""
 
 
+class Tried(NamedTuple):
+    """A higher rate that was trained for some steps and taken back."""
+
+    losses: list[float]
+    """On the batches that follow."""
+    counted: int
+    """Steps of the run that it took: all in logs from before trials came on top, since then none."""
+
+
 @dataclass
 class Sitting:
     """What a run did from one start or resume to the next."""
@@ -55,14 +64,16 @@ class Sitting:
     """Steps at which it saved."""
     finishes: dict[int, Anneal] = field(default_factory=dict)
     """By step: the anneal that began when the run was asked to finish now."""
-    challenges: dict[int, list[float]] = field(default_factory=dict)
-    """By the last step they took: the losses at a higher rate that was tried, on the batches that follow."""
+    challenges: dict[int, Tried] = field(default_factory=dict)
+    """Higher rates that were tried, by the step after which training went on."""
     merges: set[int] = field(default_factory=set)
     """Steps at which the weights were replaced by the mean of several workers'."""
     init: Record | None = None
     """The `adaptive_lr_init` record; None where the LR was fixed."""
     search: RangeTestResult | None = None
     """What a search found before the first step."""
+    search_counted: int = 0
+    """Steps of the run that the search took: none since it comes on top."""
     warmup_complete: int | None = None
     """The last step of the warm-up."""
     restored_lr: float | None = None
@@ -74,7 +85,7 @@ class Sitting:
         self.adjustments = [a for a in self.adjustments if a.step <= step]
         self.checkpoints = {s for s in self.checkpoints if s <= step}
         self.merges = {s for s in self.merges if s <= step}
-        self.challenges = {s: losses for s, losses in self.challenges.items() if s <= step}
+        self.challenges = {s: tried for s, tried in self.challenges.items() if s <= step}
         self.finishes = {s: anneal for s, anneal in self.finishes.items() if s <= step}
         if self.warmup_complete is not None and self.warmup_complete > step:
             self.warmup_complete = None
@@ -195,25 +206,19 @@ def _initialised(sitting: Sitting, record: Record, step: int) -> None:
 
 def _searched(sitting: Sitting, record: Record, step: int) -> None:
     try:
-        curve = [RangePoint(float(lr), _or_nan(loss), float(reference)) for lr, loss, reference in record["curve"]]
-        found, low, high = (
-            None if record[key] is None else float(record[key]) for key in ("suggestion", "lr_min", "lr_max")
-        )
+        sitting.search = found_from_dict(record)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"The log's adaptive_lr_search record is damaged ({error!r}); it cannot be replayed."
         ) from error
-    sitting.search = RangeTestResult(tuple(curve), found, low, high, str(record.get("reason")), step)
+    sitting.search_counted = step
 
 
 def _challenged(sitting: Sitting, record: Record, step: int) -> None:
     losses = record.get("losses")
     if isinstance(losses, list) and all(loss is None or isinstance(loss, (int, float)) for loss in losses):
-        sitting.challenges[step] = [_or_nan(loss) for loss in losses]
-
-
-def _or_nan(loss: float | None) -> float:
-    return math.nan if loss is None else float(loss)
+        counted = 0 if "search_steps" in record else len(losses)
+        sitting.challenges[step] = Tried([math.nan if loss is None else float(loss) for loss in losses], counted)
 
 
 def _merged(sitting: Sitting, record: Record, step: int) -> None:
