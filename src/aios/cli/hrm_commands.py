@@ -11,8 +11,7 @@ import typer
 
 from aios.cli.flags import config_options, given_flags
 from aios.cli.hrm_hf.origin import find_origin
-from aios.cli.live_commands import replay, watch
-from aios.cli.log_commands import lr_log, plot
+from aios.cli.log_commands import lr_log, plot, replay, watch
 from aios.distributed.environment import place_of
 from aios.distributed.refusal import refused
 from aios.errors import UserError

@@ -1,10 +1,10 @@
-"""`aios hrm-hf plot` and `aios hrm-hf lr-log`: what a training log tells, as a picture and as a table."""
+"""The commands that only read a training log: `plot`, `lr-log`, `watch`, `replay`. Thin: parse and hand over."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +14,15 @@ from aios.errors import UserError
 from aios.runs.brain import check_writable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from aios.run_view.events import Adjustment
 
 FORMATS = (".png", ".svg", ".pdf", ".jpg", ".webp")
 PICTURE_INCHES = (12.8, 8.0)
-_PLAIN_WIDTH = 160
-"""Columns of a table that goes into a file or a pipe."""
+
+LogArgument = Annotated[
+    Path, typer.Argument(metavar="LOG", help="A training log (metrics.jsonl), or the folder of a brain.")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when it fails.")]
 
 
 def plot(
@@ -29,7 +30,7 @@ def plot(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the picture goes; its ending says the format.")]
     = Path("run.png"),
     dark: Annotated[bool, typer.Option("--dark", help="Light on dark.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when it fails.")] = False,
+    debug: DebugOption = False,
 ) -> None:  # fmt: skip
     """Draw loss and learning rate of one run, or of several over each other, with a mark at each adjustment."""
     if output.suffix.lower() not in FORMATS:
@@ -63,14 +64,13 @@ def _save_picture(runs: Sequence[tuple[str, Any]], output: Path, dark: bool) -> 
 
 
 def lr_log(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="A training log, or the folder of a brain.")],
+    log: LogArgument,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the table.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when it fails.")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """List the adjustments of the learning rate: when, what, and why."""
-    from rich.console import Console
-
     from aios.run_view.reading import read_history
+    from aios.terminal.tables import adjustment_table, table_console
 
     history = read_history(log)
     adjustments = history.adjustments
@@ -78,9 +78,7 @@ def lr_log(
         for adjustment in adjustments:
             typer.echo(json.dumps(_plain(adjustment)))
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, _PLAIN_WIDTH))
+    console = table_console()
     if not adjustments:
         console.print(f"The learning rate was not adjusted in {history.step:,} steps.")
         return
@@ -89,36 +87,58 @@ def lr_log(
         console.print(f"These are the newest {len(adjustments):,} of {history.adjustment_count:,} adjustments.")
 
 
-def adjustment_table(adjustments: Sequence[Adjustment], several: bool) -> Table:
-    """A row per adjustment, oldest first; `several` adds the worker."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("step", justify="right")
-    if several:
-        table.add_column("worker", justify="right")
-    table.add_column("decision", no_wrap=True)
-    for name in ("old LR", "new LR", "change"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for a in adjustments:
-        worker = [str(a.rank) if a.rank is not None else "-"] if several else []
-        rates = [f"{a.old_lr:.3g}", f"{a.new_lr:.3g}", f"{a.change_pct:+.1f} %"]
-        table.add_row(f"{a.step:,}", *worker, _colored(a), *rates, Text(a.why))
-    return table
-
-
-def _colored(adjustment: Adjustment) -> Any:
-    from rich.text import Text
-
-    grows = adjustment.new_lr > adjustment.old_lr
-    brakes = adjustment.decision not in ("increase", "decrease", "gradient_increase")
-    style = "green" if grows else "red" if brakes else "yellow"
-    return Text(adjustment.decision.replace("_", " "), style=style)
-
-
 def _plain(adjustment: Adjustment) -> dict[str, Any]:
     """As JSON can say it: null for NaN, and only keys that say something."""
-    values = {k: None if isinstance(v, float) and v != v else v for k, v in asdict(adjustment).items()}
+    values = {k: None if isinstance(v, float) and v != v else v for k, v in dataclasses.asdict(adjustment).items()}
     return {k: v for k, v in values.items() if v is not None or k not in ("rank", "groups")}
+
+
+def watch(log: LogArgument, debug: DebugOption = False) -> None:
+    """Watch a training in the terminal until it ends; Ctrl-C leaves, the training goes on."""
+    from rich.console import Console
+
+    from aios.terminal.watch import watch_log
+
+    watch_log(log, Console(highlight=False))
+
+
+def replay(
+    log: LogArgument,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An adaptive-LR setting, or profile=rules or profile=auto."),
+    ] = None,
+    adaptive_lr_config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Settings file in place of the recorded run's.")
+    ] = None,
+    rank: Annotated[int, typer.Option(min=0, help="The worker, in the log of several.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Draw the recorded and the replayed LR into this picture.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Feed a recorded run's losses to the adaptive LR under other settings; show what it would have decided.
+
+    The losses stay those recorded: under another learning rate they would have been different.
+    """
+    from aios.replay.recording import read_recording
+    from aios.replay.replay import parse_settings
+    from aios.replay.replay import replay as replay_run
+    from aios.terminal import replay_view
+    from aios.terminal.tables import table_console
+
+    choice = dataclasses.replace(parse_settings(settings or []), settings_file=adaptive_lr_config)
+    if output is not None and not output.absolute().parent.is_dir():
+        raise UserError(f"There is no folder {output.parent} to draw into; choose another --output.")
+    recording = read_recording(log, rank)
+    replayed = replay_run(recording, choice)
+    if output is not None:
+        replay_view.draw_replay(recording, replayed, output)
+    if as_json:
+        typer.echo(json.dumps(replay_view.as_json(recording, replayed, choice), indent=2, allow_nan=False))
+        return
+    console = table_console()
+    replay_view.print_replay(console, recording, replayed, choice)
+    if output is not None:
+        console.print(f"The picture is in {output}.", markup=False, soft_wrap=True)

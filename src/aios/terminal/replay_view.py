@@ -12,12 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aios.cli.log_commands import adjustment_table
 from aios.errors import UserError
 from aios.replay.recording import Recording
 from aios.replay.replay import Choice, Replay
 from aios.run_view.events import Adjustment
 from aios.run_view.history import RunHistory
+from aios.terminal.tables import adjustment_table
 
 OPEN_LOOP = (
     "The losses are those recorded: under another learning rate they would have been different. "

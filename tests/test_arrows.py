@@ -1,0 +1,72 @@
+"""Which folder may import which: the arrows that must not be, read off the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "aios"
+DOOR = SOURCE / "auto_lr" / "adaptive_lr.py"
+FIXED = "aios.cli.hrm_hf.adaptive_lr"
+TRAINER = "aios.cli"
+TORCH_IN_AUTO_LR = ("api.py", "loop")
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that `file` imports, wherever in it, for typing too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def arrows(*folders: str) -> list[tuple[str, str]]:
+    """(file, imported module) of every import in these folders of the package."""
+    files = [file for folder in folders for file in sorted((SOURCE / folder).rglob("*.py"))]
+    return [(str(file.relative_to(SOURCE)), module) for file in files if file != DOOR for module in imports(file)]
+
+
+def into(module: str, *targets: str) -> bool:
+    return any(module == target or module.startswith(f"{target}.") for target in targets)
+
+
+ALL = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name not in ("cli", "__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("folders", "forbidden"),
+    [
+        (ALL, (TRAINER,)),
+        (("engines", "terminal"), ("aios.gui",)),
+        (("core", "data", "runs", "distributed"), ("aios.settings", "aios.engines", TRAINER, "aios.gui")),
+    ],
+    ids=["nothing below cli imports it", "engines and terminal", "the lowest folders"],
+)
+def test_no_arrow_runs_back_up(folders: list[str], forbidden: tuple[str, ...]) -> None:
+    assert not [(file, module) for file, module in arrows(*folders) if into(module, *forbidden)]
+
+
+def test_the_controller_knows_nothing_but_errors_and_the_door() -> None:
+    ours = [(f, m) for f, m in arrows("auto_lr") if into(m, "aios") and not into(m, "aios.auto_lr", "aios.errors")]
+    assert not [(f, m) for f, m in ours if m not in ("aios", "aios.errors")]
+    torch = [(f, m) for f, m in arrows("auto_lr") if into(m, "torch", "numpy")]
+    assert not [(f, m) for f, m in torch if Path(f).relative_to("auto_lr").parts[0] not in TORCH_IN_AUTO_LR]
+
+
+def test_the_fixed_scheduler_imports_nothing_of_ours() -> None:
+    assert not [m for m in imports(SOURCE / "cli" / "hrm_hf" / "adaptive_lr.py") if into(m, "aios")]
+    assert {m for m in imports(DOOR) if into(m, "aios.cli")} >= {FIXED}
+
+
+@pytest.mark.parametrize("folder", ["settings", "run_view", "terminal", "replay"])
+def test_torch_is_not_loaded_at_import(folder: str) -> None:
+    modules = [f"aios.{folder}.{file.stem}" for file in sorted((SOURCE / folder).glob("*.py"))]
+    code = f"import importlib, sys\nfor m in {modules}: importlib.import_module(m)\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
