@@ -67,7 +67,7 @@ def test_a_step_is_reported_once_with_what_was_given_along() -> None:
 
 
 def test_plain_numbers_will_do() -> None:
-    model, forward = classifier()
+    model, _ = classifier()
     auto = AutoLR(model, adamw(model), 5)
     for _ in range(5):
         auto.before_step()
@@ -76,7 +76,7 @@ def test_plain_numbers_will_do() -> None:
 
 
 def test_calls_out_of_turn_are_refused() -> None:
-    model, forward = classifier()
+    model, _ = classifier()
     auto = AutoLR(model, adamw(model), 1)
     with pytest.raises(ValueError, match="after_step comes after before_step"):
         auto.after_step(1.0, 1.0)

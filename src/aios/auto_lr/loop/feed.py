@@ -55,7 +55,7 @@ class BatchFeed(Generic[Batch]):
     @property
     def epoch(self) -> int:
         """Of the oldest batch that is kept, counted from 0."""
-        return self._begins[0][1] if self._begins else 0
+        return self._begins[0][1] if self._begins else self._epoch + 1
 
     def __getitem__(self, number: int) -> Batch:
         if number < self._first:
@@ -82,7 +82,8 @@ class BatchFeed(Generic[Batch]):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the oldest batch that is kept lies, as plain values."""
-        first, epoch, generator = self._begins[0] if self._begins else (0, 0, self._generator_state())
+        unbegun = (self._first, self._epoch + 1, self._generator_state())
+        first, epoch, generator = self._begins[0] if self._begins else unbegun
         return {"number": self._first, "epoch": epoch, "drawn": self._first - first, "generator": generator}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,149 @@
+"""A DataLoader as numbered batches: look-ahead, epochs, and an exact position to resume at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from aios.auto_lr import AutoLR, BatchFeed
+from auto_lr.problems import adamw, fingerprint
+
+ROWS, BATCH = 40, 8
+
+
+def loader(generator: torch.Generator | None = None, **kwargs: Any) -> DataLoader[Any]:
+    rows = torch.arange(ROWS, dtype=torch.float32).reshape(-1, 1)
+    return DataLoader(TensorDataset(rows), batch_size=BATCH, shuffle=True, generator=generator, **kwargs)
+
+
+def rows(batch: list[Tensor]) -> list[float]:
+    return batch[0].flatten().tolist()
+
+
+def test_every_epoch_holds_every_row_once_in_an_order_of_its_own() -> None:
+    feed = BatchFeed(loader())
+    per_epoch = ROWS // BATCH
+    epochs = [[x for i in range(per_epoch) for x in rows(feed[e * per_epoch + i])] for e in range(3)]
+    assert all(sorted(epoch) == list(range(ROWS)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize("own_generator", [False, True])
+@pytest.mark.parametrize("position", [0, 3, 5, 12])
+def test_a_feed_gone_on_with_gives_the_same_batches(own_generator: bool, position: int) -> None:
+    def fresh() -> BatchFeed[Any]:
+        return BatchFeed(loader(torch.Generator().manual_seed(5) if own_generator else None))
+
+    feed = fresh()
+    assert rows(feed[position + 3])  # looked ahead
+    feed.release(position)
+    state = feed.state_dict()
+    torch.rand(7)  # whatever training draws meanwhile
+    resumed = fresh()
+    resumed.load_state_dict(state)
+    assert resumed.epoch == position // (ROWS // BATCH)
+    for number in range(position, position + 12):
+        assert rows(resumed[number]) == rows(feed[number])
+
+
+def test_drawing_leaves_the_random_numbers_of_training_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(4)
+    torch.manual_seed(0)
+    assert rows(BatchFeed(loader())[7])
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_released_batch_is_gone_and_says_so() -> None:
+    feed = BatchFeed(loader())
+    feed.release(4)
+    with pytest.raises(IndexError, match="batch 3 was released; the oldest one left is 4"):
+        feed[3]
+
+
+def test_a_source_without_a_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        BatchFeed([])[0]
+
+
+def test_any_iterable_will_do_and_begins_anew() -> None:
+    feed = BatchFeed(["a", "b", "c"])
+    assert [feed[i] for i in range(7)] == ["a", "b", "c", "a", "b", "c", "a"]
+
+
+class Sampled(torch.utils.data.Sampler[int]):
+    """Tells which epochs it was told."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(ROWS))
+
+    def __len__(self) -> int:
+        return ROWS
+
+
+def test_a_sampler_is_told_the_epoch() -> None:
+    sampler = Sampled()
+    rows_of = TensorDataset(torch.arange(ROWS, dtype=torch.float32).reshape(-1, 1))
+    feed = BatchFeed(DataLoader(rows_of, batch_size=BATCH, sampler=sampler))
+    assert rows(feed[2 * ROWS // BATCH])
+    assert sampler.epochs == [0, 1, 2]
+
+
+def regression() -> tuple[nn.Module, DataLoader[Any]]:
+    torch.manual_seed(0)
+    x = torch.randn(200, 8)
+    data = TensorDataset(x, x.sin().sum(1, keepdim=True))
+    model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Dropout(0.1), nn.Linear(32, 1))
+    return model, DataLoader(data, batch_size=20, shuffle=True)
+
+
+def test_a_data_loader_loop_saved_and_gone_on_with_ends_as_if_it_had_not_been() -> None:
+    def start() -> Any:
+        model, data = regression()
+        optimizer = adamw(model)
+        feed, auto = BatchFeed(data), AutoLR(model, optimizer, 300)
+
+        def loss_of(batch: list[Tensor]) -> Tensor:
+            return F.mse_loss(model(batch[0]), batch[1])
+
+        return model, optimizer, feed, auto, loss_of
+
+    def run(feed: BatchFeed[Any], auto: AutoLR, loss_of: Any, until: int) -> list[float]:
+        losses = []
+        auto.pause_at(until)
+        for batch in feed.batches(auto):
+            loss = loss_of(batch)
+            loss.backward()
+            auto.step(loss)
+            losses.append(float(loss.detach()))
+        return losses
+
+    model, optimizer, feed, auto, loss_of = start()
+    auto.search(lambda i: loss_of(feed[i]))
+    run(feed, auto, loss_of, 130)
+    feed.release(auto.batch)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    moments = [optimizer.state_dict(), torch.get_rng_state(), auto.state_dict(), feed.state_dict()]
+    moments[0] = torch.utils._pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, moments[0])
+    straight = run(feed, auto, loss_of, 300), fingerprint(model, optimizer)
+
+    model, optimizer, feed, auto, loss_of = start()
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(moments[0])
+    auto.load_state_dict(moments[2], lambda i: loss_of(feed[i]))
+    feed.load_state_dict(moments[3])
+    torch.set_rng_state(moments[1])
+    assert (run(feed, auto, loss_of, 300), fingerprint(model, optimizer)) == straight
+    assert len(straight[0]) == 170

@@ -1,0 +1,114 @@
+"""What would go wrong in silence is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from aios.auto_lr import AutoLR
+from auto_lr.problems import adamw, classifier, sgd, train
+
+
+class Asleep(torch.optim.SGD):
+    """Its step does nothing, as a wrapper's that waits for more calls."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        pass
+
+
+def test_a_search_in_which_no_weight_moved_says_so() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    found = AutoLR(model, Asleep(model.parameters(), lr=0.1), 400, log_fn=events.append).search(forward)
+    assert found.suggestion is None
+    assert "no weight moved" in events[0]["reason"]
+
+
+def test_an_optimizer_of_another_model_is_found_out_by_the_search() -> None:
+    model, forward = classifier()
+    other, _ = classifier(seed=1)
+    found = AutoLR(model, adamw(other), 400).search(forward)
+    assert found.suggestion is None
+    assert "hold the model's weights" in found.reason
+
+
+def test_a_leftover_scheduler_that_writes_rates_into_the_groups_is_told_on_once_and_overruled() -> None:
+    model, forward = classifier()
+    optimizer = adamw(model)
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, optimizer, 400, log_fn=events.append)
+    auto.search(forward)
+    leftover = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    lrs = []
+    while not auto.finished:
+        loss = forward(auto.batch)
+        loss.backward()
+        lrs.append(auto.step(loss))
+        leftover.step()
+    (told,) = (e for e in events if e["event"] == "adaptive_lr_trouble" and "foreign_lr" in e["reason"])
+    assert told["step"] == 1
+    assert "param group 0" in told["reason"]
+
+    model, forward = classifier()
+    alone = AutoLR(model, adamw(model), 400)
+    alone.search(forward)
+    assert train(alone, forward)[1] == lrs
+
+
+def test_decisions_rewinds_and_trials_of_its_own_are_no_foreign_rates() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, torch.optim.RMSprop(model.parameters(), lr=1e-4), 1500, log_fn=events.append)
+    auto.search(forward)
+    train(auto, lambda i: forward(i) * (float("nan") if 600 <= i < 630 else 1.0))
+    assert [e for e in events if e.get("decision") == "rewind_decrease"]
+    assert [e for e in events if e["event"] == "adaptive_lr_challenge"]
+    assert not [e for e in events if "foreign_lr" in str(e.get("reason"))]
+
+
+def test_a_scaled_loss_is_refused() -> None:
+    model, forward = classifier()
+    scaler = torch.amp.GradScaler("cpu")
+    auto = AutoLR(model, adamw(model), 400)
+    auto.search(forward)
+    loss = scaler.scale(forward(0))
+    loss.backward()
+    with pytest.raises(ValueError, match=r"it was scaled; .*AutoLR\(\.\.\., scaler=scaler\)"):
+        auto.step(loss)
+
+
+@pytest.mark.parametrize("make", [adamw, sgd])
+def test_with_a_scaler_the_run_is_what_it_is_without(make: Any) -> None:
+    ends = []
+    for scaled in (False, True):
+        model, forward = classifier()
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=scaled)
+        auto = AutoLR(model, make(model), 300, scaler=scaler)
+        found = auto.search(forward)
+        losses = []
+        while not auto.finished:
+            loss = forward(auto.batch)
+            scaler.scale(loss).backward()
+            auto.step(loss)
+            losses.append(float(loss.detach()))
+        ends.append([found.suggestion, *losses])
+    assert ends[1] == pytest.approx(ends[0], rel=1e-3)
+
+
+def test_the_state_before_the_first_step_is_that_of_a_run_yet_to_begin() -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model), 400)
+    empty = auto.state_dict()
+    found = auto.search(forward)
+    searched = auto.state_dict()
+    straight = train(auto, forward)
+
+    for state in (empty, searched):
+        model, forward = classifier()
+        resumed = AutoLR(model, adamw(model), 400)
+        resumed.load_state_dict(state, forward)
+        if state is empty:
+            assert resumed.search(forward) == found
+        assert train(resumed, forward) == straight
