@@ -18,7 +18,7 @@ from aios.auto_lr.loop.trial import ClosureTrial, Forward, search_and_restore, t
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, start_scales, write_scales
 from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
-from aios.auto_lr.saved_state import STATE_VERSION, read_state
+from aios.auto_lr.state_forms import STATE_VERSION, read_state
 from aios.auto_lr.search import RangeTestResult, Trial, found_from_dict, found_to_dict
 
 SCALED = 256.0
