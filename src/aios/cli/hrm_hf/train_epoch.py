@@ -22,7 +22,7 @@ from aios.cli.hrm_hf.engines import MODEL_NUMBERS, Engine
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import EvalBatches, TrainBatches
 from aios.distributed.workers import Workers
-from aios.runs.stop_request import FINISH
+from aios.runs.stop_file import FINISH
 
 ASKED = ("stop", "finish")
 """What workers can ask each other for; the numbers of a step say how many of them did, as a mean."""
