@@ -26,9 +26,9 @@ def why_not_a_name(name: str) -> str | None:
     if kinds.intersection(_UNPRINTABLE):
         return "leave out its line breaks and control characters"
     size = len(name.encode())
-    return (
-        None if size <= MAX_BYTES else f"it has {size} bytes, and a folder's name has at most {MAX_BYTES}; shorten it"
-    )
+    if size > MAX_BYTES:
+        return f"it has {size} bytes, and a folder's name has at most {MAX_BYTES}; shorten it"
+    return None
 
 
 def numbered(name: str, number: int) -> str:

@@ -44,8 +44,9 @@ def _null_non_finite(value: Any) -> Any:
 def check_log(path: Path) -> None:
     """Refuse a file that a log must not be appended to: it would be cut where a crash seems to have torn it.
 
-    A log of ours is a regular file, perhaps behind a link, whose first line is a record with `event` and `ts`. An empty
-    file is one, too, and so is a single line that was torn, if it begins like the first record of a run.
+    A log of ours is a regular file, perhaps behind a link, whose first line is a record: an object with an `event` and
+    a number `ts` or `step`. An empty file is one, too, and so is a single line that was torn, if it begins like the
+    first record of a run.
 
     Raises:
         UserError: naming the file and what is wrong with it.
@@ -77,9 +78,9 @@ def _begins_a_log(line: bytes) -> bool:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return (
-        isinstance(record, dict) and isinstance(record.get("event"), str) and isinstance(record.get("ts"), float | int)
-    )
+    if not isinstance(record, dict) or not isinstance(record.get("event"), str):
+        return False
+    return any(isinstance(record.get(key), (int, float)) for key in ("ts", "step"))
 
 
 def repair_torn_line(path: Path) -> int:

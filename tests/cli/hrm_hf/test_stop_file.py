@@ -33,7 +33,8 @@ def _dangling(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
-MAKERS: list[Callable[[Path], None]] = [_folder, _no_text, _huge, _dangling, os.mkfifo]
+QUICK: list[Callable[[Path], None]] = [_folder, _no_text]
+SLOW: list[Callable[[Path], None]] = [_huge, _dangling, os.mkfifo]
 
 
 def stop_with(make: Callable[[Path], None], folder: Path, *flags: str, path: Path | None = None) -> str:
@@ -47,7 +48,9 @@ def stop_with(make: Callable[[Path], None], folder: Path, *flags: str, path: Pat
     return out
 
 
-@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [*QUICK, *(pytest.param(make, marks=pytest.mark.slow) for make in SLOW)], ids=lambda make: make.__name__
+)
 def test_anything_called_stop_stops_and_is_taken_away(tmp_path: Path, make: Callable[[Path], None]) -> None:
     out = stop_with(make, tmp_path)
     assert "still there" not in out
