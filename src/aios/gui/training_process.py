@@ -90,7 +90,7 @@ class TrainingProcess:
         if brain is None or brain.state is not State.RUNNING:
             return  # it ended by itself in the meantime; a stop file would stop the next run
         stop_file = Path(brain.session.stop_file) if brain.session is not None else self.brain_dir / "STOP"
-        if stop_file != self.brain_dir / "STOP":
+        if stop_file.absolute() != self.brain_dir.absolute() / "STOP":
             StopFile(stop_file, ours=False).check()  # the session may be a stranger's: no document is replaced
         new = stop_file.with_name(f".{stop_file.name}.new")
         try:
