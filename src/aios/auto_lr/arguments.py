@@ -37,6 +37,7 @@ def loss_number(loss: Any, device: torch.device) -> Tensor:
             return loss.detach().reshape(()).to(device)
         what = f"a {loss.dtype} tensor of shape {tuple(loss.shape)}"
         raise ValueError(f"loss = {what} is not allowed: must be one number, such as the mean over the batch")
-    if isinstance(loss, Real) and not isinstance(loss, bool) and (abs(loss) <= LARGEST or isinstance(loss, float)):
+    too_large = isinstance(loss, int) and abs(loss) > LARGEST
+    if isinstance(loss, Real) and not isinstance(loss, bool) and not too_large:
         return torch.tensor(float(loss), device=device)
     raise ValueError(f"loss = {shown(loss)} is not allowed: must be a number, or a tensor that holds one")
