@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
+from aios.auto_lr.arguments import check_trains, loss_number, whole_steps
 from aios.auto_lr.challenge import Challenge, ChallengeConfig, challenge_after
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.loop.readback import Readback
@@ -21,6 +22,7 @@ from aios.auto_lr.loop.update import check_dense, clip_and_update
 from aios.auto_lr.param_groups import GroupSettings, start_scales, write_scales
 from aios.auto_lr.recovery import Recovery
 from aios.auto_lr.rules import NoiseRules
+from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, check_state, optional, row
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.search import RangeTestConfig, RangeTestResult
 from aios.auto_lr.trouble import TroubleConfig, TroubleMonitor
@@ -88,8 +90,9 @@ class AutoLR:
     updates or skips, and sets the LR of the next step. `log_fn` receives every event as a dict. On CUDA a step's
     numbers are read one step late, so that the host never waits.
 
-    Raises ValueError for `steps` below 1, a role in `config.groups` that no param group has or (from `search` or
-    `step`) a sparse gradient, and RunError (from `step`) when the run cannot be saved.
+    Raises ValueError for `steps` that are no whole number from 1 on, an optimizer that trains nothing of the model,
+    a role in `config.groups` that no param group has or (from `search` or `step`) a sparse gradient, and RunError
+    (from `step`) when the run cannot be saved.
     """
 
     def __init__(
@@ -101,10 +104,11 @@ class AutoLR:
         log_fn: Callable[[dict[str, Any]], None] | None = None,
         use_moe: bool = False,
     ) -> None:
-        if steps < 1:
-            raise ValueError(f"steps = {steps} is not allowed: must be >= 1")
-        self.model, self.optimizer, self.steps, self.use_moe = model, optimizer, steps, use_moe
+        self.steps = whole_steps(steps)
+        self.model, self.optimizer, self.use_moe = model, optimizer, use_moe
         self.config = config or AutoLRConfig()
+        scales = start_scales(optimizer.param_groups, self.config.groups)
+        check_trains(model, optimizer)
         self.step_count = 0
         """Optimizer steps' worth of work done, the search included."""
         self.batch = 0
@@ -118,10 +122,10 @@ class AutoLR:
         self._found: RangeTestResult | None = None
         self._trial: ClosureTrial | None = None  # trains on any batch, once `search` was told how
         self._plan: _Plan | None = None
-        self._end = steps
+        self._end = self.steps
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", float(group["lr"]))  # a tensor LR is changed in place later
-        write_scales(optimizer.param_groups, start_scales(optimizer.param_groups, self.config.groups))
+        write_scales(optimizer.param_groups, scales)
 
     @property
     def finished(self) -> bool:
@@ -155,13 +159,13 @@ class AutoLR:
         """Go on from `state_dict()`; load model and optimizer first. Nothing is searched again.
 
         With the `forward` that `search` was given, higher rates are tried as they would have been. Raises ValueError
-        when training has begun.
+        when training has begun, and, naming what is wrong and before any change, for what no `state_dict()` returned.
         """
         if self.control is not None:
             raise ValueError("load_state_dict comes before the first step: training has begun")
+        plan = _check_state(state)
+        control = self._control_of(plan)
         self.step_count, self.batch = state["step_count"], state["batch"]
-        base_lr, bounds, warmup_steps, first_step = state["plan"]
-        control = self._control_of(_Plan(base_lr, tuple(bounds) if bounds else None, warmup_steps, first_step))
         control.load_plan(state["control"])
         assert control.scheduler is not None
         assert control.recovery is not None
@@ -192,15 +196,21 @@ class AutoLR:
         self._log({"event": "adaptive_lr_search", "step": self.step_count, **search_record(found)})
         return found
 
-    def step(self, loss: Tensor) -> float:
+    def step(self, loss: Tensor | float) -> float:
         """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
 
-        Returns the LR of this update.
+        Returns the LR of this update. Raises ValueError, before any change, when all steps are done and for a loss
+        that is not one number.
         """
+        if self.finished:
+            raise ValueError(
+                f"all {self._end} steps are done: loop until `finished`, or build an AutoLR of more steps and "
+                "give it this one's state_dict()"
+            )
+        loss = loss_number(loss, self._device)
         control = self.control or self._begin()
         control.before_step(self.step_count + 1)
         skip_above, lr = control.skip_above, float(self.optimizer.param_groups[0]["lr"])
-        loss = loss.detach()
         norm = clip_and_update(
             self.model, self.optimizer, self._scaler, loss, self.config.max_grad_norm, skip_above
         )  # fmt: skip
@@ -266,6 +276,27 @@ class AutoLR:
             recovery=recovery, bounds=plan.bounds,
         )  # fmt: skip
         return self.control
+
+
+def _check_state(state: Any) -> _Plan:
+    """The plan in a state of `AutoLR`; ValueError, naming what is wrong, unless all of it can be gone on from."""
+    check_state("AutoLR state", state, _STATE)
+    LearningRateControl.check_plan(state["control"])
+    if state["control"]["recovery"] is None:
+        raise ValueError("AutoLR state: control has no recovery: is it the state_dict() of an AutoLR?")
+    AutoLRScheduler.check_state(state["scheduler"])
+    base_lr, bounds, warmup_steps, first_step = state["plan"]
+    if first_step > state["step_count"]:
+        raise ValueError(f"AutoLR state: plan begins at step {first_step}, after step_count = {state['step_count']}")
+    if bounds is not None and bounds[0] > bounds[1]:
+        raise ValueError(f"AutoLR state: plan has bounds {list(bounds)}: the first must not be above the second")
+    return _Plan(base_lr, tuple(bounds) if bounds is not None else None, warmup_steps, first_step)
+
+
+_STATE = {
+    **{"step_count": COUNT, "batch": COUNT, "control": MAPPING, "scheduler": MAPPING},
+    "plan": row(RATE, optional(row(RATE, RATE)), COUNT, COUNT),
+}
 
 
 def scheduler_settings(base_lr: float, steps: int, bounds: tuple[float, float] | None) -> AdaptiveLRConfig:

@@ -13,6 +13,7 @@ from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.challenge import Challenge
 from aios.auto_lr.loop.update import set_learning_rate
 from aios.auto_lr.recovery import Recovery
+from aios.auto_lr.saved_state import COUNT, FLAG, MAPPING, RATE, check_state, optional, row
 from aios.auto_lr.scheduler import AutoLRScheduler
 
 Emit = Callable[[dict[str, Any]], None]
@@ -146,10 +147,25 @@ class LearningRateControl:
             "challenge": challenge,
         }
 
+    @staticmethod
+    def check_plan(plan: object) -> None:
+        """Raise ValueError, naming what is wrong, unless `plan` is what `plan()` returned of some run."""
+        check_state("learning rate plan", plan, _PLAN, may_lack=("challenge",))
+        assert isinstance(plan, Mapping)
+        Anneal.from_dict(plan["anneal"])
+        if plan["recovery"] is not None:
+            Recovery.check_state(plan["recovery"])
+        if plan.get("challenge") is not None:
+            Challenge.check_state(plan["challenge"])
+
     def load_plan(self, plan: Mapping[str, Any]) -> None:
-        """Go on with an anneal that was asked for before the run was interrupted."""
+        """Go on with an anneal that was asked for before the run was interrupted.
+
+        Raises ValueError, before any change, for anything but a plan.
+        """
+        self.check_plan(plan)
         if plan["finishing"]:
-            self.anneal, self.finishing = Anneal(**plan["anneal"]), True
+            self.anneal, self.finishing = Anneal.from_dict(plan["anneal"]), True
 
     def _widen_bounds(self) -> None:
         assert self.bounds is not None
@@ -164,3 +180,9 @@ class LearningRateControl:
 
     def _say_anneal(self, step: int, reason: str) -> None:
         self._emit({"event": "adaptive_lr_anneal", "step": step, **self.anneal.to_dict(), "reason": reason})
+
+
+_PLAN = {
+    **{"base_lr": RATE, "bounds": optional(row(RATE, RATE)), "warmup_steps": COUNT, "first_step": COUNT},
+    **{"anneal": MAPPING, "finishing": FLAG, "recovery": optional(MAPPING), "challenge": optional(MAPPING)},
+}

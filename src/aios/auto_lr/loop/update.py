@@ -53,27 +53,40 @@ def clip_and_update(
 
     An update whose loss or gradient is not finite, or whose gradient norm exceeds `skip_above`, is skipped: weights
     and moments stay as they were. Fused optimizers read the flag on the device, so the host never waits for it;
-    for others it is read back.
+    for others it is read back. The loss scale follows the overflows that `scaler` finds itself and nothing else:
+    an update skipped for a reason of ours counts as one with finite gradients.
     """
     scaler.unscale_(optimizer)
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    # An overflow is among the reasons: it makes the norm infinite or NaN.
     skip = ~(torch.isfinite(grad_norm) & torch.isfinite(loss.detach()) & (grad_norm <= skip_above))
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
-        _fused_update(optimizer, scaler, skip)
+    if _skips_on_device(optimizer):
+        set_skip(optimizer, skip)
+        optimizer.step()  # not the scaler's: it would hand over a flag of its own
+        clear_skip(optimizer)
     elif not bool(skip):
-        scaler.step(optimizer)
+        optimizer.step()
     if scaler.is_enabled():
         scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return grad_norm
 
 
-def _fused_update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, skip: Tensor) -> None:
-    if scaler.is_enabled():
-        # The scaler hands its own flags to the optimizer; a skip for another reason joins them.
-        for found_inf in scaler._found_inf_per_device(optimizer).values():
-            found_inf += skip.to(found_inf.device, found_inf.dtype)
-        scaler.step(optimizer)
-    else:
-        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
-        optimizer.step()
+def set_skip(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+    """Tell a fused optimizer whether to leave everything as it is in its next steps, until `clear_skip`.
+
+    `skip` is a boolean scalar: the kernels skip on exactly 1, any other number of them is an update.
+    """
+    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+
+
+def clear_skip(optimizer: torch.optim.Optimizer) -> None:
+    """Let the steps that others ask for train again: a trial's, or the caller's own."""
+    del optimizer.found_inf  # type: ignore[attr-defined]
+
+
+def _skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `optimizer` heeds `set_skip`; torch's only sign of it is this name, which `GradScaler` goes by, too."""
+    if isinstance(optimizer, torch.optim.SGD) and not optimizer.state:
+        return False  # its first step would keep a momentum that was never written, skipped or not
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
