@@ -26,14 +26,6 @@ def test_a_search_in_which_no_weight_moved_says_so() -> None:
     assert "no weight moved" in events[0]["reason"]
 
 
-def test_an_optimizer_of_another_model_is_found_out_by_the_search() -> None:
-    model, forward = classifier()
-    other, _ = classifier(seed=1)
-    found = AutoLR(model, adamw(other), 400).search(forward)
-    assert found.suggestion is None
-    assert "hold the model's weights" in found.reason
-
-
 def test_a_leftover_scheduler_that_writes_rates_into_the_groups_is_told_on_once_and_overruled() -> None:
     model, forward = classifier()
     optimizer = adamw(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from typer.main import get_command
 from aios.cli.flags import parse_config
 from aios.cli.hrm_commands import hrm_hf
 from aios.errors import UserError
-from aios.gui.brains import State
+from aios.gui.brains import SessionFile, State
+from aios.gui.process_identity import birth_of
 from aios.gui.training_control import TrainingControl
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
 from aios.settings.config import TrainingConfig
@@ -106,6 +108,23 @@ def test_asking_a_training_that_has_ended_leaves_no_stop_file(tmp_path: Path) ->
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"event": "final", "step": 3, "ts": 1.0}) + "\n")
     process.ask("stop")
     assert not (tmp_path / "STOP").exists()
+
+
+def test_no_document_is_replaced_by_a_request_or_by_what_a_training_prints(tmp_path: Path) -> None:
+    """The session file of a brain from elsewhere may name any file, and its output be a link to any."""
+    document, brain = tmp_path / "document", tmp_path / "b"
+    document.write_text("the only copy")
+    brain.mkdir()
+    session = SessionFile(os.getpid(), birth_of(os.getpid()), 1.0, [], str(brain / "metrics.jsonl"), str(document),
+                          str(brain / "output.txt"), 9)  # fmt: skip
+    session.save(brain)
+    with pytest.raises(UserError, match="is no request to stop"):
+        TrainingProcess(brain).ask("stop")
+    (brain / "output.txt").symlink_to(document)
+    control = TrainingControl()
+    control.start(tiny(tmp_path, steps=1, dataset_file="/nowhere"))
+    wait(control, lambda: not control.running)
+    assert document.read_text() == "the only copy"
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

@@ -63,6 +63,20 @@ def test_what_the_file_says_besides_is_kept_and_auto_means_the_flags(tmp_path: P
     assert "optimizer" not in settings  # the trainer's own
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        *(({name: {"enabled": True, "output_path": "/"}}, name) for name in ("tensorboard", "csv_monitor", "wandb")),
+        *(({name: {"enabled": "yes"}}, name) for name in ("comet", "nebula", "autotuning")),
+        ({"flops_profiler": {"enabled": True, "output_file": "/etc/profile"}}, "flops_profiler's output_file"),
+    ],
+)
+def test_logs_of_deepspeeds_own_are_refused_by_name(tmp_path: Path, asked: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=f"asks for {named}, which writes beside the training log"):
+        deepspeed_settings(config_with(tmp_path, zero(2, **asked)), 2)
+    deepspeed_settings(config_with(tmp_path, zero(2, tensorboard={"enabled": False}, flops_profiler={})), 2)
+
+
 CONTRADICTIONS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"train_batch_size": 10}, {}, "train_batch_size to 10"),
     ({"train_micro_batch_size_per_gpu": 16}, {}, "--batch-size is 8"),

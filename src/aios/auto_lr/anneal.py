@@ -7,8 +7,11 @@ tuned cosine (Hagele et al., arXiv 2405.18392).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from aios.auto_lr.saved_state import COUNT, between, check_state
 
 DEFAULT_FRACTION = 0.3
 """Part of the run that is annealed; measured, see docs/auto_lr.md."""
@@ -50,3 +53,12 @@ class Anneal:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
         return {"start": self.start, "end": self.end, "scale": self.scale}
+
+    @classmethod
+    def from_dict(cls, state: object) -> Anneal:
+        """Go on from what `to_dict` returned; ValueError, naming what is wrong, for anything else."""
+        check_state("anneal", state, {"start": COUNT, "end": COUNT, "scale": between(0, 1)})
+        assert isinstance(state, Mapping)
+        if state["start"] > state["end"]:
+            raise ValueError(f"anneal: start = {state['start']} is not allowed: must be <= end = {state['end']}")
+        return cls(state["start"], state["end"], state["scale"])

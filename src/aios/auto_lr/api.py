@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.arguments import check_trains, loss_number, whole_steps
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, ignore
 from aios.auto_lr.loop.engine import Engine, InProcess
@@ -18,8 +19,8 @@ from aios.auto_lr.loop.trial import ClosureTrial, Forward, search_and_restore, t
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, start_scales, write_scales
 from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
-from aios.auto_lr.state_forms import STATE_VERSION, read_state
 from aios.auto_lr.search import RangeTestResult, Trial, found_from_dict, found_to_dict
+from aios.auto_lr.state_forms import STATE_VERSION, read_state
 
 SCALED = 256.0
 """So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
@@ -64,9 +65,9 @@ class AutoLR:
     event as a dict, `on_step` every step's numbers once they are there: on CUDA one step late, so that the host never
     waits. With a `scaler` call `scaler.scale(loss).backward()`, and leave unscaling, step and update to `step(loss)`.
 
-    Raises ValueError for `steps` below 1, an optimizer without parameters, a role in `config.groups` that no param
-    group has, an optimizer whose state cannot be copied or (from `search` or `step`) a sparse gradient, and RunError
-    (from `step` and `after_step`) when the run cannot be saved.
+    Raises ValueError for `steps` that are no whole number from 1 on, optimizers that train nothing of the model, a
+    role in `config.groups` that no param group has, an optimizer whose state cannot be copied or (from `search` or
+    `step`) a sparse gradient, and RunError (from `step` and `after_step`) when the run cannot be saved.
     """
 
     def __init__(
@@ -82,11 +83,14 @@ class AutoLR:
         engine: Engine | None = None,
         on_step: Callable[[StepReport], None] | None = None,
     ) -> None:
-        if steps < 1:
-            raise ValueError(f"steps = {steps} is not allowed: must be >= 1")
-        self.model, self.steps, self.use_moe = model, steps, use_moe
+        self.steps = whole_steps(steps)
+        self.model, self.use_moe = model, use_moe
         self.config = config or AutoLRConfig()
         several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
+        self._groups = JoinedGroups(several)
+        groups = self._groups.param_groups
+        scales = start_scales(groups, self.config.groups)
+        check_trains(model, groups)
         self.engine: Engine = engine or _in_process(model, several, scaler, self.config.max_grad_norm)
         self.step_count = 0
         """Optimizer steps done."""
@@ -97,16 +101,14 @@ class AutoLR:
         self.control: LearningRateControl | None = None
         """Warm-up, scheduler and recovery; None until the first step."""
         self._log, self._on_step = log_fn or ignore, on_step
-        self._groups = JoinedGroups(self.engine.optimizers)
         self._readback: Readback[Launched] = Readback(self.engine.device)
         self._found: RangeTestResult | None = None
         self._trial: Trial | None = None  # trains on any batch, once `search` was told how
-        self._pause = steps
+        self._pause = self.steps
         self._rates: list[float] = []  # of the step being made
-        groups = self._groups.param_groups
         for group in groups:
             group.setdefault("initial_lr", float(group["lr"]))  # a tensor LR is changed in place later
-        write_scales(groups, start_scales(groups, self.config.groups))
+        write_scales(groups, scales)
 
     @property
     def end(self) -> int:
@@ -170,21 +172,29 @@ class AutoLR:
     def step(self, loss: Tensor | float) -> float:
         """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
 
-        Returns the LR of this update. Raises ValueError when the run is over.
+        Returns the LR of this update. Raises ValueError, before any change, when all steps are done and for a loss
+        that is not one number.
         """
+        self._check_unfinished()
+        number = loss_number(loss, self.engine.device)
         lr = self.before_step()
-        loss = torch.as_tensor(loss, dtype=torch.float32, device=self.engine.device).detach()
-        norm = self.engine.update(loss, self.skip_above)
-        self.after_step(loss, norm)
+        norm = self.engine.update(number, self.skip_above)
+        self.after_step(number, norm)
         return lr
 
     def before_step(self) -> float:
         """Set the LR of the next update in every param group; returns the first one's. Its gradients may be there."""
-        if self.finished:
-            raise ValueError(f"all {self.step_count} steps are done; make a new AutoLR with more to go on")
+        self._check_unfinished()
         control = self.control or self._begin()
         self._rates = control.before_step(self.step_count + 1)
         return self._rates[0]
+
+    def _check_unfinished(self) -> None:
+        if self.finished:
+            raise ValueError(
+                f"all {self.step_count} steps are done: loop until `finished`, or build an AutoLR of more steps and "
+                "give it this one's state_dict()"
+            )
 
     def skips(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
         """Whether the update has to be left out, a boolean scalar on the device; the norm is that before clipping."""
@@ -279,29 +289,32 @@ class AutoLR:
         if self.control is not None:
             raise ValueError("load_state_dict comes before the first step: training has begun")
         saved = read_state(state)
+        control = self._control_of(saved, forget) if saved["control"] is not None else None
         self.step_count, self.batch = saved["step_count"], saved["batch"]
         self.search_steps = saved["search_steps"]
         self._found = found_from_dict(saved["found"]) if saved["found"] is not None else None
         if how is not None:
             self._trial = self._as_trial(how, micro_batches)
-        if saved["control"] is not None:
-            self._go_on(saved["control"], forget)
-
-    def _go_on(self, saved: Mapping[str, Any], forget: bool) -> None:
-        config = self._effective_config()
-        plan = resumed_plan(config, self.steps, self._asked_lr, self.use_moe, saved, self.step_count)
-        self._say_what_is_impossible()
-        self.control = LearningRateControl(plan, self._groups, self._log, self._take_snapshot, self.step_count)
-        if not forget:
-            self.control.load_state_dict(saved, self.step_count)
+        self.control = control
         self.keep_snapshot(at_any_rate=True)
+
+    def _control_of(self, saved: Mapping[str, Any], forget: bool) -> LearningRateControl:
+        """The controller that goes on from a checked state."""
+        step, learned = saved["step_count"], saved["control"]
+        config = self._effective_config()
+        plan = resumed_plan(config, self.steps, self._asked_lr, self.use_moe, learned, step)
+        self._say_what_is_impossible(step)
+        control = LearningRateControl(plan, self._groups, self._log, self._take_snapshot, step)
+        if not forget:
+            control.load_state_dict(learned, step)
+        return control
 
     def _begin(self) -> LearningRateControl:
         """Settle what the search, or the optimizers' LR, says for the steps that are left."""
         check_dense(self.model)
         config, first_step = self._effective_config(), self.step_count
         plan = make_plan(config, self.steps, self._asked_lr, self.use_moe, self._found, first_step)
-        self._say_what_is_impossible()
+        self._say_what_is_impossible(first_step)
         self.control = LearningRateControl(plan, self._groups, self._log, self._take_snapshot, first_step)
         self.keep_snapshot(at_any_rate=True)
         return self.control
@@ -350,11 +363,8 @@ class AutoLR:
 
     def _vector(self, loss: Tensor | float, grad_norm: Tensor | float, numbers: Tensor | None) -> Tensor:
         device = self.engine.device
-        first = [
-            torch.as_tensor(value, dtype=torch.float32, device=device).detach().reshape(1)
-            for value in (loss, grad_norm)
-        ]
-        return torch.cat(first if numbers is None else [*first, numbers.float()])
+        first = torch.stack([loss_number(value, device).float() for value in (loss, grad_norm)])
+        return first if numbers is None else torch.cat([first, numbers.float()])
 
     def _as_trial(self, how: Forward | Trial, micro_batches: int) -> Trial:
         if hasattr(how, "evaluate") and hasattr(how, "train"):
@@ -365,11 +375,11 @@ class AutoLR:
         """The settings, with the profile that the engine leaves room for."""
         return replace(self.config, profile="engine") if self.engine.schedules_lr else self.config
 
-    def _say_what_is_impossible(self) -> None:
+    def _say_what_is_impossible(self, step: int) -> None:
         """Log which parts of the adaptive LR the engine leaves no room for, and why."""
         if self.config.profile == "fixed":
             return
-        disabled = {"event": "adaptive_lr_disabled", "step": self.step_count}
+        disabled = {"event": "adaptive_lr_disabled", "step": step}
         if self.engine.schedules_lr:
             self._log({**disabled, "reason": "deepspeed_scheduler_present"})
         elif self.engine.snapshot_obstacle is not None and self.config.profile == "auto":

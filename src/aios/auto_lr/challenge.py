@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from aios.auto_lr.events import LogFn
+from aios.auto_lr.saved_state import BALANCE, COUNT, FLAG, LOSS, NUMBER, between, check_state, series
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.search import RangeTestConfig
 
@@ -53,7 +54,7 @@ def compare(own: Sequence[float], challenger: Sequence[float], config: Challenge
     if len(challenger) < len(own) or not all(map(math.isfinite, challenger)):
         return Outcome(-math.inf, 0.0, won=False)
     half = len(own) // 2
-    gains = [a - b for a, b in zip(own[half:], challenger[half:], strict=True)]
+    gains = [a - b for a, b in zip(own[half:], challenger[half : len(own)], strict=True)]
     level = abs(statistics.fmean(own[half:])) or math.ulp(0.0)
     gain = statistics.fmean(gains) / level
     error = statistics.stdev(gains) / math.sqrt(len(gains)) / level
@@ -141,11 +142,17 @@ class Challenge:
             reason = f"higher_rate_won (loss lower by {outcome.gain:.2%}, error {outcome.error:.2%})"
             self._scheduler.raise_to(self._lr, self._lr * self.config.headroom, "challenge_increase", reason)
 
+    @staticmethod
+    def check_state(state: object) -> None:
+        """Raise ValueError, naming what is wrong, unless `state` is one that `from_state` takes."""
+        check_state("challenge state", state, _STATE)
+
     @classmethod
     def from_state(
         cls, scheduler: AutoLRScheduler, state: Mapping[str, Any], log_fn: LogFn, config: ChallengeConfig
     ) -> Challenge:
-        """Go on from what `state_dict` returned."""
+        """Go on from what `state_dict` returned; ValueError for anything else."""
+        cls.check_state(state)
         challenge = cls(scheduler, state["budget"], log_fn, config)
         challenge.over = state["over"]
         challenge._began, challenge._lr, challenge._own_lr = state["began"], state["lr"], state["own_lr"]
@@ -156,3 +163,9 @@ class Challenge:
         """Plain values, for `from_state`."""
         rates = {"began": self._began, "lr": self._lr, "own_lr": self._own_lr}
         return {"budget": self.budget, "over": self.over, **rates, "theirs": list(self._theirs), "own": list(self._own)}
+
+
+_STATE = {
+    **{"budget": BALANCE, "over": FLAG, "began": COUNT},
+    **{"lr": between(0, 1e30), "own_lr": between(0, 1e30), "theirs": series(LOSS), "own": series(NUMBER)},
+}

@@ -15,6 +15,7 @@ from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
 from aios.auto_lr.param_groups import read_learning_rates, set_learning_rate
 from aios.auto_lr.plan import Plan
 from aios.auto_lr.recovery import Recovery, Restorable
+from aios.auto_lr.saved_state import COUNT, FLAG, MAPPING, RATE, check_state, optional, row
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.trouble import TroubleMonitor
 
@@ -174,6 +175,19 @@ class LearningRateControl:
             **{name: part.state_dict() if part is not None else None for name, part in parts.items()},
         }
 
+    @staticmethod
+    def check_state(state: object) -> None:
+        """Raise ValueError, naming what is wrong, unless `state` is what `state_dict()` returned of some run."""
+        check_state("learning rate state", state, _STATE)
+        assert isinstance(state, Mapping)
+        Anneal.from_dict(state["anneal"])
+        bounds = state["bounds"]
+        if bounds is not None and bounds[0] > bounds[1]:
+            raise ValueError(f"learning rate state: bounds = {list(bounds)}: the first must not be above the second")
+        for name, part in (("scheduler", AutoLRScheduler), ("recovery", Recovery), ("challenge", Challenge)):
+            if state[name] is not None:
+                part.check_state(state[name])
+
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
         """Go on, after optimizer step `step`, with what `state_dict` returned; the plan is `resumed_plan`'s.
 
@@ -207,6 +221,13 @@ class LearningRateControl:
 
     def _say_anneal(self, step: int, reason: str) -> None:
         self._log({"event": "adaptive_lr_anneal", "step": step, **self.anneal.to_dict(), "reason": reason})
+
+
+_STATE = {
+    **{"base_lr": RATE, "bounds": optional(row(RATE, RATE)), "warmup_steps": COUNT, "first_step": COUNT},
+    **{"anneal": MAPPING, "finishing": FLAG},
+    **dict.fromkeys(("scheduler", "recovery", "challenge"), optional(MAPPING)),
+}
 
 
 def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> GroupedLRScheduler | None:

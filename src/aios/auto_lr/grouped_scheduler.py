@@ -66,7 +66,7 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
 
     def restore(self, kept: Rates, name: str, reason: str) -> None:
         """Bring base and every role back to where they were, on the record."""
-        before, self.scales = self.role_lrs(), dict(kept.scales)
+        before, self.scales = self.role_lrs(), {name: kept.scales.get(name, own) for name, own in self.scales.items()}
         after = {role: self.roles[role].lr(kept.lr, scale) for role, scale in self.scales.items()}
         self._set_lr(kept.lr, name, reason, None, **_changes(before, after))
 
@@ -75,10 +75,16 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
         groups = {"groups": dict(self.scales)} if self.scales else {}
         return {**super().state_dict(), **groups}
 
+    @staticmethod
+    def check_state(state: Any) -> None:
+        """As the base class."""
+        AdaptiveLRScheduler.check_state(state)
+        check_scales(state.get("groups", {}))
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As the base class; a role the state knows nothing of begins at its start ratio."""
+        self.check_state(state)
         learned = state.get("groups", {})
-        check_scales(learned)
         super().load_state_dict(state)
         for name, role in self.roles.items():
             self.scales[name] = role.in_bounds(self.current_lr, learned.get(name, role.start_scale))

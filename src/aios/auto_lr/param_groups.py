@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import Any
 
-from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LRDecision, adjust
+from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LRDecision, adjust, shown
 
 BASE, ROUTER, ADAPTER = "base", "router", "adapter"
 ROLES = (BASE, ROUTER, ADAPTER)
@@ -179,7 +179,7 @@ def check_scales(scales: Any) -> None:
     """Raise ValueError unless `scales` is what a scheduler saves: role -> positive number."""
     is_map = isinstance(scales, Mapping)
     if not (is_map and all(type(s) is float and math.isfinite(s) and s > 0 for s in scales.values())):
-        raise ValueError(f"adaptive LR state: groups = {scales!r} is not what a scheduler saves")
+        raise ValueError(f"adaptive LR state: groups = {shown(scales)} is not what a scheduler saves")
 
 
 def _start_scale(settings: GroupSettings, unit: float) -> float:

@@ -162,7 +162,7 @@ def resumed_plan(
     plan = _plan(config, steps, asked_lr, use_moe, base_lr, bounds, first_step)
     if step >= first_step + warmup_steps or config.warmup_steps is None:
         plan = replace(plan, warmup_steps=warmup_steps)
-    before = Anneal(**saved["anneal"])
+    before = Anneal.from_dict(saved["anneal"])
     if saved["finishing"] and step < before.end:
         return replace(plan, anneal=before, finishing=True)
     learned = saved["scheduler"]

@@ -11,6 +11,7 @@ from aios.auto_lr.adaptive_lr import LRDecision
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.grouped_scheduler import Rates
 from aios.auto_lr.restoration import Restoration
+from aios.auto_lr.saved_state import COUNT, LOSS, MAPPING, NUMBER, check_state, optional, series
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.trouble import Rung, TroubleMonitor, Verdict
 from aios.auto_lr.verification import MAX_RESTARTS, Expectation
@@ -157,11 +158,27 @@ class Recovery:
         own = {"monitor": self.monitor.state_dict(), "restoration": self.restoration.state_dict()}
         return {**own, "restarts": self.restarts, **trial}
 
+    @staticmethod
+    def check_state(state: object) -> None:
+        """Raise ValueError, naming what is wrong, unless `state` is one that `load_state_dict` takes."""
+        check_state("recovery state", state, _STATE, may_lack=("restoration",))
+        assert isinstance(state, Mapping)
+        TroubleMonitor.check_state(state["monitor"])
+        if "restoration" in state:
+            Restoration.check_state(state["restoration"])
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned; ValueError, before any change, for anything else."""
+        self.check_state(state)
         self.monitor.load_state_dict(state["monitor"])
         self.restarts = state["restarts"]
         if "restoration" in state:  # not in checkpoints from before it
             self.restoration.load_state_dict(state["restoration"])
         self.expectation = Expectation(state["ceiling"]) if state["ceiling"] is not None else None
         self._trial_losses = list(state["trial_losses"])
+
+
+_STATE = {
+    **{"monitor": MAPPING, "restoration": MAPPING, "restarts": COUNT},
+    **{"ceiling": optional(NUMBER), "trial_losses": series(LOSS)},
+}

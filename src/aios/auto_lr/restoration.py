@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aios.auto_lr.grouped_scheduler import Rates
+from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, by_name, check_state, optional
 
 TRUST = 128
 """Optimizer steps after a restoration within which new trouble is held against the rate."""
@@ -47,7 +48,24 @@ class Restoration:
         plain = {name: r._asdict() if r is not None else None for name, r in rates.items()}
         return {**plain, "restored_at": self._restored_at}
 
+    @staticmethod
+    def check_state(state: object) -> None:
+        """Raise ValueError, naming what is wrong, unless `state` is one that `load_state_dict` takes."""
+        check_state("restoration state", state, _STATE)
+        assert isinstance(state, Mapping)
+        for name in ("calm", "owed"):
+            if state[name] is not None:
+                check_state(f"restoration state: {name}", state[name], _RATES)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._calm, self._owed = (Rates(**state[name]) if state[name] else None for name in ("calm", "owed"))
+        """Restore what `state_dict` returned; ValueError, before any change, for anything else."""
+        self.check_state(state)
+        self._calm, self._owed = (
+            Rates(state[name]["lr"], dict(state[name]["scales"])) if state[name] is not None else None
+            for name in ("calm", "owed")
+        )
         self._restored_at = state["restored_at"]
+
+
+_STATE = {"calm": optional(MAPPING), "owed": optional(MAPPING), "restored_at": optional(COUNT)}
+_RATES = {"lr": RATE, "scales": by_name(RATE)}

@@ -9,6 +9,7 @@ from typing import Any
 from aios.auto_lr.adaptive_lr import LossMetrics, LRDecision
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler, Rates
 from aios.auto_lr.rules import NoiseRules, WindowSums, decide_by_noise, move_onto_trend, summarize_window
+from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, Kind, check_state, row, series
 
 MAX_WINDOWS = 40
 """Windows behind one decision at most: older losses say little about today's learning rate."""
@@ -81,8 +82,19 @@ class AutoLRScheduler(GroupedLRScheduler):
         windows = [list(w) for w in self.windows]
         return {**super().state_dict(), "windows": windows, "level_moved": self.level_moved}
 
+    @staticmethod
+    def check_state(state: Any) -> None:
+        """As the base class."""
+        GroupedLRScheduler.check_state(state)
+        check_state("adaptive LR state", state, _STATE, may_lack=_STATE)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As the base class; a state saved under profile `rules` has no windows and starts without."""
-        super().load_state_dict(state)
-        self.windows = [WindowSums(int(n), *sums) for n, *sums in state.get("windows", [])]
-        self.level_moved = bool(state.get("level_moved", False))
+        super().load_state_dict(state)  # checks all of it first
+        self.windows = [WindowSums(*sums) for sums in state.get("windows", [])]
+        self.level_moved = state.get("level_moved", False)
+
+
+_SIZE = Kind("a count > 0", lambda v: COUNT.fits(v) and v > 0)
+_SQUARES = Kind("a number not below 0", lambda v: LOSS.fits(v) and not v < 0)
+_STATE = {"windows": series(row(_SIZE, LOSS, _SQUARES, LOSS)), "level_moved": FLAG}

@@ -1,4 +1,4 @@
-"""What `AutoLR.state_dict` saves, and how older forms of it are read: pure functions on plain values.
+"""The forms in which `AutoLR.state_dict` has been saved, read into the one of today: pure functions on plain values.
 
 Version 2 is one dict: counts, what a search found before the first step, and the controller's state. Before it AutoLR
 kept the plan as a list beside two dicts, and the trainer's checkpoints had `lr_plan` beside `adaptive_lr`.
@@ -9,35 +9,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aios.auto_lr.adaptive_lr import shown
+from aios.auto_lr.control import LearningRateControl
+from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, check_state, check_version, optional, row
+from aios.auto_lr.search import found_from_dict
+
 STATE_VERSION = 2
-_COUNTS = ("step_count", "search_steps", "batch")
-_CONTROL = ("base_lr", "bounds", "warmup_steps", "first_step", "anneal", "finishing", "scheduler", "recovery")
+_WHAT = "AutoLR state"
+_STATE = {
+    **dict.fromkeys(("step_count", "search_steps", "batch"), COUNT),
+    **dict.fromkeys(("found", "control"), optional(MAPPING)),
+}
+_FIRST_FORM = {
+    **{"step_count": COUNT, "batch": COUNT, "control": MAPPING, "scheduler": MAPPING},
+    "plan": row(RATE, optional(row(RATE, RATE)), COUNT, COUNT),
+}
 
 
-def read_state(state: Any) -> dict[str, Any]:
-    """`state` in the form of version 2. Raises ValueError for anything that no version saved."""
-    if not isinstance(state, Mapping):
-        raise _not_ours(f"it is a {type(state).__name__}")
-    if state.get("version") == STATE_VERSION:
-        return _checked(dict(state))
-    if {"plan", "control", "scheduler", "step_count", "batch"} <= state.keys():
+def read_state(state: Any) -> Mapping[str, Any]:
+    """`state` in the form of version 2, checked as a whole. Raises ValueError for anything that no version saved."""
+    if isinstance(state, Mapping) and "plan" in state:
         return _checked(_from_first_form(state))
-    raise _not_ours(f"version = {state.get('version')!r:.40}")
+    check_state(_WHAT, state, {})
+    check_version(_WHAT, state, STATE_VERSION)
+    return _checked(state)
 
 
-def from_checkpoint(step: int, plan: Mapping[str, Any], scheduler: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The state of a trainer's checkpoint of `step` from before version 2: its `lr_plan` and `adaptive_lr`."""
-    control = {**plan, "scheduler": scheduler}
-    return _checked(_state(step, int(plan["first_step"]), step, control))
+def from_checkpoint(step: int, plan: Any, scheduler: Any) -> Mapping[str, Any]:
+    """The state of a trainer's checkpoint of `step` from before version 2: its `lr_plan` and `adaptive_lr`.
+
+    Raises ValueError for anything else.
+    """
+    check_state("learning rate plan", plan, {"first_step": COUNT})
+    return _checked(_state(step, plan["first_step"], step, {**plan, "scheduler": scheduler}))
 
 
 def _from_first_form(state: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        base_lr, bounds, warmup_steps, first_step = state["plan"]
-        control = {**state["control"], "scheduler": state["scheduler"]}
-        control |= {"base_lr": base_lr, "bounds": bounds, "warmup_steps": warmup_steps, "first_step": first_step}
-    except (TypeError, ValueError) as error:
-        raise _not_ours(f"plan = {state['plan']!r:.60}") from error
+    check_state(_WHAT, state, _FIRST_FORM)
+    base_lr, bounds, warmup_steps, first_step = state["plan"]
+    control = {**state["control"], "scheduler": state["scheduler"]}
+    control |= {"base_lr": base_lr, "bounds": bounds, "warmup_steps": warmup_steps, "first_step": first_step}
     return _state(state["step_count"], first_step, state["batch"], control)
 
 
@@ -47,18 +58,20 @@ def _state(step: int, search_steps: int, batch: int, control: dict[str, Any]) ->
     return {"version": STATE_VERSION, **counts, "found": None, "control": control}
 
 
-def _checked(state: dict[str, Any]) -> dict[str, Any]:
-    for key in _COUNTS:
-        if type(state.get(key)) is not int or state[key] < 0:
-            raise _not_ours(f"{key} = {state.get(key)!r:.40}")
-    for key in ("found", "control"):
-        if not isinstance(state.get(key, ()), (Mapping, type(None))):
-            raise _not_ours(f"{key} = {state.get(key)!r:.40}")
-    control = state["control"]
-    if control is not None and (missing := [key for key in _CONTROL if key not in control]):
-        raise _not_ours(f"control has no {missing[0]!r}")
+def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    check_state(_WHAT, state, _STATE)
+    control, step = state["control"], state["step_count"]
+    if control is not None:
+        LearningRateControl.check_state(control)
+        if control["first_step"] > step:
+            raise ValueError(f"{_WHAT}: it begins at step {control['first_step']}, after step_count = {step}")
+    if state["found"] is not None:
+        _check_found(state["found"])
     return state
 
 
-def _not_ours(why: str) -> ValueError:
-    return ValueError(f"this is no state that AutoLR saves ({why}); hand over what its state_dict() returned")
+def _check_found(found: Mapping[str, Any]) -> None:
+    try:
+        found_from_dict(found)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{_WHAT}: found = {shown(found)} is not what a search found ({shown(error)})") from error

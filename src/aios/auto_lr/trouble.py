@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from aios.auto_lr.robust_window import RobustWindow
+from aios.auto_lr.saved_state import COUNT, MAPPING, Kind, between, check_state, check_version, optional, series
 from aios.auto_lr.trouble_config import TroubleConfig
 
 __all__ = ["Rung", "TroubleConfig", "TroubleMonitor", "Verdict"]
@@ -147,7 +148,7 @@ class TroubleMonitor:
 
     def rewound(self, step: int, state: Mapping[str, Any]) -> None:
         """The run went back to the snapshot of `step` that was kept with `state`: so do the windows, not the counts."""
-        _check(state)
+        self.check_state(state)
         self._set_windows({**state, "recent_losses": (), "recent_log_grads": ()})
         self._episode, self._last_trouble, self._explosions = None, self._count, []
         self._grad_streak = self._loss_streak = self._non_finite_streak = 0
@@ -159,15 +160,24 @@ class TroubleMonitor:
         state |= {name: getattr(self, "_" + name) for name in _COUNTERS}
         return state | {"version": STATE_VERSION, "episode": asdict(self._episode) if self._episode else None}
 
+    @staticmethod
+    def check_state(state: Any) -> None:
+        """Raise ValueError, naming what is wrong, unless `state` is one that `load_state_dict` takes."""
+        wanted = {**_WINDOWS, **_COUNTERS, "explosions": series(COUNT), "episode": optional(MAPPING)}
+        check_state("trouble state", state, wanted)
+        check_version("trouble state", state, STATE_VERSION)
+        if state["episode"] is not None:
+            _check_episode(state["episode"])
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`; the settings stay this monitor's. ValueError for any other kind of state."""
-        _check(state)
+        self.check_state(state)
         self._set_windows(state)
         for name in _COUNTERS:
             setattr(self, "_" + name, state[name])
         self._explosions = list(state["explosions"])
         saved = state["episode"]
-        self._episode = Episode(**{**saved, "before": Normal(**saved["before"])}) if saved else None
+        self._episode = _episode_of(saved) if saved is not None else None
 
     def _set_windows(self, state: Mapping[str, Any]) -> None:
         long, short = self.config.window, self.config.level_window
@@ -337,15 +347,29 @@ class TroubleMonitor:
         return Verdict(Rung.RAISE, reason, numbers | {"grad_ratio": ratio, "loss_now": normal.level})
 
 
-_WINDOWS = ("log_grads", "residuals", "level", "recent_losses", "recent_log_grads")
-_COUNTERS = (
-    *("count", "last_trouble", "grad_streak", "loss_streak", "non_finite_streak", "probation", "blamed_until"),
-    *("rewinds", "below", "goal", "first_level", "peak_log_grad", "mark_level"),
-)
+_LEVEL = between(-100 * _HUGE, 100 * _HUGE)  # of losses, sums of a few of them, and their spread
+_LOG_GRAD = between(math.log(_TINY) - 1, math.log(_HUGE) + 1)
+_WINDOWS = {
+    **dict.fromkeys(("residuals", "level", "recent_losses"), series(_LEVEL)),
+    **dict.fromkeys(("log_grads", "recent_log_grads"), series(_LOG_GRAD)),
+}
+_COUNTERS = {
+    **dict.fromkeys(("count", "last_trouble", "grad_streak", "loss_streak", "non_finite_streak"), COUNT),
+    **dict.fromkeys(("probation", "blamed_until", "rewinds", "below"), COUNT),
+    **dict.fromkeys(("goal", "first_level", "mark_level"), optional(_LEVEL)),
+    "peak_log_grad": _LOG_GRAD,
+}
+_PHASE = Kind("jump, watch or cut", lambda v: type(v) is str and v in ("jump", "watch", "cut"))
+_EPISODE = {"phase": _PHASE, "deadline": COUNT, "height": _LEVEL, "before": MAPPING}
+_NORMAL = {"level": _LEVEL, "sigma": between(0, 100 * _HUGE), "log_grad": _LOG_GRAD}
 
 
-def _check(state: Mapping[str, Any]) -> None:
-    missing = [name for name in (*_WINDOWS, *_COUNTERS, "explosions", "episode") if name not in state]
-    if state.get("version") != STATE_VERSION or missing:
-        found = f"version {state.get('version')!r}, missing {missing}"
-        raise ValueError(f"trouble state: {found}: is it the state_dict() of this monitor (version {STATE_VERSION})?")
+def _check_episode(state: object) -> None:
+    check_state("trouble state: episode", state, _EPISODE)
+    assert isinstance(state, Mapping)
+    check_state("trouble state: episode before", state["before"], _NORMAL)
+
+
+def _episode_of(state: Mapping[str, Any]) -> Episode:
+    before = Normal(**{name: state["before"][name] for name in _NORMAL})
+    return Episode(state["phase"], state["deadline"], state["height"], before)

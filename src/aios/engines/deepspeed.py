@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from aios.auto_lr.loop.snapshot import Snapshot
+from aios.auto_lr.loop.update import clear_skip, set_skip
 from aios.core.hrm_models import HRMForCausalLM
 from aios.distributed.workers import Workers
 from aios.engines.device import Precision
@@ -69,6 +70,7 @@ class DeepSpeedEngine:
         self._engine = _initialize(self)
         self._engine.checkpoint_engine.load = load_trusted  # DeepSpeed's own would unpickle anything
         self.optimizer.register_step_pre_hook(self._before_update)
+        self.optimizer.register_step_post_hook(self._after_update)
 
     @property
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
@@ -194,7 +196,11 @@ class DeepSpeedEngine:
         norm = torch.as_tensor(self._engine.optimizer._global_grad_norm, device=self.device)
         fine = torch.isfinite(norm) & torch.isfinite(self._loss) & (norm <= self._skip_above)
         place = next(p.device for group in optimizer.param_groups for p in group["params"])  # CPU when offloaded
-        optimizer.found_inf = (~fine).float().to(place)  # type: ignore[attr-defined]
+        set_skip(optimizer, (~fine).to(place))
+
+    @staticmethod
+    def _after_update(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        clear_skip(optimizer)
 
 
 class _ZeroSnapshot(Snapshot):

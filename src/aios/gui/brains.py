@@ -13,6 +13,7 @@ from typing import Any
 
 from aios.gui.process_identity import is_alive
 from aios.runs.brain import holds_brain, list_checkpoints
+from aios.runs.brain_name import numbered
 from aios.settings.config import TrainingConfig
 
 SESSION_FILE = "training.json"
@@ -246,7 +247,7 @@ def _number(value: object) -> float | None:
 
 def free_name(bundle_dir: Path, name: str) -> str:
     """`name`, or `name-2`, `name-3`, ... : the first that no brain and no training has."""
-    candidates = (name, *(f"{name}-{number}" for number in range(2, 10_000)))
+    candidates = (name, *(numbered(name, number) for number in range(2, 10_000)))
     return next(n for n in candidates if not holds_brain(bundle_dir / n) and read_session(bundle_dir / n) is None)
 
 

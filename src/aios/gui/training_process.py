@@ -14,7 +14,7 @@ from pathlib import Path
 from aios.errors import UserError
 from aios.gui.brains import Brain, SessionFile, State, read_brain
 from aios.gui.process_identity import birth_of
-from aios.runs.stop_request import FINISH
+from aios.runs.stop_file import FINISH, StopFile
 from aios.settings.config import TrainingConfig
 
 OUTPUT_FILE = "output.txt"
@@ -53,8 +53,9 @@ class TrainingProcess:
         command = [sys.executable, "-m", "aios", *training_arguments(config, steps)]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            config.stop_path.unlink(missing_ok=True)  # a request to a run that had already ended
+            config.stop_request.take_away()  # a request to a run that had already ended
             output = folder / OUTPUT_FILE
+            output.unlink(missing_ok=True)  # in a brain from elsewhere it may be a link to anything
             child = _spawn(command, output)
         except OSError as error:
             raise UserError(
@@ -89,6 +90,8 @@ class TrainingProcess:
         if brain is None or brain.state is not State.RUNNING:
             return  # it ended by itself in the meantime; a stop file would stop the next run
         stop_file = Path(brain.session.stop_file) if brain.session is not None else self.brain_dir / "STOP"
+        if stop_file.absolute() != self.brain_dir.absolute() / "STOP":
+            StopFile(stop_file, ours=False).check()  # the session may be a stranger's: no document is replaced
         new = stop_file.with_name(f".{stop_file.name}.new")
         try:
             if brain.session is not None:

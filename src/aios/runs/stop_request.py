@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from types import FrameType, TracebackType
 
-FINISH = "FINISH"
-"""What a stop file may contain to ask for a short anneal and a regular end instead of a stop at once."""
+from aios.runs.stop_file import FINISH, StopFile
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,10 +18,11 @@ class StopRequest:
     watches the stop file, the others have none; `launched` says that this process must not outlive its parent.
     """
 
-    def __init__(self, stop_file: Path | None, launched: bool = False) -> None:
+    def __init__(self, stop_file: StopFile | None, launched: bool = False) -> None:
         self._stop_file = stop_file
         self._launcher = os.getppid() if launched else None
         self._signal: int | None = None
+        self._finishing = False
         self._previous: dict[int, object] = {}
 
     def reason(self) -> str | None:
@@ -32,17 +31,17 @@ class StopRequest:
             return "signal"
         if self._launcher is not None and os.getppid() != self._launcher:
             return "launcher_gone"
-        if self._stop_file is None or not self._stop_file.exists():
+        asked = self._stop_file.asked() if self._stop_file is not None else None
+        if asked != FINISH:
+            return asked
+        if self._finishing:
             return None
-        if self._stop_file.read_text(encoding="utf-8").strip() == FINISH:
-            self.honoured()  # asked once: the run goes on, to a nearer end
-            return FINISH
-        return "stop_file"
+        self._finishing = self.honoured() is not None  # the run goes on, and finds what could not be removed again
+        return FINISH
 
-    def honoured(self) -> None:
-        """Take the stop file away, so that the next run does not stop on it."""
-        if self._stop_file is not None:
-            self._stop_file.unlink(missing_ok=True)
+    def honoured(self) -> str | None:
+        """Take the stop file away, so that the next run does not stop on it; a sentence where it has to stay."""
+        return self._stop_file.take_away() if self._stop_file is not None else None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import io
 import json
 import math
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
+
+from aios.errors import UserError
+
+_BEGINNINGS = (b'{"event": "run_start", "ts": ', b'{"event": "run_resumed", "ts": ')
+"""How the first record of a log begins."""
+_FIRST_LINE_BYTES = 1 << 20
 
 
 def write_jsonl(stream: TextIO, record: Mapping[str, Any]) -> None:
@@ -32,6 +39,48 @@ def _null_non_finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_null_non_finite(v) for v in value]
     return value
+
+
+def check_log(path: Path) -> None:
+    """Refuse a file that a log must not be appended to: it would be cut where a crash seems to have torn it.
+
+    A log of ours is a regular file, perhaps behind a link, whose first line is a record: an object with an `event` and
+    a number `ts` or `step`. An empty file is one, too, and so is a single line that was torn, if it begins like the
+    first record of a run.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    try:
+        why = _why_not_a_log(path)
+    except OSError as error:
+        why = f"cannot be written ({error.strerror})"
+    if why is not None:
+        raise UserError(f"The log {path} {why}; choose another --log-file, or move what is there away.")
+
+
+def _why_not_a_log(path: Path) -> str | None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "is a link to nowhere" if path.is_symlink() else None
+    if not stat.S_ISREG(mode):
+        return "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+    with path.open("rb+") as file:
+        first = file.readline(_FIRST_LINE_BYTES)
+    return None if not first or _begins_a_log(first) else "is no training log"
+
+
+def _begins_a_log(line: bytes) -> bool:
+    if not line.endswith(b"\n"):
+        return any(line.startswith(known) or known.startswith(line) for known in _BEGINNINGS)
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(record, dict) or not isinstance(record.get("event"), str):
+        return False
+    return any(isinstance(record.get(key), (int, float)) for key in ("ts", "step"))
 
 
 def repair_torn_line(path: Path) -> int:
@@ -63,7 +112,10 @@ class TrainingLog:
 
     `path` is None for a worker that keeps no log because another one does. Several processes may append to one log:
     each record is a single unbuffered write in append mode, so their lines never mix. The first of them to open it
-    repairs it; for the others `repair` is False, or they would cut the line that another is just writing.
+    checks and repairs it; for the others `repair` is False, or they would cut the line that another is just writing.
+
+    Raises:
+        UserError: on construction, for a file that is no log (see `check_log`).
     """
 
     def __init__(self, path: Path | None, repair: bool = True) -> None:
@@ -71,6 +123,7 @@ class TrainingLog:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if repair:
+                check_log(path)
                 repair_torn_line(path)
             self._stream = io.TextIOWrapper(path.open("ab", buffering=0), encoding="utf-8", write_through=True)
 

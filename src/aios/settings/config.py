@@ -11,6 +11,8 @@ from typing import Any, Literal, get_type_hints
 
 from aios.core.architecture import PRESETS, Architecture
 from aios.errors import UserError
+from aios.runs.brain_name import why_not_a_name
+from aios.runs.stop_file import StopFile
 
 LEARNING_RATE = "Learning rate"
 DATA = "Data"
@@ -172,6 +174,11 @@ class TrainingConfig:
         return Path(self.stop_file) if self.stop_file else self.brain_dir / "STOP"
 
     @property
+    def stop_request(self) -> StopFile:
+        """The same, with the right to remove it."""
+        return StopFile(self.stop_path, ours=not self.stop_file)
+
+    @property
     def architecture(self) -> Architecture:
         """The preset with this config's overrides."""
         overrides = {
@@ -310,7 +317,6 @@ def _check_mode(config: TrainingConfig, devices: int) -> None:
 
 
 def _check_output(config: TrainingConfig) -> None:
-    if not config.brain_name or Path(config.brain_name).name != config.brain_name:
-        raise UserError(
-            f"--brain-name is {config.brain_name!r}, but it must be a plain name; put the folder in --bundle-dir."
-        )
+    reason = why_not_a_name(config.brain_name)
+    if reason is not None:
+        raise UserError(f"--brain-name is {config.brain_name[:300]!r}, but it must be a plain name: {reason}.")

@@ -21,6 +21,7 @@ AUTO = "auto"
 
 _REMEDY = "take it out of the file"
 _OPTIMIZERS = ("Adam", "AdamW")
+_WRITERS = ("tensorboard", "csv_monitor", "wandb", "comet", "nebula", "autotuning")
 
 
 def check_deepspeed(config: TrainingConfig) -> None:
@@ -61,6 +62,7 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
                 f"{_REMEDY}."
             )
     _check_number_types(config, asked)
+    _check_writers(config, asked)
     optimizer_settings(config)
     has_scheduler(config)
     zero = {**_section(asked, "zero_optimization", config), "stage": zero_stage(config)}
@@ -170,6 +172,33 @@ def _check_number_types(config: TrainingConfig, asked: Mapping[str, Any]) -> Non
         wanted = config.amp is True if section == "torch_autocast" else config.model_dtype == section
         if turned_on and not wanted:
             raise UserError(f"{config.deepspeed_config} turns {section} on; give {flag} instead, or {_REMEDY}.")
+
+
+def _check_writers(config: TrainingConfig, asked: Mapping[str, Any]) -> None:
+    """Refuse a file that has DeepSpeed write logs of its own: where a run writes is for the flags to say."""
+    found = [name for name in _WRITERS if _section(asked, name, config).get("enabled", False) is not False]
+    if _section(asked, "flops_profiler", config).get("output_file") is not None:
+        found.append("flops_profiler's output_file")
+    if found:
+        raise UserError(
+            f"{config.deepspeed_config} asks for {found[0]}, which writes beside the training log; {_REMEDY} (there is "
+            "--tensorboard)."
+        )
+
+
+def check_inherited_settings(config: TrainingConfig) -> None:
+    """Check a file that the checkpoint chose, not the person who resumes: it must name no place to swap to.
+
+    Raises:
+        UserError: when it does.
+    """
+    zero = _section(read_settings(config.deepspeed_config), "zero_optimization", config)
+    for part in ("offload_param", "offload_optimizer"):
+        if _section(zero, part, config).get("nvme_path") is not None:
+            raise UserError(
+                f"The resumed run's {config.deepspeed_config} swaps to the nvme_path of its {part}, and a place to "
+                "write to is not taken over; give --deepspeed-config again."
+            )
 
 
 def snapshot_obstacle(settings: Mapping[str, Any]) -> str | None:

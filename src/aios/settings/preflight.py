@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import os
 from pathlib import Path
 
 from aios.data.text_source import check_dataset
 from aios.errors import UserError
 from aios.runs.brain import check_writable, holds_brain
 from aios.runs.tensorboard_log import check_tensorboard
-from aios.settings.config import TrainingConfig
+from aios.runs.training_log import check_log
+from aios.settings.config import TrainingConfig, flag_name
 from aios.settings.deepspeed import check_deepspeed
 from aios.settings.learning_rate import auto_lr_config
 
@@ -20,6 +23,7 @@ def check_inputs(config: TrainingConfig) -> None:
     Raises:
         UserError: when one of them cannot be used.
     """
+    _check_texts(config)
     for text in (config.dataset_file, config.eval_file):
         if text is not None:
             check_dataset(text)
@@ -36,6 +40,20 @@ def check_inputs(config: TrainingConfig) -> None:
     auto_lr_config(config)
 
 
+def _check_texts(config: TrainingConfig) -> None:
+    """Refuse texts that can be neither the name of a file nor written into a log."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, str) and not _is_clean(value):
+            raise UserError(
+                f"{flag_name(field.name)} {value[:200]!r} holds a NUL character or bytes that are no UTF-8; rename it."
+            )
+
+
+def _is_clean(text: str) -> bool:
+    return "\0" not in text and text.encode(errors="replace") == text.encode(errors="surrogatepass")
+
+
 def _check_peft(config: TrainingConfig) -> None:
     if config.student_init is None and not config.resume:
         raise UserError(
@@ -45,18 +63,32 @@ def _check_peft(config: TrainingConfig) -> None:
         raise UserError("--use-peft needs the package peft, which is not installed; run `pip install peft`.")
 
 
+def check_brain_folder(config: TrainingConfig) -> Path:
+    """Check that the brain can be saved where `config` says; returns its folder, which need not exist.
+
+    Raises:
+        UserError: when it cannot.
+    """
+    _check_texts(config)
+    check_writable(config.brain_dir, "--bundle-dir")
+    return config.brain_dir
+
+
 def check_folders(config: TrainingConfig) -> None:
-    """Check the folders that `config` wants written.
+    """Check the folders and files that `config` wants written.
 
     Raises:
         UserError: when one of them cannot be, or a fresh run would overwrite a brain.
     """
-    if not config.resume and holds_brain(config.brain_dir):
+    brain_dir = check_brain_folder(config)
+    if not config.resume and holds_brain(brain_dir):
         raise UserError(
-            f"{config.brain_dir} already holds a trained brain; continue it with --resume, or choose another "
-            "--brain-name."
+            f"{brain_dir} already holds a trained brain; continue it with --resume, or choose another --brain-name."
         )
-    check_writable(config.brain_dir, "--bundle-dir")
     check_writable(config.log_path.parent, "--log-file")
+    check_log(config.log_path)
+    config.stop_request.check()
+    if os.path.realpath(config.log_path) == os.path.realpath(config.stop_path):
+        raise UserError(f"{config.log_path} cannot be --log-file and --stop-file at once; choose another for one.")
     if config.tensorboard is not None:
         check_writable(Path(config.tensorboard), "--tensorboard")

@@ -68,7 +68,7 @@ def test_a_run_killed_and_resumed_is_one_curve(tmp_path: Path) -> None:
     wait_for_step(process, brain, 25)
     process.kill()
     process.communicate()
-    train(tmp_path, "--resume", "--eval-every=20")
+    train(tmp_path, "--resume", "--eval-every=20", f"--tensorboard={folder}")
     logged = train_records(brain)
     for key in ("ce", "loss", "lr", "grad_norm", "tokens_per_sec"):
         expected = [(step, pytest.approx(record[key], rel=1e-5)) for step, record in logged.items()]

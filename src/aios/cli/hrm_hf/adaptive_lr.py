@@ -9,6 +9,7 @@ Loaded by path, outside `sys.modules`, dataclasses cannot resolve annotations th
 """
 
 import math
+import reprlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from typing import Any
 DEFAULT_LR = 5e-5
 HISTORY_LIMIT = 1000
 STATE_VERSION = 1
+_LARGEST = 2**53  # counts stay below it: up to there every whole number is a float as well
 
 _RANGES: dict[str, Callable[[float], bool]] = {
     "> 0": lambda v: v > 0,
@@ -347,13 +349,18 @@ class AdaptiveLRScheduler:
         state |= {"window": list(self.window), "lr_history": list(self.lr_history)}
         return state | {"version": STATE_VERSION, "use_moe": self.use_moe, "config": asdict(self.config)}
 
+    @staticmethod
+    def check_state(state: Any) -> None:
+        """Raise ValueError, naming what is wrong, unless `state` is one that `load_state_dict` takes."""
+        _check_state(state)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what was learned; the settings stay those this scheduler was built with.
 
         The restored LR is clamped to the new bounds and applied at once; of a window too long for the new
         size the newest losses are kept. Raises ValueError, before any change, for any other kind of state.
         """
-        _check_state(state)
+        self.check_state(state)
         for key in _STATE:
             setattr(self, key, state[key])
         self.current_lr = self.config.clamp(self.current_lr)
@@ -473,25 +480,46 @@ def _loggable(metrics: LossMetrics | None) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-_STATE: dict[str, tuple[type, ...]] = {  # the scheduler's learned attributes
-    **dict.fromkeys(("start_step", "total_steps", "adjustments_made"), (int,)),
-    **dict.fromkeys(("plateau_steps", "last_adjustment_step"), (int,)),
-    "last_brake_step": (int, type(None)),
-    "previous_avg": (float, type(None)),
-    "current_lr": (float,),
-    "window": (list,),
-    "lr_history": (list,),
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST
+
+
+def _is_loss(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)
+
+
+def _is_rate(value: Any) -> bool:
+    return _is_loss(value) and value > 0
+
+
+_STATE: dict[str, Callable[[Any], bool]] = {  # the scheduler's learned attributes, and what they can be
+    **dict.fromkeys(("start_step", "total_steps", "adjustments_made"), _is_count),
+    **dict.fromkeys(("plateau_steps", "last_adjustment_step"), _is_count),
+    "last_brake_step": lambda value: value is None or _is_count(value),
+    "previous_avg": lambda value: value is None or _is_loss(value),
+    "current_lr": _is_rate,
+    "window": lambda value: type(value) is list and all(map(_is_loss, value)),
+    "lr_history": lambda value: type(value) is list and bool(value) and all(map(_is_rate, value)),
 }
 
 
-def _check_state(state: Mapping[str, Any]) -> None:
-    if state.get("version") != STATE_VERSION:
-        found = state.get("version")
-        raise ValueError(f"adaptive LR state: version = {found!r} is not allowed: must be {STATE_VERSION}")
-    for key, kinds in _STATE.items():
+def _check_state(state: Any) -> None:
+    if not isinstance(state, Mapping):
+        raise ValueError(f"adaptive LR state = {shown(state)} is not allowed: must be what state_dict() returned")
+    found = state.get("version")
+    if type(found) is not int or found != STATE_VERSION:
+        raise ValueError(f"adaptive LR state: version = {shown(found)} is not allowed: must be {STATE_VERSION}")
+    for key, is_saved in _STATE.items():
         if key not in state:
             raise ValueError(f"adaptive LR state has no {key!r}: is it the state_dict() of this scheduler?")
-        value = state[key]
-        floats = value if isinstance(value, list) else [value] if isinstance(value, float) else []
-        if type(value) not in kinds or not all(type(x) is float and math.isfinite(x) for x in floats):
-            raise ValueError(f"adaptive LR state: {key} = {value!r} is not what a scheduler saves")
+        if not is_saved(state[key]):
+            raise ValueError(f"adaptive LR state: {key} = {shown(state[key])} is not what a scheduler saves")
+
+
+class _Bounded(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) <= _LARGEST else f"<a whole number of {x.bit_length()} bits>"
+
+
+shown = _Bounded().repr
+"""`repr` for messages: cut short, and safe for anything that is not ours."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aios.auto_lr.state_forms import STATE_VERSION, from_checkpoint
 from aios.auto_lr.search import RangeTestResult
+from aios.auto_lr.state_forms import STATE_VERSION, from_checkpoint
 from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import copying_obstacle, has_scheduler

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aios.cli.hrm_hf.inherited import inherit
 from aios.core.architecture import Architecture
 from aios.errors import UserError
 from aios.runs.brain import holds_brain
 from aios.settings.adaptive_lr_file import check_roles
 from aios.settings.config import TrainingConfig, flag_name
-from aios.settings.deepspeed import check_same_engine, with_file_lr
-from aios.settings.preflight import check_folders, check_inputs
+from aios.settings.deepspeed import check_inherited_settings, check_same_engine, with_file_lr
+from aios.settings.preflight import check_brain_folder, check_folders, check_inputs
 
 _BODY_FIELDS = tuple(f.name for f in dataclasses.fields(Architecture))
 _EXPERT_FIELDS = ("num_experts", "num_experts_per_tok")
@@ -37,7 +38,7 @@ class Origin:
     state: dict[str, Any] | None = None
     """Checkpoint dict to resume; None: start at step 0."""
     skipped: tuple[str, ...] = ()
-    """Damaged checkpoints that were passed over, a sentence each."""
+    """What was passed over, a sentence each: damaged checkpoints, places to write to that are not inherited."""
 
 
 def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool = False) -> Origin:
@@ -72,7 +73,7 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     from aios.runs.checkpoints import load_state, newest_valid
 
     place = {name: given[name] for name in ("bundle_dir", "brain_name") if name in given}
-    brain_dir = TrainingConfig(**place).brain_dir
+    brain_dir = check_brain_folder(TrainingConfig(**place))
     path, damaged = newest_valid(brain_dir)
     skipped = tuple(f"Skipped the damaged checkpoint {d.path}: {d.reason}." for d in damaged)
     if path is None:
@@ -80,7 +81,8 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
         raise UserError(f"There is no checkpoint to resume in {brain_dir}{why}; train without --resume first.")
     state = load_state(path)
     known = {f.name for f in dataclasses.fields(TrainingConfig)}
-    saved = {name: value for name, value in state["config"].items() if name in known - {"bundle_dir", "brain_name"}}
+    saved = {name: value for name, value in state["config"].items() if name in known}
+    saved, not_inherited = inherit(saved, given, brain_dir)
     if given.get("auto_adjust_lr") is False:
         saved.pop("adaptive_lr_config", None)  # settings of what has just been turned off
     if given.get("ddp") is False or given.get("parallel_independent") is False or given.get("zero_stage") == "none":
@@ -93,11 +95,13 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     _agreed_shape(given, path)
     check_same_engine(config, int(state.get("zero_stage", 0)), path)
     check_inputs(config)
+    if "deepspeed_config" not in given:
+        check_inherited_settings(config)
     config = with_file_lr(config)
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     check_folders(config)
     tokenizer = given.get("model") or str(brain_dir)
-    return Origin(config, path, tokenizer, state, skipped)
+    return Origin(config, path, tokenizer, state, (*skipped, *not_inherited))
 
 
 def _ways_given_up(given: Mapping[str, Any]) -> tuple[str, ...]:

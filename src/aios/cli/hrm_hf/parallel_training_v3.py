@@ -38,7 +38,7 @@ from aios.distributed.supervisor import Crew, how_it_ended
 from aios.engines.device import device_kind
 from aios.errors import RunError, UserError
 from aios.runs.checkpoints import checkpoint_path
-from aios.runs.stop_request import FINISH as FINISH_REQUEST
+from aios.runs.stop_file import FINISH as FINISH_REQUEST
 from aios.runs.stop_request import StopRequest
 from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
@@ -73,7 +73,7 @@ def train_independently(origin: Origin) -> None:
     entropy = unigram_entropy(setup.data.train)
     run_id = secrets.token_hex(6)
     board = TensorBoardLog(config.tensorboard, origin.state["step"] if origin.state is not None else 0)
-    with TrainingLog(config.log_path) as log, board, console, StopRequest(config.stop_path) as stop:
+    with TrainingLog(config.log_path) as log, board, console, StopRequest(config.stop_request) as stop:
 
         def log_fn(record: dict[str, Any]) -> None:
             board.write(log.write({**record, "rank": None}))
@@ -83,8 +83,10 @@ def train_independently(origin: Origin) -> None:
         session = open_session(origin, setup, run_id, task, log_fn)
         with Sitting(task, session, stop, console) as sitting:
             trouble = train_rounds(sitting)
-        stop.honoured()
+        left_over = stop.honoured()
         console.follow()
+    if left_over is not None:
+        console.say(left_over)
     if trouble is not None:
         raise RunError(trouble)
     console.summarize(summary_rows(session, entropy), *session.continuation())

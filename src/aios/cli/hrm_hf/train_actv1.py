@@ -54,7 +54,7 @@ def _train(origin: Origin, workers: Workers) -> None:
         return
 
     setup = prepare(origin, console.tokenizing, workers)
-    stop = StopRequest(config.stop_path if workers.is_main else None, launched=workers.place.launched)
+    stop = StopRequest(config.stop_request if workers.is_main else None, launched=workers.place.launched)
     first_step = origin.state["step"] if origin.state is not None else 0
     board = TensorBoardLog(config.tensorboard if workers.is_main else None, first_step)
     with TrainingLog(config.log_path if workers.is_main else None) as log, board, console, stop:
@@ -76,9 +76,11 @@ def _train(origin: Origin, workers: Workers) -> None:
             session.finish("trouble")
             raise
         session.finish(stop_reason)
-        stop.honoured()
+        left_over = stop.honoured()
     if workers.is_main:
         console.summarize(summary_rows(session, entropy), *session.continuation())
+    if left_over is not None:
+        console.say(left_over)
 
 
 def check_place(config: TrainingConfig, place: WorkerPlace | None) -> None:

@@ -20,7 +20,7 @@ from aios.data.dataset import EvalBatches, TrainBatches
 from aios.distributed.workers import Workers
 from aios.engines.device import Precision
 from aios.engines.engine import MODEL_NUMBERS, TrainEngine
-from aios.runs.stop_request import FINISH
+from aios.runs.stop_file import FINISH
 from aios.settings.config import TrainingConfig
 from aios.settings.learning_rate import auto_lr_config
 

@@ -1,0 +1,44 @@
+"""What callers hand to `AutoLR`, checked before anything is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aios.auto_lr.adaptive_lr import shown
+from aios.auto_lr.saved_state import LARGEST
+
+
+def whole_steps(steps: Any) -> int:
+    """`steps` as an int; ValueError, naming the value, unless it is a whole number from 1 to 2^53 of any type."""
+    is_number = isinstance(steps, Real) and not isinstance(steps, bool)
+    if not (is_number and 1 <= steps <= LARGEST and steps == int(steps)):
+        raise ValueError(f"steps = {shown(steps)} is not allowed: must be a whole number from 1 to 2^53")
+    return int(steps)
+
+
+def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ValueError unless the param `groups` hold a parameter of `model` that learns."""
+    own = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    if not any(id(parameter) in own for group in groups for parameter in group["params"]):
+        raise ValueError(
+            "the optimizer trains no parameter of the model: build it from model.parameters(), and leave "
+            "requires_grad on where the model is to learn"
+        )
+
+
+def loss_number(loss: Any, device: torch.device) -> Tensor:
+    """The loss as a scalar on `device`, detached; ValueError, naming the value, unless it is a single real number."""
+    if isinstance(loss, Tensor):
+        if loss.numel() == 1 and loss.is_floating_point():
+            return loss.detach().reshape(()).to(device)
+        what = f"a {loss.dtype} tensor of shape {tuple(loss.shape)}"
+        raise ValueError(f"loss = {what} is not allowed: must be one number, such as the mean over the batch")
+    too_large = isinstance(loss, int) and abs(loss) > LARGEST
+    if isinstance(loss, Real) and not isinstance(loss, bool) and not too_large:
+        return torch.tensor(float(loss), device=device)
+    raise ValueError(f"loss = {shown(loss)} is not allowed: must be a number, or a tensor that holds one")

@@ -1,0 +1,90 @@
+"""The file whose appearance asks a run to stop: any that is there does, and what it holds only chooses how."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from aios.errors import UserError
+
+STOP = "stop_file"
+"""Save and stop at once: what the file asks for unless it says otherwise."""
+FINISH = "FINISH"
+"""What it may contain to ask for a short anneal and a regular end instead."""
+
+_REQUESTS = (b"", b"STOP", FINISH.encode())
+_MOST_BYTES = 64
+
+
+@dataclass(frozen=True)
+class StopFile:
+    """Where a run looks for a request to stop, and what may be taken away from there once it was heeded."""
+
+    path: Path
+    """The place."""
+    ours: bool
+    """Whether the name was made up here (`STOP` in the brain's folder). What lies at a place that somebody else chose
+    is removed only if it is nothing but a request, so that no document is ever lost."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anything is: a file, a folder, a link to nowhere."""
+        return os.path.lexists(self.path)
+
+    def asked(self) -> str | None:
+        """`STOP` or `FINISH`; None while nothing is there. Never waits and never fails, whatever is there."""
+        if not self.is_there:
+            return None
+        return FINISH if self._content() == FINISH.encode() else STOP
+
+    def check(self) -> None:
+        """Refuse a place where no request can appear, or where something else lies.
+
+        Raises:
+            UserError: naming it.
+        """
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UserError(
+                f"--stop-file {self.path} is a file that can never appear ({error.strerror}); choose another."
+            ) from error
+        if not self.ours and self._content() not in _REQUESTS:
+            raise UserError(
+                f"--stop-file {self.path} is there already and is no request to stop, which would be empty or hold "
+                "STOP or FINISH; choose a file that is not there yet."
+            )
+
+    def take_away(self) -> str | None:
+        """Remove the request, so that the next run does not stop on it; a sentence where it has to stay."""
+        obstacle = self._remove() if self.is_there else None
+        if obstacle is None:
+            return None
+        return f"{self.path} is still there ({obstacle}), so the next run will stop on it; remove it before."
+
+    def _remove(self) -> str | None:
+        """Remove what is there; what is in the way of that, None when nothing is."""
+        if not self.ours and self._content() not in _REQUESTS:
+            return "it is no request to stop, so it was not removed"
+        try:
+            if self.path.is_dir() and not self.path.is_symlink():
+                self.path.rmdir()
+            else:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:
+            return f"it cannot be removed: {error.strerror}"
+        return None
+
+    def _content(self) -> bytes | None:
+        """What the file says; None where it is no file, cannot be read, or is too long for a request."""
+        try:
+            if not self.path.is_file():  # to open a pipe would wait for somebody to write into it
+                return None
+            with self.path.open("rb") as file:
+                start = file.read(_MOST_BYTES + 1)
+        except OSError:
+            return None
+        return start.strip() if len(start) <= _MOST_BYTES else None

@@ -1,0 +1,192 @@
+"""`AutoLR` built or called wrongly: one sentence, and nothing has changed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr.challenge import ChallengeConfig
+from aios.auto_lr.trouble_config import TroubleConfig
+from auto_lr.problems import adamw, classifier, fingerprint, train
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        10.5,
+        0,
+        -5,
+        True,
+        "400",
+        None,
+        [400],
+        1e300,
+        torch.ones(2),
+        pytest.param(10**5000, id="huge"),
+    ],
+)
+def test_steps_that_are_no_whole_number_are_refused_by_name(steps: Any) -> None:
+    model, _ = classifier()
+    with pytest.raises(ValueError, match=r"^steps = .* is not allowed: must be a whole number from 1 to ") as caught:
+        AutoLR(model, adamw(model), steps)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("steps", [20, 20.0, numpy.int64(20), numpy.float32(20)])
+def test_a_whole_number_of_any_type_is_taken(steps: Any) -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model), steps)
+    assert len(train(auto, forward)[0]) == 20
+    assert type(auto.steps) is int
+
+
+def test_an_optimizer_that_trains_nothing_of_the_model_is_refused() -> None:
+    model, _ = classifier()
+    other, _ = classifier()
+    nothing = torch.optim.AdamW([{"params": []}])
+    with pytest.raises(ValueError, match="trains no parameter of the model"):
+        AutoLR(model, nothing, 20)
+    with pytest.raises(ValueError, match="trains no parameter of the model"):
+        AutoLR(model, adamw(other), 20)
+    with pytest.raises(ValueError, match="trains no parameter of the model"):
+        AutoLR(nn.ReLU(), adamw(other), 20)
+    optimizer = adamw(model)
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="trains no parameter of the model"):
+        AutoLR(model, optimizer, 20)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_empty_param_group_beside_others_does_not_disturb(first: bool, fused: bool) -> None:
+    model, forward = classifier()
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}, {"params": []}]
+    auto = AutoLR(model, torch.optim.AdamW(groups[:: -1 if first else 1], lr=1e-3, fused=fused), 300)
+    auto.search(forward)
+    losses, _ = train(auto, forward)
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+
+
+def test_frozen_parameters_stay_as_they_are_while_the_others_train() -> None:
+    model, forward = classifier()
+    model[0].requires_grad_(False)
+    frozen = model[0].weight.clone()
+    auto = AutoLR(model, adamw(model), 300)
+    auto.search(forward)
+    losses, _ = train(auto, forward)
+    assert torch.equal(model[0].weight, frozen)
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+
+
+def test_a_step_past_the_end_is_refused_and_changes_nothing() -> None:
+    model, forward = classifier()
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 20)
+    train(auto, forward)
+    before = fingerprint(model, optimizer)
+    loss = forward(auto.batch)
+    loss.backward()
+    with pytest.raises(ValueError, match=r"all 20 steps are done.*finished.*more steps"):
+        auto.step(loss)
+    assert fingerprint(model, optimizer) == before
+    assert (auto.step_count, auto.batch) == (20, 20)
+
+
+@pytest.mark.parametrize("as_given", [float, numpy.float32, lambda loss: loss.detach().reshape(1), torch.Tensor.double])
+def test_the_loss_may_be_any_single_number(as_given: Callable[[Any], Any]) -> None:
+    ends = []
+    for convert in (as_given, lambda loss: loss):
+        model, forward = classifier()
+        optimizer = adamw(model)
+        auto = AutoLR(model, optimizer, 300)
+        auto.search(forward)
+        while not auto.finished:
+            loss = forward(auto.batch)
+            loss.backward()
+            auto.step(convert(loss.detach()))
+        ends.append(fingerprint(model, optimizer))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        None,
+        "2.5",
+        True,
+        1j,
+        [2.5],
+        torch.ones(2),
+        torch.ones(0),
+        torch.tensor(1j),
+        torch.tensor(True),
+        pytest.param(10**5000, id="huge"),
+    ],
+)
+def test_a_loss_that_is_no_single_number_is_refused_and_changes_nothing(loss: Any) -> None:
+    model, forward = classifier()
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 20)
+    forward(0).backward()
+    before = fingerprint(model, optimizer)
+    with pytest.raises(ValueError, match=r"^loss = .* is not allowed: must be") as caught:
+        auto.step(loss)
+    assert len(str(caught.value)) < 300
+    assert fingerprint(model, optimizer) == before
+    assert auto.step_count == 0
+    auto.step(forward(0))
+
+
+def test_updates_of_the_next_run_move_the_weights_after_one_that_was_left_out() -> None:
+    """The last step of one run is skipped; the search of the next, with the same optimizer, must still train."""
+    model, forward = classifier()
+    optimizer = adamw(model, fused=True)
+    first = AutoLR(model, optimizer, 20)
+    train(first, lambda batch: forward(batch) * (math.nan if batch == 19 else 1.0))
+
+    seen: list[Any] = []
+    second = AutoLR(model, optimizer, 400)
+    found = second.search(lambda batch: (seen.append(model[0].weight.clone()), forward(batch))[1])
+
+    assert any(not torch.equal(weight, seen[0]) for weight in seen)
+    assert found.suggestion is not None
+    before = model[0].weight.clone()
+    forward(0).backward()
+    optimizer.step()
+    assert not torch.equal(model[0].weight, before)
+
+
+def test_a_trial_of_a_higher_rate_moves_the_weights_after_a_skipped_step() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    config = AutoLRConfig(trouble=TroubleConfig(healthy_after=1))  # the trial waits for one good step only
+    auto = AutoLR(model, adamw(model, fused=True), 1000, config, events.append)
+    weights: list[torch.Tensor] = []
+
+    def watched(batch: int) -> torch.Tensor:
+        weights.append(model[0].weight.detach().clone())
+        return forward(batch)
+
+    found = auto.search(watched)
+    weights.clear()
+    last_of_warmup = int(0.05 * (1000 - found.steps))
+    while not weights:
+        loss = forward(auto.batch) * (math.nan if auto.batch == last_of_warmup - 1 else 1.0)
+        loss.backward()
+        auto.step(loss)
+
+    assert auto.batch == last_of_warmup + 1
+    assert [e["reason"] for e in events if e.get("rung") == "skip"] == ["non_finite_loss (1 in a row)"]
+    assert len(weights) == ChallengeConfig().steps
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(weights))
