@@ -25,16 +25,17 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from aios.auto_lr.anneal import DEFAULT_FRACTION
-from aios.auto_lr.api import WARMUP_FRACTION, AutoLR, AutoLRConfig
+from aios.auto_lr.api import AutoLR, AutoLRConfig
 from aios.auto_lr.challenge import ChallengeConfig, compare
-from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.trial import ClosureTrial, train_and_restore
-from lr_bench.methods import CLIP_NORM, Scheduled, train, warmup_steps
+from aios.auto_lr.plan import WARMUP_FRACTION
+from lr_bench.methods import Scheduled, train, warmup_steps
 from lr_bench.workloads import WORKLOADS, Problem, text_bytes, text_problem
 
 SEEDS = (0, 1, 2)
 LENGTHS = (16, 32)
-WITHOUT = AutoLRConfig(challenge=None)
+COUNTED = AutoLRConfig(count_search=True)
+WITHOUT = AutoLRConfig(count_search=True, challenge=None)
 MakeOptimizer = Callable[[nn.Module, float], torch.optim.Optimizer]
 
 
@@ -145,11 +146,8 @@ def gains(case: Case, seed: int) -> dict[str, Any]:
         return {"lr": None}
     train_to(auto.step_count + 1, auto, problem)
     assert auto.control is not None
-    train_to(auto.control.warmup_end, auto, problem)
-    snapshot, trial = (
-        Snapshot(problem.model, optimizer),
-        ClosureTrial(problem.model, optimizer, problem.loss, CLIP_NORM),
-    )
+    train_to(auto.control.plan.warmup_end, auto, problem)
+    snapshot, trial = auto.engine.snapshot(), ClosureTrial(problem.model, auto.engine, problem.loss)
     factor = ChallengeConfig().factor
     own, higher = (train_and_restore(trial, snapshot, auto.batch, lr * f, max(LENGTHS)) for f in (1.0, factor))
     return {"lr": lr, **{str(n): compare(own[:n], higher[:n], ChallengeConfig()).gain for n in LENGTHS}}
@@ -174,7 +172,7 @@ def measure(pool: ProcessPoolExecutor, name: str) -> dict[str, Any]:
     case = CASES[name]
     grid = [10.0 ** (e / 2) for e in range(-7, 0)]
     jobs = {
-        "with": [pool.submit(auto_run, case, seed, AutoLRConfig()) for seed in SEEDS],
+        "with": [pool.submit(auto_run, case, seed, COUNTED) for seed in SEEDS],
         "without": [pool.submit(auto_run, case, seed, WITHOUT) for seed in SEEDS],
         "gains": [pool.submit(gains, case, seed) for seed in SEEDS],
     }

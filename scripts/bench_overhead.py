@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from aios.cli.hrm_hf.lr_plan import plan_learning_rate
+from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.model_setup import new_model
 from aios.cli.hrm_hf.optimization import build_optimizer
 from aios.cli.hrm_hf.origin import Origin
@@ -44,7 +44,8 @@ WARM_STEPS = 5
 
 def trainer_block(run: TrainingRun, steps: int) -> float:
     """Seconds per step of the real step loop, log and console included."""
-    run.end = target = run.step + steps
+    target = run.step + steps
+    run.auto.pause_at(target)
     begun = time.perf_counter()
     train_epoch(run, save=lambda: None, stop_reason=lambda: None)
     seconds = time.perf_counter() - begun
@@ -99,12 +100,12 @@ def _trainer(config: TrainingConfig, data: DataSplit, model: Any, log: TrainingL
     console = RunConsole(config.steps)
     device = choose_device(config)
 
-    def emit(record: dict[str, Any]) -> None:
+    def log_fn(record: dict[str, Any]) -> None:
         console.show(log.write(record))
 
     setup = Setup(device, choose_precision(config, device), load_tokenizer(None), data, model.to(device))
-    run = build_run(Origin(config), setup, emit)
-    run.lr = plan_learning_rate(run, None)
+    run = build_run(Origin(config), setup, log_fn)
+    begin_learning_rate(run, None)
     return run
 
 

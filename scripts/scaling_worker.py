@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from aios.cli.hrm_hf.lr_plan import plan_learning_rate
+from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.model_setup import new_model
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import build_run, prepare
@@ -67,8 +67,8 @@ def measure(mode: str, workers: Workers, folder: Path) -> list[list[float]]:
     origin = Origin(config)
     setup = prepare(origin, lambda done, total: None, workers)
     with TrainingLog(folder / "metrics.jsonl" if workers.is_main else None) as log:
-        run = build_run(origin, setup, lambda record: void(log.write(record)))
-        run.lr = plan_learning_rate(run, None)
+        run = build_run(origin, setup, log.write)
+        begin_learning_rate(run, None)
         plain = DistributedDataParallel(new_model(config, setup.tokenizer).train())
         optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
         blocks: list[Callable[[list[Tensor]], float]] = [lambda batches: trainer_block(run, len(batches))]
@@ -85,10 +85,6 @@ def measure(mode: str, workers: Workers, folder: Path) -> list[list[float]]:
                 seconds.append(block(batches))
             rounds.append(seconds)
     return rounds[1:]
-
-
-def void(record: dict[str, Any]) -> None:
-    """An emit that returns nothing."""
 
 
 def main() -> None:

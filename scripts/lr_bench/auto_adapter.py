@@ -19,11 +19,11 @@ def auto_available() -> bool:
 
 def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, trouble: str = NONE) -> Trace:
     """Train for `steps` steps, search included, from `lr`, with `trouble` in the middle."""
-    from aios.auto_lr.api import AutoLR
-    from aios.auto_lr.loop.snapshot import Snapshot
+    from aios.auto_lr import AutoLR, AutoLRConfig
 
     optimizer = workload.optimizer(problem.model, lr)
-    auto = AutoLR(problem.model, optimizer, steps=steps, use_moe=workload.moe)
+    # The search counts: peers get the same sum of steps.
+    auto = AutoLR(problem.model, optimizer, steps, AutoLRConfig(count_search=True), use_moe=workload.moe)
     begun = time.perf_counter()
     auto.search(problem.loss)
     trace = Trace()
@@ -45,7 +45,7 @@ def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, troubl
                 _charge(trace, tried, begun)
     except RunError as error:
         trace.stopped = str(error)
-    trace.extra_bytes = Snapshot(problem.model, optimizer).bytes  # as large as the one kept for a rewind
+    trace.extra_bytes = auto.engine.snapshot().bytes  # as large as the one kept for a rewind
     return trace
 
 
