@@ -22,6 +22,8 @@ from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
 from aios.auto_lr.search import RangeTestResult, Trial, found_from_dict, found_to_dict
 from aios.auto_lr.state_forms import STATE_VERSION, read_state
 
+__all__ = ["AutoLR", "AutoLRConfig", "Launched", "RangeTestResult", "StepReport", "Trial"]
+
 SCALED = 256.0
 """So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
 
@@ -369,7 +371,7 @@ class AutoLR:
     def _as_trial(self, how: Forward | Trial, micro_batches: int) -> Trial:
         if hasattr(how, "evaluate") and hasattr(how, "train"):
             return how
-        return ClosureTrial(self.model, self.engine, how, micro_batches)  # type: ignore[arg-type]
+        return ClosureTrial(self.model, self.engine, how, micro_batches)
 
     def _effective_config(self) -> AutoLRConfig:
         """The settings, with the profile that the engine leaves room for."""

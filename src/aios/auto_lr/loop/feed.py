@@ -114,7 +114,7 @@ class BatchFeed(Generic[Batch]):
         self._epoch += 1
         self._begins.append((self._first + len(self._kept), self._epoch, self._generator_state()))
         _seed_host(self._seed * _EPOCH_SEEDS + self._epoch)
-        sampler = getattr(self._source, "sampler", None)
+        sampler: Any = getattr(self._source, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(self._epoch)
         self._drawing = iter(self._source)

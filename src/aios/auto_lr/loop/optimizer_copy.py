@@ -88,8 +88,7 @@ def _keep(value: Any, place: str, kept: frozenset[int], seen: set[int]) -> Back:
     if isinstance(value, Tensor):
         return _keep_tensor(value)
     if isinstance(value, torch.optim.Optimizer):
-        inner = OptimizerCopy(value, kept)
-        return lambda: (inner.restore(), value)[1]
+        return _then(OptimizerCopy(value, kept).restore, value)
     if isinstance(value, dict):
         return _keep_dict(value, place, kept, seen)
     if isinstance(value, (list, deque)):
@@ -101,6 +100,16 @@ def _keep(value: Any, place: str, kept: frozenset[int], seen: set[int]) -> Back:
         unchanged = value.copy() if isinstance(value, set) else value
         return lambda: unchanged
     return _keep_object(value, place, kept, seen)
+
+
+def _then(restore: Callable[[], object], value: Any) -> Back:
+    """Restore what `value` holds, and give it back."""
+
+    def back() -> Any:
+        restore()
+        return value
+
+    return back
 
 
 def _keep_tensor(value: Tensor) -> Back:
@@ -141,14 +150,13 @@ def _only_constants(value: Any, place: str, kept: frozenset[int]) -> None:
 def _keep_object(value: Any, place: str, kept: frozenset[int], seen: set[int]) -> Back:
     if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
         saved = deepcopy(value.state_dict())
-        return lambda: (value.load_state_dict(deepcopy(saved)), value)[1]
+        return _then(lambda: value.load_state_dict(deepcopy(saved)), value)
     if isinstance(value, torch.Generator):
         state = value.get_state()
         return lambda: value.set_state(state)
     if not hasattr(value, "__dict__"):
         raise _cannot_copy(value, place)
-    attributes = _keep_dict(vars(value), place, kept, seen)
-    return lambda: (attributes(), value)[1]
+    return _then(_keep_dict(vars(value), place, kept, seen), value)
 
 
 def _cannot_copy(value: Any, place: str) -> ValueError:
