@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from aios.auto_lr.plan import make_plan
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig
 from aios.errors import UserError
-from aios.settings.adaptive_lr_file import build_config, load_adaptive_lr_file
+from aios.settings.adaptive_lr_file import load_adaptive_lr_file
+from aios.settings.config import TrainingConfig
+from aios.settings.learning_rate import auto_lr_config
 
 EXAMPLES = Path(__file__).parents[3] / "config"
 
@@ -62,7 +65,7 @@ def test_settings_load_from_every_format(tmp_path: Path, name: str, text: str) -
 def test_a_bad_file_is_one_sentence_naming_file_and_key(tmp_path: Path, name: str, text: str, words: list[str]) -> None:
     path = write(tmp_path, name, text)
     with pytest.raises(UserError) as error:
-        build_config(path, 1e-3, 1000, use_moe=False)
+        settings_of(path, 1e-3, 1000, use_moe=False)
     message = str(error.value)
     assert "\n" not in message
     for word in [str(path), *words]:
@@ -80,21 +83,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_partial_file_overrides_only_what_it_names(tmp_path: Path) -> None:
     path = write(tmp_path, "a.toml", "patience = 99")
     derived = AdaptiveLRConfig.from_base_lr(3e-4, 400)
-    assert build_config(path, 3e-4, 400, use_moe=False) == AdaptiveLRConfig(**{**vars_of(derived), "patience": 99})
-    assert build_config(write(tmp_path, "b.yaml", ""), 3e-4, 400, use_moe=False) == derived
-    assert build_config(None, 3e-4, 400, use_moe=True) == AdaptiveLRConfig.from_base_lr(3e-4, 400, True)
-
-
-def test_a_bad_rate_without_a_file_is_a_user_error() -> None:
-    with pytest.raises(UserError, match=r"initial_lr = -1\.0"):
-        build_config(None, -1.0, 100, use_moe=False)
+    assert settings_of(path, 3e-4, 400, use_moe=False) == AdaptiveLRConfig(**{**vars_of(derived), "patience": 99})
+    assert settings_of(write(tmp_path, "b.yaml", ""), 3e-4, 400, use_moe=False) == derived
+    assert settings_of(None, 3e-4, 400, use_moe=True) == AdaptiveLRConfig.from_base_lr(3e-4, 400, True)
 
 
 @pytest.mark.parametrize("name", ["adaptive_lr.toml", "adaptive_lr.yaml"])
 def test_the_example_files_hold_the_defaults(name: str) -> None:
     path = EXAMPLES / name
     assert load_adaptive_lr_file(path)
-    assert build_config(path, 3e-4, 400, use_moe=False) == AdaptiveLRConfig.from_base_lr(3e-4, 400)
+    assert settings_of(path, 3e-4, 400, use_moe=False) == AdaptiveLRConfig.from_base_lr(3e-4, 400)
 
 
 @pytest.mark.parametrize("name", ["adaptive_lr.toml", "adaptive_lr.yaml"])
@@ -104,6 +102,15 @@ def test_the_example_files_with_every_line_switched_on_are_the_plain_config(tmp_
     on = [line.replace("# ", "", 1) if line.strip().startswith(names) else line for line in lines]
     loaded = load_adaptive_lr_file(write(tmp_path, name, "\n".join(on)))
     assert loaded == vars_of(AdaptiveLRConfig())
+
+
+def settings_of(path: Path | None, lr: float, steps: int, use_moe: bool) -> AdaptiveLRConfig:
+    """The scheduler's settings of a run under the plain rules."""
+    file = str(path) if path is not None else None
+    config = TrainingConfig(
+        lr=lr, steps=steps, use_moe=use_moe, adaptive_lr_config=file, adaptive_lr_profile="rules"
+    )  # fmt: skip
+    return make_plan(auto_lr_config(config), steps, lr, use_moe).settings
 
 
 def vars_of(config: AdaptiveLRConfig) -> dict[str, Any]:
