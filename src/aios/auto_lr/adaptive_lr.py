@@ -11,6 +11,7 @@ from aios.cli.hrm_hf.adaptive_lr import (
     adjust,
     default_warmup_steps,
     preflight_moe_lr,
+    shown,
     warmup_lr,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "adjust",
     "default_warmup_steps",
     "preflight_moe_lr",
+    "shown",
     "warmup_lr",
 ]
