@@ -28,6 +28,7 @@ from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, 
 from aios.data.tokenizer import load_tokenizer
 from aios.distributed.environment import WorkerPlace
 from aios.distributed.workers import Workers
+from aios.runs.checkpoints import check_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,7 +109,8 @@ def build_run(origin: Origin, setup: Setup, emit: Emit, share: WorkerPlace | Non
         restore_state(run, origin.state, data_id(setup.data.train, config.seed))
         if isinstance(run.engine, DeepSpeedEngine) and origin.weights is not None:
             learned = run.engine.load(origin.weights)
-            origin.state.update({key: learned[key] for key in CLIENT_KEYS})
+            origin.state.update({key: learned.get(key) for key in CLIENT_KEYS})
+            check_state(origin.state, origin.weights)
     return run
 
 
