@@ -209,7 +209,10 @@ STATES: dict[str, tuple[str, Any]] = {
     "huge samples": ("data.samples is a huge number", {"data": {"id": "", "samples": 10**400}}),
     "no moments": ("optimizer is None", {"optimizer": None}),
     "moments": ("optimizer.state.0 is not what AdamW keeps", {"optimizer": {"state": {0: {}}, "param_groups": [{}]}}),
-    "rng": ("rng.torch is not the state", {"rng": {"torch": torch.zeros(9, dtype=torch.uint8), "cuda": [], "python": 0}}),
+    "rng": (
+        "rng.torch is not the state",
+        {"rng": {"torch": torch.zeros(9, dtype=torch.uint8), "cuda": [], "python": 0}},
+    ),
     "plan": ("lr_plan is a list, not a dict", {"lr_plan": []}),
     "workers": ("optimizer is a dict, not a list", {"worker_steps": [2, 2]}),
     "no workers": ("worker_steps has 0 entries", {"worker_steps": []}),

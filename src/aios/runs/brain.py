@@ -54,7 +54,9 @@ def list_checkpoints(brain_dir: Path) -> list[Path]:
     One that was being replaced when the run died, and is still set aside, is among them, behind its successor.
     """
     folder = checkpoint_dir(brain_dir)
-    found = [path for path in (*folder.glob("step-*"), *folder.glob(f"{SET_ASIDE}step-*")) if _NAME.fullmatch(path.name)]
+    found = [
+        path for path in (*folder.glob("step-*"), *folder.glob(f"{SET_ASIDE}step-*")) if _NAME.fullmatch(path.name)
+    ]
     return sorted(found, key=lambda path: (checkpoint_step(path), not is_set_aside(path)), reverse=True)
 
 

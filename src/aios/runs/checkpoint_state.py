@@ -256,9 +256,13 @@ _PLAN = record(
 
 
 def _window_sums(value: Any) -> str | None:
-    """Size of a window and three sums of its losses."""
+    """Size of a window; mean, squares and cross products of its losses."""
     flaw = list_of(number(), at_least=4, at_most=4)(value)
-    return flaw if flaw is not None else whole(1)(int(value[0]))
+    if flaw is not None:
+        return flaw
+    sums = (number(at_least=1, at_most=2**31), _LOSS, number(at_least=0, at_most=1e64), number(-1e64, at_most=1e64))
+    flaws = ((i, check(number)) for i, (check, number) in enumerate(zip(sums, value, strict=True)))
+    return next((f"[{i}]{flaw}" for i, flaw in flaws if flaw is not None), None)
 
 
 _LEARNED = record(

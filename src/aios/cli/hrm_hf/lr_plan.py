@@ -197,8 +197,8 @@ def _restore(run: TrainingRun, control: LearningRateControl, state: dict[str, An
         _restore_learned(run, control, state)
     except ValueError as error:
         raise UserError(
-            f"What the checkpoint of step {state['step']} knows of the learning rate cannot be used ({error}); start it "
-            "afresh with --adaptive-lr-reset-state."
+            f"What the checkpoint of step {state['step']} knows of the learning rate cannot be used ({error}); start "
+            "it afresh with --adaptive-lr-reset-state."
         ) from error
     if Anneal(**plan["anneal"]).begun(run.step) and not control.anneal.begun(run.step):
         _warm_up_again(run, control)
