@@ -261,7 +261,7 @@ def _window_sums(value: Any) -> str | None:
     if flaw is not None:
         return flaw
     sums = (number(at_least=1, at_most=2**31), _LOSS, number(at_least=0, at_most=1e64), number(-1e64, at_most=1e64))
-    flaws = ((i, check(number)) for i, (check, number) in enumerate(zip(sums, value, strict=True)))
+    flaws = ((i, check(part)) for i, (check, part) in enumerate(zip(sums, value, strict=True)))
     return next((f"[{i}]{flaw}" for i, flaw in flaws if flaw is not None), None)
 
 

@@ -24,6 +24,7 @@ from aios.cli.hrm_hf.lr_plan import plan_learning_rate
 from aios.cli.hrm_hf.origin import Origin, find_origin
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
 from aios.cli.hrm_hf.train_epoch import train_epoch
+from aios.cli.hrm_hf.zero_shards import read_model_states, read_shards
 from aios.errors import RunError, UserError
 from aios.runs.checkpoint_state import find_flaw
 from aios.runs.checkpoints import load_state, newest_valid
@@ -200,3 +201,26 @@ def test_any_value_has_a_flaw_that_is_named_shortly(value: Any) -> None:
 def test_state_of_a_real_run_has_no_flaw(trained: Path) -> None:
     for path in (trained / "brain" / "checkpoints").iterdir():
         assert load_state(path)["step"] in (10, 20, 30)
+
+
+class Evil:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Path]]:
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("name", ["zero_pp_rank_0_mp_rank_00_optim_states.pt", "mp_rank_00_model_states.pt"])
+def test_files_of_deepspeeds_run_no_code_and_are_refused(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("deepspeed")
+    torch.save({"optimizer_state_dict": Evil(tmp_path / "ran"), "dp_world_size": 1}, tmp_path / name)
+    read = read_shards if "optim" in name else read_model_states
+    with pytest.raises(UserError, match="cannot be read"):
+        read(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    torch.save({"optimizer_state_dict": 1, "dp_world_size": "1"}, tmp_path / name)
+    with pytest.raises(UserError, match="DeepSpeed"):
+        read(tmp_path)

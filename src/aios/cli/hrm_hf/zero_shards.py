@@ -109,10 +109,11 @@ def read_shards(folder: Path) -> list[dict[str, Any]]:
     """
     found = ((_SHARD_NAME.fullmatch(f.name), f) for f in folder.iterdir())
     files = {int(name[1]): f for name, f in found if name is not None}
-    shards = [load_trusted(files[rank]).get("optimizer_state_dict") for rank in sorted(files)]
-    if not shards or not all(isinstance(shard, dict) for shard in shards):
+    shards = (load_trusted(files[rank]).get("optimizer_state_dict") for rank in sorted(files))
+    whole_shards = [shard for shard in shards if isinstance(shard, dict)]
+    if not files or len(whole_shards) < len(files):
         raise UserError(f"{folder} holds no optimizer state of DeepSpeed's; {_REMEDY}.")
-    return shards
+    return whole_shards
 
 
 def read_model_states(folder: Path) -> dict[str, Any]:
