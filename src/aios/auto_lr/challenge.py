@@ -143,7 +143,9 @@ class Challenge:
     def from_state(
         cls, scheduler: AutoLRScheduler, state: Mapping[str, Any], log_fn: LogFn, config: ChallengeConfig
     ) -> Challenge:
-        """Go on from what `state_dict` returned."""
+        """Go on from what `state_dict` returned; ValueError for losses of more steps than a challenge has."""
+        if len(state["own"]) > len(state["theirs"]) or len(state["theirs"]) > config.steps:
+            raise ValueError(f"{len(state['own'])} and {len(state['theirs'])} losses are not of {config.steps} steps")
         challenge = cls(scheduler, state["budget"], log_fn, config)
         challenge.over = state["over"]
         challenge._began, challenge._lr, challenge._own_lr = state["began"], state["lr"], state["own_lr"]
