@@ -155,3 +155,10 @@ def test_a_checkpoint_goes_on_under_the_stage_it_was_saved_under() -> None:
             check_same_engine(config, saved, folder)
         assert remedy in str(caught.value)
         assert "--student-init" in str(caught.value)
+
+
+def test_universal_checkpoint_is_refused_because_deepspeed_unpickles_it(tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"checkpoint": {"load_universal": True}, "zero_optimization": {"stage": 1}}))
+    with pytest.raises(UserError, match="can run code"):
+        deepspeed_settings(TrainingConfig(deepspeed_config=str(path)), 1)

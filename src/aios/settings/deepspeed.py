@@ -63,6 +63,11 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
             )
     _check_number_types(config, asked)
     _check_writers(config, asked)
+    if _section(asked, "checkpoint", config).get("load_universal"):
+        raise UserError(
+            f"{config.deepspeed_config} asks for a universal checkpoint, which DeepSpeed reads in a way that can run "
+            f"code from it; {_REMEDY}."
+        )
     optimizer_settings(config)
     has_scheduler(config)
     zero = {**_section(asked, "zero_optimization", config), "stage": zero_stage(config)}

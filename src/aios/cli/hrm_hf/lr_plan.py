@@ -26,6 +26,7 @@ from aios.cli.hrm_hf.adaptive_lr import (
     preflight_moe_lr,
 )
 from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
+from aios.errors import UserError
 from aios.settings.adaptive_lr_file import build_config, load_group_settings
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import copying_obstacle, has_scheduler
@@ -192,6 +193,20 @@ def _restore(run: TrainingRun, control: LearningRateControl, state: dict[str, An
         control.load_plan(plan)
     if control.scheduler is None or run.config.adaptive_lr_reset_state:
         return
+    try:
+        _restore_learned(run, control, state)
+    except ValueError as error:
+        raise UserError(
+            f"What the checkpoint of step {state['step']} knows of the learning rate cannot be used ({error}); start "
+            "it afresh with --adaptive-lr-reset-state."
+        ) from error
+    if Anneal(**plan["anneal"]).begun(run.step) and not control.anneal.begun(run.step):
+        _warm_up_again(run, control)
+
+
+def _restore_learned(run: TrainingRun, control: LearningRateControl, state: dict[str, Any]) -> None:
+    assert control.scheduler is not None
+    plan = state["lr_plan"]
     learned, recovery = state.get("adaptive_lr"), plan["recovery"]
     if learned is None:
         run.emit({"event": "adaptive_lr_state_missing", "step": run.step})
@@ -203,8 +218,6 @@ def _restore(run: TrainingRun, control: LearningRateControl, state: dict[str, An
         control.recovery.load_state_dict(recovery)
     if isinstance(control.scheduler, AutoLRScheduler) and plan.get("challenge") is not None:
         control.challenge = Challenge.from_state(control.scheduler, plan["challenge"], run.emit, ChallengeConfig())
-    if Anneal(**plan["anneal"]).begun(run.step) and not control.anneal.begun(run.step):
-        _warm_up_again(run, control)
 
 
 def _warm_up_again(run: TrainingRun, control: LearningRateControl) -> None:

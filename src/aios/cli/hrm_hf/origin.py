@@ -78,7 +78,8 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     skipped = tuple(f"Skipped the damaged checkpoint {d.path}: {d.reason}." for d in damaged)
     if path is None:
         why = f" ({' '.join(skipped)})" if skipped else ""
-        raise UserError(f"There is no checkpoint to resume in {brain_dir}{why}; train without --resume first.")
+        remedy = "train under another --brain-name" if skipped else "train without --resume first"
+        raise UserError(f"There is no checkpoint to resume in {brain_dir}{why}; {remedy}.")
     state = load_state(path)
     known = {f.name for f in dataclasses.fields(TrainingConfig)}
     saved = {name: value for name, value in state["config"].items() if name in known}
@@ -133,6 +134,6 @@ def _read_shape(folder: Path) -> dict[str, Any]:
         saved = json.loads(path.read_text(encoding="utf-8"))
         shape = {name: saved[name] for name in (*_BODY_FIELDS, "use_moe")}
         experts = {name: saved[name] for name in _EXPERT_FIELDS} if shape["use_moe"] else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} does not describe an HRM ({error!r}); choose another brain folder.") from error
     return {**shape, **experts}

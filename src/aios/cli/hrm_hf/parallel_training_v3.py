@@ -36,7 +36,7 @@ from aios.distributed.orders import END, FINISH, MERGED, STOP
 from aios.distributed.supervisor import Crew, how_it_ended
 from aios.engines.device import device_kind
 from aios.errors import RunError, UserError
-from aios.runs.checkpoints import checkpoint_path
+from aios.runs.checkpoints import checkpoint_path, put_back
 from aios.runs.stop_file import FINISH as FINISH_REQUEST
 from aios.runs.stop_request import StopRequest
 from aios.runs.tensorboard_log import TensorBoardLog
@@ -140,6 +140,7 @@ def open_session(origin: Origin, setup: Setup, run_id: str, task: Task, emit: Em
             build_run(replace(origin, state=states[0]), setup, emit), run_id, setup.tokenizer, setup.data
         )
         session.run.step = int(origin.state["step"])
+        put_back(origin.config.brain_dir)  # where the workers look for it
         return session
     session = MergedSession(build_run(origin, setup, emit), run_id, setup.tokenizer, setup.data)
     session.states = [Session.state(session) for _ in ranks]

@@ -26,6 +26,7 @@ from aios.distributed.workers import Workers
 from aios.engines.deepspeed import DeepSpeedEngine, deepspeed_precision
 from aios.engines.device import Precision, choose_device, choose_precision
 from aios.engines.engine import DDPEngine, Engine, LocalEngine
+from aios.runs.checkpoints import check_state
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import deepspeed_settings, optimizer_settings
 
@@ -108,7 +109,8 @@ def build_run(origin: Origin, setup: Setup, emit: Emit, share: WorkerPlace | Non
         restore_state(run, origin.state, data_id(setup.data.train, config.seed))
         if isinstance(run.engine, DeepSpeedEngine) and origin.weights is not None:
             learned = run.engine.load(origin.weights)
-            origin.state.update({key: learned[key] for key in CLIENT_KEYS})
+            origin.state.update({key: learned.get(key) for key in CLIENT_KEYS})
+            check_state(origin.state, origin.weights)
     return run
 
 
