@@ -21,11 +21,10 @@ from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import data_config
 from aios.data.dataset import load_data
 from aios.data.tokenizer import load_tokenizer
-from aios.distributed.refusal import expect_refusals, refused
+from aios.distributed.environment import PARENT
+from aios.distributed.launch_notes import expect_notes, refused
+from aios.distributed.parent import STOP_SECONDS
 from aios.errors import RunError, UserError
-
-STOP_SECONDS = 600
-"""How long workers may take to finish their step and save when asked to stop; then they are killed."""
 
 
 def worker_count(config: TrainingConfig) -> int:
@@ -79,7 +78,8 @@ def launch(origin: Origin, args: list[str]) -> None:
         shutdown_timeout=STOP_SECONDS,
     )
     with TemporaryDirectory() as folder:
-        expect_refusals(Path(folder) / "refusal")
+        expect_notes(Path(folder))
+        os.environ[PARENT] = str(os.getpid())
         try:
             elastic_launch(settings, sys.executable)("-m", "aios", *args)
         except SignalException:
