@@ -26,18 +26,17 @@ from worker_processes import children, independent_pids, records_of, until_gone,
 TWO = ("--parallel-independent", "--world-size=2", "--lr=4e-3", "--warmup-steps=5", "--eval-every=0")
 DDP = ("--ddp", "--world-size=2", "--lr=1e-2")
 FREEZES = """
-import ctypes, os, sys, threading, time
+import ctypes, os, threading, time
 
 def freeze():
-    while not os.path.exists(sys.argv[2] + "/../../freeze"):
+    while not os.path.exists(os.environ["FREEZE"]):
         time.sleep(0.01)
-    os.unlink(sys.argv[2] + "/../../freeze")
     ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock: no thread of this process runs on
 
 if os.environ.get("RANK") == "1":
     threading.Thread(target=freeze, daemon=True).start()
 """
-"""A `sitecustomize` by which worker 1 hangs in native code once `freeze` lies in the brain's folder."""
+"""A `sitecustomize` by which worker 1 hangs in native code once the file $FREEZE is there."""
 
 
 def stop(pid: int) -> None:
@@ -69,12 +68,13 @@ def test_a_worker_that_hangs_in_native_code_ends_the_run_with_one_sentence_when_
     brain, hidden = tmp_path / "brain", tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text(FREEZES, encoding="utf-8")
+    monkeypatch.setenv("FREEZE", str(tmp_path / "freeze"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hidden), *sys.path]))
     limits = ("--merge-timeout=2", "--max-restarts=0")
     process = start_training(tmp_path, *TWO, "--steps=100000", "--merge-every=10", *limits)
     wait_for_worker(process, brain, 1, 15)
     pids = list(independent_pids(process).values())
-    (brain / "freeze").touch()
+    (tmp_path / "freeze").touch()
     _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1, err
     assert "Worker 1 hung (no step for " in err
@@ -116,7 +116,7 @@ def test_a_stopped_independent_worker_does_not_outlive_its_supervisor(tmp_path: 
     process.communicate()
 
 
-@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize("stopped", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_workers_of_one_model_save_and_end_with_their_launcher_though_one_is_stopped(
     tmp_path: Path, stopped: int
 ) -> None:
@@ -132,6 +132,7 @@ def test_workers_of_one_model_save_and_end_with_their_launcher_though_one_is_sto
     assert read_log(brain, "checkpoint")[-1]["step"] == max(train_records(brain))
 
 
+@pytest.mark.slow
 def test_workers_whose_launcher_dies_while_they_start_do_not_begin_to_train(tmp_path: Path) -> None:
     launcher = start_training(tmp_path, "--steps=100000", *DDP)
     wait_for(launcher, lambda: len(children(launcher.pid)) == 2)
