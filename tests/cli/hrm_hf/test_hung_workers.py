@@ -145,7 +145,9 @@ def test_workers_whose_launcher_dies_while_they_start_do_not_begin_to_train(tmp_
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("mode", [("--ddp",), ("--zero-stage=zero1",), ("--zero-stage=zero3",)], ids=str)
+@pytest.mark.parametrize(
+    "mode", [("--ddp",), ("--zero-stage=zero1",), ("--zero-stage=zero3",)], ids=["ddp", "zero1", "zero3"]
+)
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_hung_worker_of_one_model_is_named_and_all_go_on_from_the_newest_checkpoint(
     tmp_path: Path, mode: tuple[str, ...], stopped: int
