@@ -9,3 +9,7 @@ class UserError(Exception):
 
 class RunError(Exception):
     """The run itself failed although its input was good: the message says why and what to do (exit code 1)."""
+
+
+class LostWorkersError(RunError):
+    """Another worker of this one's model died or hangs: started again together, they may well go on (exit code 1)."""

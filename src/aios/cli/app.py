@@ -13,8 +13,8 @@ import aios
 from aios.cli.gui_command import gui
 from aios.cli.hrm_commands import hrm_hf
 from aios.distributed.environment import place_of
-from aios.distributed.refusal import refuse
-from aios.errors import RunError, UserError
+from aios.distributed.launch_notes import refuse
+from aios.errors import LostWorkersError, RunError, UserError
 
 app = typer.Typer(
     help="AI-OS: train Hierarchical Reasoning Models without choosing a learning rate.",
@@ -64,6 +64,6 @@ def main() -> None:
             traceback.print_exc()
         typer.echo(f"{_speaker()}Error: {error}", err=True)
         exit_code = 2 if isinstance(error, UserError) else 1
-        if place_of() is not None:
+        if place_of() is not None and not isinstance(error, LostWorkersError):
             refuse(exit_code)
         sys.exit(exit_code)

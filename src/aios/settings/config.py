@@ -22,6 +22,9 @@ MEMORY = "Memory and precision"
 DEVICES = "Devices"
 OUTPUT = "Output"
 
+LONGEST_WAIT = 86400
+"""Seconds that workers can be told to wait for each other at most: a day."""
+
 
 def _flag(default: Any, panel: str, text: str, on_off: bool = True) -> Any:
     """A dataclass field that is also a command-line flag: its default, help panel and help text.
@@ -109,6 +112,12 @@ class TrainingConfig:
         False, DEVICES, "Several workers with weights of their own, merged now and then."
     )
     merge_every: int = _flag(100, DEVICES, "Optimizer steps between merges of independent workers.")
+    merge_timeout: int = _flag(
+        600,
+        DEVICES,
+        "Seconds without a step after which an independent worker counts as hung and is replaced; how long workers of "
+        "one model wait for each other at a step.",
+    )
     zero_stage: Literal["none", "zero1", "zero2", "zero3"] = _flag(
         "none", DEVICES, "DeepSpeed ZeRO stage: what the workers of one model split among them."
     )
@@ -297,6 +306,8 @@ def _check_devices(config: TrainingConfig) -> None:
     if config.world_size is not None:
         _require(config.world_size >= 1, "world_size", config.world_size, "at least 1")
     _require(config.merge_every >= 1, "merge_every", config.merge_every, "at least 1")
+    allowed = f"between 1 and {LONGEST_WAIT} seconds"
+    _require(1 <= config.merge_timeout <= LONGEST_WAIT, "merge_timeout", config.merge_timeout, allowed)
     _require(config.max_restarts >= 0, "max_restarts", config.max_restarts, "0 or more")
     _check_mode(config, len(set(ids)))
 

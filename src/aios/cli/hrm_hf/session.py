@@ -16,6 +16,7 @@ from aios.cli.hrm_hf.run_state import CLIENT_KEYS, collect_state
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import DataSplit, TokenWindows
+from aios.distributed.workers import PATIENCE
 from aios.engines.deepspeed import DeepSpeedEngine
 from aios.runs.brain import BrainCard, publish, read_card
 from aios.runs.checkpoints import checkpoint_path, open_partial, partial_path, save_checkpoint
@@ -48,10 +49,12 @@ class Session:
         Called by every worker; the main one writes for all, under DeepSpeed each its own part.
         """
         run = self.run
-        if isinstance(run.engine, DeepSpeedEngine):
-            path = self._write_together(run.engine)
-        else:
-            path = self._write() if run.workers.is_main else checkpoint_path(run.config.brain_dir, run.step)
+        with run.workers.waiting_at_most(PATIENCE):  # disks may be slow: for the end of it, too
+            if isinstance(run.engine, DeepSpeedEngine):
+                path = self._write_together(run.engine)
+            else:
+                path = self._write() if run.workers.is_main else checkpoint_path(run.config.brain_dir, run.step)
+            run.workers.wait()
         if run.lr.recovery is not None and run.lr.recovery.healthy:
             run.lr.recovery.keep_snapshot()  # so that a run resumed here goes back to where this one would
         return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import secrets
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def _train(origin: Origin, workers: Workers) -> None:
         return
 
     setup = prepare(origin, console.tokenizing, workers)
-    stop = StopRequest(config.stop_request if workers.is_main else None, launched=workers.place.launched)
+    stop = StopRequest(config.stop_request if workers.is_main else None, launcher=workers.place.launcher)
     first_step = origin.state["step"] if origin.state is not None else 0
     board = TensorBoardLog(config.tensorboard if workers.is_main else None, first_step)
     with TrainingLog(config.log_path if workers.is_main else None) as log, board, console, stop:
@@ -70,9 +71,10 @@ def _train(origin: Origin, workers: Workers) -> None:
         session = Session(run, run_id, setup.tokenizer, setup.data)
         if will_search(config, origin.state):
             session.save()  # so that a run killed during the search can be resumed, too
-        run.lr = plan_learning_rate(run, origin.state)
         try:
-            stop_reason = train_epoch(run, session.save, stop.reason)
+            with workers.waiting_at_most(timedelta(seconds=config.merge_timeout)):
+                run.lr = plan_learning_rate(run, origin.state)
+                stop_reason = train_epoch(run, session.save, stop.reason)
         except RunError:
             session.finish("trouble")
             raise
