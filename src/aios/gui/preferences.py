@@ -11,6 +11,7 @@ from typing import Any
 
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.config_file import load_config_file, save_config_file
+from aios.cli.hrm_hf.settings_file import parse_json, read_small_file
 from aios.errors import UserError
 
 MOST_RECENT = 8
@@ -51,8 +52,8 @@ class Preferences:
 def load_preferences() -> Preferences:
     """What was remembered; the defaults where nothing was, or where it is damaged."""
     try:
-        return Preferences(**json.loads((preferences_dir() / "window.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Preferences(**parse_json(read_small_file(preferences_dir() / "window.json").decode("utf-8")))
+    except (UserError, ValueError, TypeError, RecursionError):
         return Preferences()
 
 

@@ -15,8 +15,9 @@ from aios.cli.hrm_hf.adaptive_lr import DEFAULT_LR
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.deepspeed_engine import DeepSpeedEngine, deepspeed_precision
 from aios.cli.hrm_hf.deepspeed_settings import deepspeed_settings, optimizer_settings
-from aios.cli.hrm_hf.device_setup import Precision, choose_device, choose_precision
+from aios.cli.hrm_hf.device_setup import Precision, choose_device, choose_precision, device_memory
 from aios.cli.hrm_hf.engines import DDPEngine, Engine, LocalEngine
+from aios.cli.hrm_hf.fits import check_fits_device
 from aios.cli.hrm_hf.model_setup import new_model, saved_model
 from aios.cli.hrm_hf.optimization import build_optimizer
 from aios.cli.hrm_hf.origin import Origin
@@ -59,7 +60,7 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     Every worker of `workers` calls it; the text is tokenised once per machine.
 
     Raises:
-        UserError: for a device that is not there, or data, tokenizer or weights that cannot be used.
+        UserError: for a device that is not there or too small, or data, tokenizer or weights that cannot be used.
     """
     config = origin.config
     device = choose_device(config, workers.place.local_rank)
@@ -67,6 +68,7 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     if config.uses_deepspeed:
         precision = deepspeed_precision(precision)
     tokenizer = load_tokenizer(origin.tokenizer)
+    check_fits_device(config, len(tokenizer), device.type, device_memory(device))
     with workers.first_of_machine_first():
         data = load_data(data_config(config), tokenizer, on_progress)
     model = new_model(config, tokenizer) if origin.weights is None else saved_model(origin.weights, config, tokenizer)
