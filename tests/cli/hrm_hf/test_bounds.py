@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from many_commands import SECONDS, Done, run_many
-from training_process import run_aios, train_args
+from training_process import run_aios, train, train_args
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, pipes and devices")
 
@@ -275,3 +275,17 @@ def test_lines_without_measure(tmp_path: Path, line: bytes) -> None:
     assert done.returncode == 2, done.stderr[-2000:]
     assert done.stderr.startswith("Error: Line 2 of the dataset file")
     assert len(done.stderr) < LONGEST_SENTENCE
+
+
+def test_brain_whose_weights_are_not_finite_ends_as_any_other(tmp_path: Path) -> None:
+    """What the summary lets such a model say is no reason to fail."""
+    from safetensors.torch import load_file, save_file
+
+    train(tmp_path / "first", "--steps=1")
+    weights = tmp_path / "first" / "brain" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["lm_head.weight"][0] = float("nan")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    flags = ("--steps=2", "--warmup-steps=0", "--no-auto-adjust-lr", f"--student-init={weights.parent}")
+    done = train(tmp_path / "second", *flags)
+    assert "nan nats per token" in done.stdout
