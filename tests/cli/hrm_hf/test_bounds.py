@@ -157,7 +157,7 @@ SETTINGS: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("flag", ["--config", "--adaptive-lr-config"])
+@pytest.mark.parametrize("flag", ["--config", pytest.param("--adaptive-lr-config", marks=pytest.mark.slow)])
 def test_settings_files_without_measure(tmp_path: Path, flag: str) -> None:
     paths = [tmp_path / name for name in SETTINGS]
     for path in paths:
@@ -222,9 +222,9 @@ def no_files(folder: Path) -> dict[str, Path]:
 def test_what_is_no_file(tmp_path: Path) -> None:
     """A pipe or device where a file belongs must not be waited for."""
     paths = no_files(tmp_path)
-    flags = ["config", "adaptive-lr-config", "dataset-file", "eval-file", "student-init", "model"]
-    cases = [[f"--{flag}={path}"] for flag in flags[:-1] for path in paths.values()]
-    cases += [["--zero-stage=zero1", f"--deepspeed-config={path}"] for path in paths.values()]
+    cases = [[f"--{flag}={path}"] for flag in ("config", "dataset-file", "student-init") for path in paths.values()]
+    cases += [[f"--{flag}={paths['pipe']}"] for flag in ("adaptive-lr-config", "eval-file")]
+    cases += [["--zero-stage=zero1", f"--deepspeed-config={paths[name]}"] for name in ("pipe", "folder", "zero")]
     all_refused(tmp_path / "out", cases)
 
 
@@ -241,9 +241,10 @@ def test_folders_with_what_is_no_file(tmp_path: Path) -> None:
     all_refused(tmp_path / "out", [[f"--dataset-file={data}"], [f"--student-init={brain}"]])
 
 
-@pytest.mark.parametrize(
-    "field", ["hidden_size", "h_layers", "l_layers", "h_cycles", "halt_max_steps", "num_heads", "expansion"]
-)
+FIELDS = ["hidden_size", "h_layers", "l_layers", "h_cycles", "halt_max_steps", "num_heads"]
+
+
+@pytest.mark.parametrize("field", ["expansion", *(pytest.param(name, marks=pytest.mark.slow) for name in FIELDS)])
 def test_brain_of_a_stranger_without_measure(tmp_path: Path, field: str) -> None:
     """The same estimate holds for sizes that come from another brain's config.json."""
     shape = '"hidden_size": 64, "h_layers": 1, "l_layers": 1, "h_cycles": 2, "l_cycles": 2, "num_heads": 2, '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from aios.cli.hrm_hf.config import TrainingConfig, flag_name
 from aios.cli.hrm_hf.estimate import RunSize, block_applications, step_seconds, training_memory, weights_memory
@@ -124,7 +125,8 @@ def _largest(size: RunSize, name: str, fits: Callable[[RunSize], bool]) -> float
     low, high = 0, int(getattr(size, name) / step) + 1  # in steps; low fits or is none, high does not fit
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(dataclasses.replace(size, **{name: middle * step})) else (low, middle)
+        changed: dict[str, Any] = {name: middle * step}
+        low, high = (middle, high) if fits(dataclasses.replace(size, **changed)) else (low, middle)
     return low * step if low else None
 
 

@@ -32,11 +32,9 @@ class _PlainYaml(yaml.SafeLoader):
         """A node; refuses an alias and an explicit tag."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(
-                f"line {event.start_mark.line + 1}: *{event.anchor} is an alias; write the value itself"
-            )
+            raise yaml.YAMLError(f"*{event.anchor} is an alias; write the value itself")
         if getattr(event, "tag", None) is not None:
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: {event.tag} is a tag; write the value without it")
+            raise yaml.YAMLError(f"{event.tag} is a tag; write the value without it")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
