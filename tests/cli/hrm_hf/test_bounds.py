@@ -278,6 +278,7 @@ def test_lines_without_measure(tmp_path: Path, line: bytes) -> None:
     assert len(done.stderr) < LONGEST_SENTENCE
 
 
+@pytest.mark.slow
 def test_brain_whose_weights_are_not_finite_ends_as_any_other(tmp_path: Path) -> None:
     """What the summary lets such a model say is no reason to fail."""
     from safetensors.torch import load_file, save_file

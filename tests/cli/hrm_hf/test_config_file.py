@@ -20,7 +20,7 @@ from training_process import read_log, run_aios, train
 COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 
-numbers = st.floats(min_value=1e-30, max_value=1e3)
+numbers = st.floats(min_value=1e-30, max_value=9)
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "lr": numbers,
@@ -31,7 +31,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "dataset_file": words,
     "model": words,
     "steps": st.integers(10, 2**53),
-    "weight_decay": st.floats(0, 9e-4),
+    "weight_decay": st.floats(0, 0.1),
     "amp": st.booleans(),
     "preset": st.sampled_from(["tiny", "small", "base"]),
     "cuda_ids": st.just("1"),
