@@ -116,7 +116,7 @@ def test_help_documents_every_flag() -> None:
         ({"steps": 1.5}, "--steps is 1.5"),
         ({"auto_adjust_lr": 1}, "--auto-adjust-lr is 1"),
         ({"brain_name": "../x"}, "--brain-name is '../x'"),
-        ({"cuda_ids": "a"}, "--cuda-ids is a"),
+        ({"cuda_ids": "a"}, "--cuda-ids is 'a'"),
         ({"max_grad_norm": 0.0}, "--max-grad-norm is 0.0"),
     ],
 )

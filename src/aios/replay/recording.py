@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.search import RangePoint, RangeTestResult
-from aios.errors import UserError
+from aios.errors import UserError, shown
 from aios.run_view.events import Adjustment, Record, adjustment_from, number
 from aios.run_view.follow import LogFollower
 from aios.run_view.reading import find_log
@@ -201,7 +201,7 @@ def _searched(sitting: Sitting, record: Record, step: int) -> None:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"The log's adaptive_lr_search record is damaged ({error!r}); it cannot be replayed."
+            f"The log's adaptive_lr_search record is damaged ({shown(error)}); it cannot be replayed."
         ) from error
     sitting.search = RangeTestResult(tuple(curve), found, low, high, str(record.get("reason")), step)
 

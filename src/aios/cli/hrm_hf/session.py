@@ -122,7 +122,10 @@ class Session:
         )
 
     def continuation(self) -> tuple[str, str]:
-        """(prompt, what the model goes on to say): a few words from the start of the evaluation text."""
+        """(prompt, what the model goes on to say): a few words from the start of the evaluation text.
+
+        A model whose weights are no longer finite says words at random.
+        """
         model, tokenizer = self.run.model, self.tokenizer
         if self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
             model = HRMForCausalLM.from_pretrained(self.run.config.brain_dir).to(self.run.device)
@@ -133,7 +136,7 @@ class Session:
         with self.run.precision.autocast_context(self.run.device):
             tokens = model.generate(
                 prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=min(WORD_TOKENS, room),
-                do_sample=True, top_k=40, temperature=0.8,
+                do_sample=True, top_k=40, temperature=0.8, remove_invalid_values=True,
             )  # fmt: skip
         prompt_length = prompt.shape[1]
         return tokenizer.decode(tokens[0, :prompt_length]), tokenizer.decode(tokens[0, prompt_length:])
