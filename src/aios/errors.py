@@ -1,6 +1,14 @@
-"""Errors that reach the person at the keyboard as one sentence."""
+"""Errors that reach the person at the keyboard as one sentence, and how the values in it are shown."""
 
 from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+_SHOWN_CHARS = 100
+_SENTENCE_CHARS = 1000
+_HEAD_CHARS, _TAIL_CHARS = 250, 200
+_SHOWN_BITS = 1000
 
 
 class UserError(Exception):
@@ -9,3 +17,34 @@ class UserError(Exception):
 
 class RunError(Exception):
     """The run itself failed although its input was good: the message says why and what to do (exit code 1)."""
+
+
+class LostWorkersError(RunError):
+    """Another worker of this one's model died or hangs: started again together, they may well go on (exit code 1)."""
+
+
+class _Brief(reprlib.Repr):
+    """Looks at the first few members of the first few levels only, so that nested aliases cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxother = _SHOWN_CHARS
+
+    def repr_int(self, number: int, level: int) -> str:
+        """A whole number; Python refuses to write out very long ones."""
+        if number.bit_length() > _SHOWN_BITS:
+            return f"a whole number of {number.bit_length()} bits"
+        return super().repr_int(number, level)
+
+
+def shown(value: Any) -> str:
+    """`value`, whoever it comes from, as Python writes it, cut to about 100 characters and never read to its end."""
+    text = _Brief().repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` as one line of bounded length: names in it may hold newlines, or thousands of letters."""
+    line = " ".join(str(error).split("\n")).replace("\r", " ")
+    return line if len(line) <= _SENTENCE_CHARS else f"{line[:_HEAD_CHARS]} ... {line[-_TAIL_CHARS:]}"

@@ -15,12 +15,16 @@ import pytest
 from aios.distributed.supervisor import Crew
 
 WORKER = """
-import sys
+import sys, time
 from pathlib import Path
+from aios.distributed.heartbeat import Heartbeat
 from aios.distributed.orders import Orders
 heard = Path(sys.argv[1])
 orders = Orders()
 orders.listen(sys.stdin.fileno())
+while len(sys.argv) > 2 and not orders.finish:
+    Heartbeat(int(sys.argv[2])).beat()
+    time.sleep(0.05)
 while True:
     following = orders.next_round()
     with heard.open("a") as file:
@@ -54,9 +58,10 @@ def heard(tmp_path: Path) -> Callable[[int], list[str]]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[[int], subprocess.Popen[bytes]]:
-    def process(rank: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path / str(rank))], stdin=subprocess.PIPE)
+def start(tmp_path: Path) -> Callable[[int, int], subprocess.Popen[bytes]]:
+    def process(rank: int, writer: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", WORKER, str(tmp_path / str(rank)), str(writer)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(writer,))
 
     return process
 
@@ -70,7 +75,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_orders_reach_every_worker_and_the_last_one_ends_them(
-    start: Callable[[int], subprocess.Popen[bytes]], heard: Callable[[int], list[str]]
+    start: Callable[[int, int], subprocess.Popen[bytes]], heard: Callable[[int], list[str]]
 ) -> None:
     with Crew(2, start) as crew:
         for rank in range(2):
@@ -78,21 +83,22 @@ def test_orders_reach_every_worker_and_the_last_one_ends_them(
         crew.tell_all(ROUND)
         crew.tell_all({"order": "stop", "reason": "signal"})
         crew.tell_all({"order": "end"})
+        crew.tell_all({"order": "finish"})
         crew.wait()
         assert crew.lost() == {0: 0, 1: 0}
     for rank in range(2):
         first, last = heard(rank)
         assert first.endswith(" 4")
-        assert last == "signal False None"
+        assert last == "signal True None"
 
 
 def test_a_killed_worker_is_missed_and_its_successor_hears_the_standing_orders(
-    start: Callable[[int], subprocess.Popen[bytes]], heard: Callable[[int], list[str]]
+    start: Callable[[int, int], subprocess.Popen[bytes]], heard: Callable[[int], list[str]]
 ) -> None:
     processes: list[subprocess.Popen[bytes]] = []
 
-    def remembered(rank: int) -> subprocess.Popen[bytes]:
-        processes.append(start(rank))
+    def remembered(rank: int, writer: int) -> subprocess.Popen[bytes]:
+        processes.append(start(rank, writer))
         return processes[-1]
 
     with Crew(1, remembered) as crew:
@@ -109,7 +115,36 @@ def test_a_killed_worker_is_missed_and_its_successor_hears_the_standing_orders(
     assert heard(0) == ["None True None"]
 
 
-def test_leaving_the_crew_ends_its_workers(start: Callable[[int], subprocess.Popen[bytes]]) -> None:
+def test_a_worker_that_is_silent_for_too_long_is_told_from_those_that_go_on_or_have_not_begun(
+    start: Callable[[int, int], subprocess.Popen[bytes]],
+) -> None:
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def remembered(rank: int, writer: int) -> subprocess.Popen[bytes]:
+        processes.append(start(rank, writer))
+        return processes[-1]
+
+    with Crew(3, remembered) as crew:
+        for rank in range(3):
+            crew.start(rank)
+        processes[0].send_signal(signal.SIGSTOP)  # before its first sign
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            assert crew.hung(1.0) == {}
+            time.sleep(0.05)
+        processes[1].send_signal(signal.SIGSTOP)
+        wait_until(lambda: 1 in crew.hung(1.0))
+        assert 1.0 < crew.hung(1.0)[1] < 2.0
+        assert crew.hung(1.0).keys() == {1}
+        time.sleep(5)  # the supervisor itself was busy: that does not count
+        assert crew.hung(2.8).keys() == set()
+        crew.begin_again()
+        assert crew.hung(0.5) == {}
+        crew.kill(1)
+        wait_until(lambda: crew.lost() == {1: -signal.SIGKILL})
+
+
+def test_leaving_the_crew_ends_its_workers(start: Callable[[int, int], subprocess.Popen[bytes]]) -> None:
     with Crew(1, start) as crew:
         crew.start(0)
         assert crew.lost() == {}

@@ -35,6 +35,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "max_restarts": {"max_restarts": 0},
     "parallel_independent": {"parallel_independent": True},
     "merge_every": {"merge_every": 7},
+    "merge_timeout": {"merge_timeout": 9},
     "zero_stage": {"zero_stage": "zero2"},
     "deepspeed_config": {"deepspeed_config": "d.json"},
 }
@@ -82,6 +83,7 @@ def test_cli_round_trip_of_the_fields_of_several_workers(name: str) -> None:
         ({"zero_stage": "zero1", "parallel_independent": True}, "exclude each other"),
         ({"world_size": 0}, "at least 1"),
         ({"merge_every": 0}, "at least 1"),
+        ({"merge_timeout": 0}, "between 1 and 86400 seconds"),
         ({"max_restarts": -1}, "0 or more"),
     ],
 )
@@ -114,7 +116,7 @@ def test_help_documents_every_flag() -> None:
         ({"steps": 1.5}, "--steps is 1.5"),
         ({"auto_adjust_lr": 1}, "--auto-adjust-lr is 1"),
         ({"brain_name": "../x"}, "--brain-name is '../x'"),
-        ({"cuda_ids": "a"}, "--cuda-ids is a"),
+        ({"cuda_ids": "a"}, "--cuda-ids is 'a'"),
         ({"max_grad_norm": 0.0}, "--max-grad-norm is 0.0"),
     ],
 )

@@ -20,8 +20,8 @@ from training_process import read_log, run_aios, train
 COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 
-numbers = st.floats(min_value=1e-300, max_value=1e300)
-words = st.text(min_size=1)
+numbers = st.floats(min_value=1e-30, max_value=9)
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "lr": numbers,
     "auto_adjust_lr": st.booleans(),
@@ -30,8 +30,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "warmup_steps": st.integers(0, 9),
     "dataset_file": words,
     "model": words,
-    "steps": st.integers(10, 10**18),
-    "weight_decay": st.floats(0, 1e300),
+    "steps": st.integers(10, 2**53),
+    "weight_decay": st.floats(0, 0.1),
     "amp": st.booleans(),
     "preset": st.sampled_from(["tiny", "small", "base"]),
     "cuda_ids": st.just("1"),
@@ -92,7 +92,7 @@ def test_every_format_loads_with_underscores_or_dashes(tmp_path: Path, name: str
         ("a.yaml", "preset: [tiny]", ["preset = ['tiny']", "tiny, small, base"]),
         ("a.yaml", "- 1", ["[1]", "where settings belong"]),
         ("a.json", "{", ["not valid json"]),
-        ("a.json", 100000 * "[", ["not valid json"]),
+        ("a.json", 60000 * "[", ["not valid json"]),
         ("a.ini", "", ["unknown suffix '.ini'", ".toml"]),
     ],
 )

@@ -85,7 +85,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"zero_stage": "zero3"}, "--zero-stage zero2"),
     ({"bf16": {"enabled": True}}, {}, "--model-dtype bf16"),
     ({"fp16": {"enabled": True}}, {"model_dtype": "bf16"}, "--model-dtype fp16"),
-    ({"optimizer": {"type": "Lamb"}}, {}, "optimizer Lamb"),
+    ({"optimizer": {"type": "Lamb"}}, {}, "optimizer 'Lamb'"),
     ({"optimizer": {"type": "AdamW", "params": {"momentum": 0.9}}}, {}, "momentum"),
     ({"optimizer": {"type": "AdamW", "params": {"lr": 1e-3}}}, {"lr": 1e-4}, "--lr is 0.0001"),
     ({"bf16": 1}, {}, "JSON object"),
@@ -115,7 +115,7 @@ def test_an_unusable_file_is_refused_before_any_worker_starts(tmp_path: Path, te
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.json cannot be read"):
+    with pytest.raises(UserError, match=r"nowhere\.json: cannot be read"):
         check_deepspeed(TrainingConfig(deepspeed_config=str(tmp_path / "nowhere.json")))
 
 
@@ -155,3 +155,10 @@ def test_a_checkpoint_goes_on_under_the_stage_it_was_saved_under() -> None:
             check_same_engine(config, saved, folder)
         assert remedy in str(caught.value)
         assert "--student-init" in str(caught.value)
+
+
+def test_universal_checkpoint_is_refused_because_deepspeed_unpickles_it(tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"checkpoint": {"load_universal": True}, "zero_optimization": {"stage": 1}}))
+    with pytest.raises(UserError, match="can run code"):
+        deepspeed_settings(TrainingConfig(deepspeed_config=str(path)), 1)

@@ -59,14 +59,16 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
         now = self.role_lrs()
         self.current_lr = min(self.current_lr, kept.lr)
         for name, role in self.roles.items():
-            then = role.lr(kept.lr, kept.scales[name])
+            then = role.lr(kept.lr, kept.scales.get(name, self.scales[name]))
             self.scales[name] = role.scale_of(min(now[name], then), self.current_lr)
         self.lr_history.append(self.current_lr)
         self._apply()
 
     def restore(self, kept: Rates, name: str, reason: str) -> None:
         """Bring base and every role back to where they were, on the record."""
-        before, self.scales = self.role_lrs(), {name: kept.scales.get(name, own) for name, own in self.scales.items()}
+        # Roles may have come and gone since, with another settings file on resume.
+        before = self.role_lrs()
+        self.scales = {role: kept.scales.get(role, scale) for role, scale in self.scales.items()}
         after = {role: self.roles[role].lr(kept.lr, scale) for role, scale in self.scales.items()}
         self._set_lr(kept.lr, name, reason, None, **_changes(before, after))
 

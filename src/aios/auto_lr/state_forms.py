@@ -35,13 +35,17 @@ def read_state(state: Any) -> Mapping[str, Any]:
     return _checked(state)
 
 
-def from_checkpoint(step: int, plan: Any, scheduler: Any) -> Mapping[str, Any]:
-    """The state of a trainer's checkpoint of `step` from before version 2: its `lr_plan` and `adaptive_lr`.
+def read_checkpoint(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a trainer's checkpoint dict of this version or an older one (`lr_plan` beside `adaptive_lr`) holds.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything that no version saved.
     """
+    if "lr_plan" not in entries:
+        return read_state(entries.get("adaptive_lr"))
+    check_state("checkpoint", entries, {"step": COUNT, "adaptive_lr": optional(MAPPING)})
+    plan, step = entries["lr_plan"], entries["step"]
     check_state("learning rate plan", plan, {"first_step": COUNT})
-    return _checked(_state(step, plan["first_step"], step, {**plan, "scheduler": scheduler}))
+    return _checked(_state(step, plan["first_step"], step, {**plan, "scheduler": entries["adaptive_lr"]}))
 
 
 def _from_first_form(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import aios
 from aios.cli.gui_command import gui
 from aios.cli.hrm_commands import hrm_hf
 from aios.distributed.environment import place_of
-from aios.distributed.refusal import refuse
-from aios.errors import RunError, UserError
+from aios.distributed.launch_notes import refuse
+from aios.errors import LostWorkersError, RunError, UserError, one_line
 
 app = typer.Typer(
     help="AI-OS: train Hierarchical Reasoning Models without choosing a learning rate.",
@@ -43,7 +43,7 @@ def _root(
 
 def _report_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An uncaught exception ends the process with exit code 1; say it in one sentence."""
-    sentence = " ".join(str(error).split()) or "no further detail"
+    sentence = " ".join(one_line(error).split()) or "no further detail"
     typer.echo(f"{_speaker()}Error: {kind.__name__}: {sentence} (--debug shows the traceback)", err=True)
 
 
@@ -62,8 +62,8 @@ def main() -> None:
     except (UserError, RunError) as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        typer.echo(f"{_speaker()}Error: {error}", err=True)
+        typer.echo(f"{_speaker()}Error: {one_line(error)}", err=True)
         exit_code = 2 if isinstance(error, UserError) else 1
-        if place_of() is not None:
+        if place_of() is not None and not isinstance(error, LostWorkersError):
             refuse(exit_code)
         sys.exit(exit_code)

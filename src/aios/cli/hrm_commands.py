@@ -12,8 +12,9 @@ import typer
 from aios.cli.flags import config_options, given_flags
 from aios.cli.hrm_hf.origin import find_origin
 from aios.cli.log_commands import lr_log, plot, replay, watch
-from aios.distributed.environment import place_of
-from aios.distributed.refusal import refused
+from aios.distributed.environment import parent_of, place_of
+from aios.distributed.launch_notes import refused
+from aios.distributed.parent import die_with, end_after
 from aios.errors import UserError
 from aios.runs.brain import check_writable
 
@@ -42,6 +43,8 @@ def train(
 ) -> None:
     """Train an HRM on text; with the adaptive learning rate unless told otherwise."""
     place, given = place_of(), given_flags(context)
+    if place is not None and place.launcher is not None:
+        end_after(place.launcher)
     if place is not None and (exit_code := refused()) is not None:
         raise typer.Exit(exit_code)
     if place is not None:
@@ -73,13 +76,15 @@ def independent_worker(
     rank: int,
     checkpoint: Path,
     number: int,
+    heartbeat: int,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the worker fails.")] = False,
 ) -> None:
     """One worker of `train --parallel-independent`, which starts it: not for people."""
+    die_with(parent_of())
     share_cores()
     from aios.cli.hrm_hf.parallel_worker import work
 
-    work(session, rank, checkpoint, number)
+    work(session, rank, checkpoint, number, heartbeat)
 
 
 hrm_hf.command("plot")(plot)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+INTERMEDIATE_MULTIPLE = 256
+"""SwiGLU widths are rounded up to this, as in the reference: it gives `base` the paper's 27 M body."""
+
+
+def swiglu_width(hidden_size: int, expansion: float) -> int:
+    """Inner width of a SwiGLU: 2/3 of expansion x hidden_size (three matrices for the price of two)."""
+    width = round(expansion * hidden_size * 2 / 3)
+    return max(1, math.ceil(width / INTERMEDIATE_MULTIPLE)) * INTERMEDIATE_MULTIPLE
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""What torch's launchers tell a worker through the environment; no torch here."""
+"""What launchers tell a worker through the environment; no torch here."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+PARENT = "AIOS_PARENT"
+"""Environment variable: the process that started this worker and watches over it, by number."""
+_PARENT_AT_START = os.getppid()
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,8 @@ class WorkerPlace:
     """Number among the workers of this machine."""
     restarts: int = 0
     """Times the launcher has started the workers again."""
-    launched: bool = False
-    """Whether a launcher watches over this process, so that it must not go on without it."""
+    launcher: int | None = None
+    """The launcher that watches over this process, which must not go on without it; None: nobody does."""
 
 
 def place_of(environ: Mapping[str, str] = os.environ) -> WorkerPlace | None:
@@ -32,5 +36,10 @@ def place_of(environ: Mapping[str, str] = os.environ) -> WorkerPlace | None:
         world_size=int(environ["WORLD_SIZE"]),
         local_rank=int(environ.get("LOCAL_RANK", "0")),
         restarts=int(environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
-        launched="TORCHELASTIC_RUN_ID" in environ,
+        launcher=parent_of(environ) if "TORCHELASTIC_RUN_ID" in environ else None,
     )
+
+
+def parent_of(environ: Mapping[str, str] = os.environ) -> int:
+    """The process that started this one: as it told us, which also holds where it has died since; else as we saw it."""
+    return int(environ.get(PARENT, _PARENT_AT_START))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
+
+from aios.distributed.heartbeat import Listener
 
 END_SECONDS = 60.0
 """How long workers that were told to end may take before they are killed."""
@@ -16,16 +19,18 @@ END_SECONDS = 60.0
 class Crew:
     """One process per worker, each with a pipe to give it orders (see `orders`).
 
-    `start_process` begins worker number `rank` with a pipe as its standard input. On leaving the context those still
-    alive are killed; when this process dies, their pipes close and they end themselves.
+    `start_process(rank, writer)` begins a worker with a pipe as its standard input; through the file descriptor
+    `writer` it gives signs of life (see `heartbeat`). On leaving the context those still alive are killed; when this
+    process dies, their pipes close and they end themselves.
     """
 
-    def __init__(self, size: int, start_process: Callable[[int], subprocess.Popen[bytes]]) -> None:
+    def __init__(self, size: int, start_process: Callable[[int, int], subprocess.Popen[bytes]]) -> None:
         self.size = size
         self.restarts = 0
         """Workers started again so far."""
         self._start_process = start_process
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._listeners: dict[int, Listener] = {}
         self._standing: list[dict[str, Any]] = []
 
     def start(self, rank: int) -> None:
@@ -34,7 +39,12 @@ class Crew:
         if before is not None:
             self.restarts += 1
             _close(before)
-        self._processes[rank] = self._start_process(rank)
+            self._listeners[rank].close()
+        listener = self._listeners[rank] = Listener()
+        try:
+            self._processes[rank] = self._start_process(rank, listener.writer)
+        finally:
+            os.close(listener.writer)
         for order in self._standing:
             self.tell(rank, order)
 
@@ -60,6 +70,20 @@ class Crew:
         codes = {rank: process.poll() for rank, process in self._processes.items()}
         return {rank: code for rank, code in codes.items() if code is not None}
 
+    def hung(self, patience: float) -> dict[int, float]:
+        """Seconds of silence of the workers that are silent for longer than `patience` seconds; to be asked often."""
+        silences = {rank: listener.hung_for(patience) for rank, listener in self._listeners.items()}
+        return {rank: silence for rank, silence in silences.items() if silence is not None}
+
+    def begin_again(self) -> None:
+        """Count everybody's silence from now on: until now some had nothing to do."""
+        for listener in self._listeners.values():
+            listener.begin_again()
+
+    def kill(self, rank: int) -> None:
+        """End a worker that no longer listens; `lost` will name it."""
+        self._processes[rank].kill()
+
     def wait(self) -> None:
         """Return when all workers have ended; those that take longer than `END_SECONDS` are killed."""
         deadline = time.monotonic() + END_SECONDS
@@ -80,6 +104,8 @@ class Crew:
         for process in self._processes.values():
             process.wait()
             _close(process)
+        for listener in self._listeners.values():
+            listener.close()
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

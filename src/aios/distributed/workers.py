@@ -11,26 +11,32 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed.distributed_c10d import _set_pg_timeout, _world
 
 from aios.distributed.environment import WorkerPlace
-from aios.errors import UserError
+from aios.distributed.launch_notes import who_is_missing
+from aios.errors import LostWorkersError, UserError
 
 MEETING_TIME = timedelta(minutes=3)
 """How long workers try to connect; then they fail, and the launcher starts them once more."""
 PATIENCE = timedelta(minutes=30)
-"""How long a worker waits for the others later: while the first of a machine tokenises the data, say."""
+"""How long a worker waits for the others where one may take long: to tokenise the data, or to write a checkpoint."""
 LAST_BREATH = 0.2
 """Seconds between leaving the group and the end of the process. DDP keeps gloo's threads beyond the group, and one that
 lets go of the last collective's tensor while the interpreter ends aborts the process (pytorch#179291)."""
+_TIMED_OUT = ("Timed out waiting", "timeout")
+_APART = (*_TIMED_OUT, "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""What gloo and NCCL say when a collective fails because of another worker; they have no exception of their own."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workers:
     """Who takes part. Every method that talks to the others must be called by all of them, in the same order."""
 
     place: WorkerPlace = field(default_factory=WorkerPlace)
     """Which of them this process is."""
+    patience: timedelta = PATIENCE
+    """How long this worker waits for the others now."""
 
     @property
     def rank(self) -> int:
@@ -64,6 +70,20 @@ class Workers:
         self.sum(0.0)
 
     @contextmanager
+    def waiting_at_most(self, patience: timedelta) -> Iterator[None]:
+        """In the block, collectives in which this worker waits longer for the others fail with `LostWorkersError`."""
+        before = self.patience
+        self._wait_at_most(patience)
+        yield
+        self._wait_at_most(before)  # not after an error, which may be that this patience ran out
+
+    def _wait_at_most(self, patience: timedelta) -> None:
+        self.patience = patience
+        if self.world_size > 1:
+            for group in _world.pg_map:  # DeepSpeed has groups of its own
+                _set_pg_timeout(patience, group)
+
+    @contextmanager
     def first_of_machine_first(self) -> Iterator[None]:
         """The first worker of each machine runs the block alone, then the others: they find its work done."""
         if self.place.local_rank != 0:
@@ -81,6 +101,7 @@ def joined(place: WorkerPlace | None) -> Iterator[Workers]:
 
     Raises:
         UserError: when the workers cannot meet, because their port is taken or the first worker is out of reach.
+        LostWorkersError: when one of them died, or hangs for longer than the others wait.
     """
     if place is None:
         yield Workers()
@@ -96,6 +117,23 @@ def joined(place: WorkerPlace | None) -> Iterator[Workers]:
     try:
         yield workers
         workers.wait()  # to leave together: gloo may abort a worker whose peers are gone
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _APART):
+            raise
+        raise LostWorkersError(_what_became_of_the_others(workers, str(error))) from error
     finally:
         dist.destroy_process_group()
         time.sleep(LAST_BREATH)
+
+
+def _what_became_of_the_others(workers: Workers, said: str) -> str:
+    """One sentence about a collective that failed; `said` is what torch says of it."""
+    missing = who_is_missing(workers.place)
+    names = " and ".join(f"worker {rank}" for rank in missing) or "the others"
+    if not any(sign in said for sign in _TIMED_OUT):
+        return f"Worker {workers.rank} lost {names}, which died or hung; what it said stands above."
+    seconds = workers.patience.total_seconds()
+    return (
+        f"Worker {workers.rank} waited {seconds:g} s for {names}, which {'hang' if len(missing) != 1 else 'hangs'}; "
+        "if there was only much to do, raise --merge-timeout."
+    )

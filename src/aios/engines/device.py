@@ -70,6 +70,11 @@ def choose_device(config: TrainingConfig, local_rank: int = 0) -> torch.device:
     return device
 
 
+def device_memory(device: torch.device) -> int | None:
+    """Bytes of memory that a CUDA device has; None for others, which use the machine's."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
 def choose_precision(config: TrainingConfig, device: torch.device) -> Precision:
     """The number types that `--model-dtype` and `--amp` mean on `device`."""
     if config.model_dtype == "fp16":  # weights in fp16 cannot be updated safely, so they stay in fp32

@@ -6,6 +6,7 @@ worker's pieces of a group side by side. Either way the optimizer sees one flat 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,17 @@ import torch
 from torch import Tensor
 
 from aios.errors import UserError
+from aios.runs.checkpoint_state import record, whole
+from aios.runs.checkpoints import UNREADABLE
 
 _MASTERS = {True: "fp32_partitioned_groups_flat", False: "single_partition_of_fp32_groups"}
 """Where the ZeRO optimizer keeps them, under ZeRO 3 and below."""
 _FP32 = {True: "fp32_flat_groups", False: "single_partition_of_fp32_groups"}
 _MOMENTS = {True: "optimizer_state_dict", False: "base_optimizer_state"}
 """DeepSpeed's names in an optimizer shard, under ZeRO 3 and below."""
+_SHARD_NAME = re.compile(r".*zero_pp_rank_([0-9]{1,9})_.*optim_states\.pt")
+_MODEL_STATES = record({"dp_world_size": whole(1), **dict.fromkeys(("global_steps", "skipped_steps"), whole())})
+_REMEDY = "move the checkpoint away to resume from the one before"
 
 
 @dataclass(frozen=True)
@@ -96,24 +102,53 @@ def _cut(whole: Tensor, width: int, number: int) -> Tensor:
 
 
 def read_shards(folder: Path) -> list[dict[str, Any]]:
-    """The optimizer shards in a DeepSpeed checkpoint folder, in the order of the workers that saved them."""
-    files = {int(f.name.split("pp_rank_")[1].split("_")[0]): f for f in folder.glob("*zero_pp_rank_*_optim_states.pt")}
-    return [load_trusted(files[rank])["optimizer_state_dict"] for rank in sorted(files)]
+    """The optimizer shards in a DeepSpeed checkpoint folder, in the order of the workers that saved them.
+
+    Raises:
+        UserError: when one of them cannot be read or is none.
+    """
+    found = ((_SHARD_NAME.fullmatch(f.name), f) for f in folder.iterdir())
+    files = {int(name[1]): f for name, f in found if name is not None}
+    shards = (load_trusted(files[rank]).get("optimizer_state_dict") for rank in sorted(files))
+    whole_shards = [shard for shard in shards if isinstance(shard, dict)]
+    if not files or len(whole_shards) < len(files):
+        raise UserError(f"{folder} holds no optimizer state of DeepSpeed's; {_REMEDY}.")
+    return whole_shards
 
 
 def read_model_states(folder: Path) -> dict[str, Any]:
-    """What DeepSpeed saved beside the shards: its scheduler, its counters and the client state."""
-    return load_trusted(min(folder.glob("*model_states.pt")))
+    """What DeepSpeed saved beside the shards: its scheduler, its counters and the client state.
+
+    Raises:
+        UserError: when it cannot be read, or something is missing in it.
+    """
+    files = sorted(folder.glob("*model_states.pt"))
+    if not files:
+        raise UserError(f"{folder} holds no model states of DeepSpeed's; {_REMEDY}.")
+    states = load_trusted(files[0])
+    flaw = _MODEL_STATES(states)
+    if flaw is not None:
+        raise UserError(f"{files[0]} is not what DeepSpeed saves: it{flaw}; {_REMEDY}.")
+    return states
 
 
 def load_trusted(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
-    """A file of DeepSpeed's, with no more of its classes than its own checkpoints need: runs no code from the file."""
+    """A file of DeepSpeed's, with no more of its classes than its own checkpoints need: runs no code from the file.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
     with torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]):
-        loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        try:
+            loaded = torch.load(path, map_location=map_location, weights_only=True)
+        except UNREADABLE as error:
+            raise UserError(f"{path} cannot be read ({type(error).__name__}); {_REMEDY}.") from error
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path} holds a {type(loaded).__name__}, not a dict; {_REMEDY}.")
     return loaded
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 from aios.settings.config_file import load_config_file, save_config_file
+from aios.settings.settings_file import parse_json, read_small_file
 
 MOST_RECENT = 8
 """Datasets remembered."""
@@ -51,8 +52,8 @@ class Preferences:
 def load_preferences() -> Preferences:
     """What was remembered; the defaults where nothing was, or where it is damaged."""
     try:
-        return Preferences(**json.loads((preferences_dir() / "window.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Preferences(**parse_json(read_small_file(preferences_dir() / "window.json").decode("utf-8")))
+    except (UserError, ValueError, TypeError, RecursionError):
         return Preferences()
 
 

@@ -40,6 +40,7 @@ _LABELS = {
     "max_restarts": "Restarts",
     "parallel_independent": "Independent workers",
     "merge_every": "Merge every (steps)",
+    "merge_timeout": "Hung after (seconds)",
     "zero_stage": "ZeRO stage",
     "deepspeed_config": "DeepSpeed settings",
     "bundle_dir": "Brains folder",

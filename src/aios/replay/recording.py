@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.search import RangeTestResult, found_from_dict
-from aios.errors import UserError
+from aios.errors import UserError, shown
 from aios.run_view.events import Adjustment, Record, adjustment_from, number
 from aios.run_view.follow import LogFollower
 from aios.run_view.reading import find_log
@@ -209,7 +209,7 @@ def _searched(sitting: Sitting, record: Record, step: int) -> None:
         sitting.search = found_from_dict(record)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"The log's adaptive_lr_search record is damaged ({error!r}); it cannot be replayed."
+            f"The log's adaptive_lr_search record is damaged ({shown(error)}); it cannot be replayed."
         ) from error
     sitting.search_counted = step
 

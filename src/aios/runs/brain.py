@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -16,6 +17,9 @@ from typing import Any
 from aios.errors import UserError
 
 BRAIN_FILE = "brain.json"
+SET_ASIDE = ".partial-replaced-"
+"""How the folder of a checkpoint is called, before its name, while another of the same step takes its place."""
+_NAME = re.compile(rf"({re.escape(SET_ASIDE)})?step-(0|[1-9][0-9]{{0,17}})")  # 18 digits fit into 64 bits
 _WEIGHT_FILES = ("config.json", "generation_config.json", "model.safetensors")
 
 
@@ -45,9 +49,25 @@ def checkpoint_dir(brain_dir: Path) -> Path:
 
 
 def list_checkpoints(brain_dir: Path) -> list[Path]:
-    """Checkpoint folders of the brain, newest (highest step) first, valid or not."""
-    found = [path for path in checkpoint_dir(brain_dir).glob("step-*") if path.name[5:].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
+    """Checkpoint folders of the brain, newest (highest step) first, valid or not.
+
+    One that was being replaced when the run died, and is still set aside, is among them, behind its successor.
+    """
+    folder = checkpoint_dir(brain_dir)
+    found = [
+        path for path in (*folder.glob("step-*"), *folder.glob(f"{SET_ASIDE}step-*")) if _NAME.fullmatch(path.name)
+    ]
+    return sorted(found, key=lambda path: (checkpoint_step(path), not is_set_aside(path)), reverse=True)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The optimizer step that the name of a checkpoint folder tells."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def is_set_aside(checkpoint: Path) -> bool:
+    """Whether this is the checkpoint that another of the same step is to replace."""
+    return checkpoint.name.startswith(SET_ASIDE)
 
 
 def holds_brain(brain_dir: Path) -> bool:

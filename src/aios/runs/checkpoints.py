@@ -2,18 +2,19 @@
 
 A checkpoint is written into a hidden folder beside its place, with a manifest of sizes and SHA-256 hashes last;
 everything is fsynced, then the folder is renamed. A crash at any moment leaves the old checkpoints untouched and
-at most a hidden leftover, which the next save clears away. Nothing here is ever unpickled: weights are
-safetensors, the rest is loaded with `weights_only=True`.
+at most a hidden leftover, which the next save clears away. A step saved again takes the place of the one before by two
+renames; a crash between them leaves that one set aside, where it still counts, and the next save puts it back. Nothing
+here is ever unpickled: weights are safetensors, the rest is loaded with `weights_only=True`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import pickle
 import shutil
+import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,19 @@ from typing import Any
 import torch
 
 from aios.errors import UserError
-from aios.runs.brain import checkpoint_dir, list_checkpoints
+from aios.runs.brain import SET_ASIDE, checkpoint_dir, checkpoint_step, is_set_aside, list_checkpoints
+from aios.runs.checkpoint_state import find_flaw
+from aios.runs.manifest import STATE_FILE, Stamp, find_file_damage, fsync, stamp, write_manifest
 
 FORMAT_VERSION = 1
-STATE_FILE = "state.pt"
-MANIFEST_FILE = "manifest.json"
 _PARTIAL_PREFIX = ".partial-"
+UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError),
+    *(AssertionError, ArithmeticError, MemoryError, struct.error),
+)
+"""What torch raises for a file that it did not write."""
+_judged: dict[Path, tuple[Stamp, str | None]] = {}
+"""What this process found when it last read a checkpoint whole, and the stamp of its files then."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,14 @@ def save_checkpoint(
     keep: int,
     partial: Path | None = None,
 ) -> SavedCheckpoint:
-    """Write `state` and the weights as `checkpoints/step-<n>`; drop all but the `keep` newest.
+    """Write `state` and the weights as `checkpoints/step-<n>`; drop what is older than the `keep` newest valid ones.
 
     `save_weights` writes the model's files into the folder it is given; `state["step"]` names the checkpoint.
     `partial` comes from `open_partial` where other processes have written their files into it: all of them by now.
+
+    The new checkpoint is never dropped, nor is a damaged one before `keep` valid ones are newer than it: it can be
+    looked into until then, but does not count. An old checkpoint is read whole once per process, and only when
+    something is about to be dropped.
     """
     begun = time.perf_counter()
     folder = checkpoint_dir(brain_dir)
@@ -64,25 +76,39 @@ def save_checkpoint(
     partial = partial or open_partial(brain_dir, state["step"])
     save_weights(partial)
     torch.save({**state, "format_version": FORMAT_VERSION}, partial / STATE_FILE)
-    size = _write_manifest(partial)
-    if final.exists():  # the same step saved again, after a resume that went back behind it
-        final.rename(folder / f"{_PARTIAL_PREFIX}replaced-{final.name}")
+    size = write_manifest(partial, FORMAT_VERSION)
+    if os.path.lexists(final):  # the same step saved again, after a resume that went back behind it
+        final.rename(folder / f"{SET_ASIDE}{final.name}")
     partial.rename(final)
-    _fsync(folder)
+    fsync(folder)
+    _remember(final, None)
     _clear_partial(folder)
-    for old in list_checkpoints(brain_dir)[keep:]:
-        shutil.rmtree(old)
+    _prune(brain_dir, final, keep)
     return SavedCheckpoint(final, size, time.perf_counter() - begun)
 
 
 def open_partial(brain_dir: Path, step: int) -> Path:
-    """A new, hidden folder for the checkpoint of `step`; those that crashes left are cleared away."""
+    """A new, hidden folder for the checkpoint of `step`; what crashes left is put back or cleared away."""
     folder = checkpoint_dir(brain_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    put_back(brain_dir)
     _clear_partial(folder)
     partial = partial_path(brain_dir, step, os.getpid())
     partial.mkdir()
     return partial
+
+
+def put_back(brain_dir: Path) -> None:
+    """Give a checkpoint that a crash left set aside its place again, unless a valid one has it.
+
+    For a process that no other one resumes or saves beside.
+    """
+    for aside in filter(is_set_aside, list_checkpoints(brain_dir)):
+        place = aside.with_name(aside.name.removeprefix(SET_ASIDE))
+        if os.path.lexists(place) and find_damage(place) is None:
+            continue  # it was replaced, but not yet cleared away
+        _drop(place)
+        aside.rename(place)
 
 
 def partial_path(brain_dir: Path, step: int, process: int) -> Path:
@@ -96,7 +122,7 @@ def checkpoint_path(brain_dir: Path, step: int) -> Path:
 
 
 def newest_valid(brain_dir: Path) -> tuple[Path | None, list[Skipped]]:
-    """The newest checkpoint whose every file is as the manifest says, and those that were skipped for it."""
+    """The newest checkpoint that is whole and can be resumed, and those that were skipped for it."""
     skipped: list[Skipped] = []
     for path in list_checkpoints(brain_dir):
         damage = find_damage(path)
@@ -107,77 +133,120 @@ def newest_valid(brain_dir: Path) -> tuple[Path | None, list[Skipped]]:
 
 
 def find_damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint folder, or None when it is whole."""
-    try:
-        manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
-        files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-    except FileNotFoundError:
-        return "it has no manifest"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return "its manifest is damaged"
-    for name, (size, digest) in files.items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} bytes instead of {size}"
-        if _sha256(file) != digest:
-            return f"the contents of {name} do not match their checksum"
-    return None
+    """Why a run cannot resume from a checkpoint folder, or None when it can; reads every byte of it.
+
+    One of a newer format is not damaged: `load_state` says what to do about it.
+    """
+    before = stamp(path)
+    damage = find_file_damage(path)
+    if damage is None:
+        damage = _find_state_damage(path)
+    if before is not None and before == stamp(path):
+        _judged[path] = before, damage
+    return damage
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """The checkpoint dict of a valid checkpoint, on the CPU; never runs code from the file.
 
     Raises:
-        UserError: when it was written by a newer version of the format.
+        UserError: when it was written by a newer version of the format, or is none that a run can resume from.
     """
-    # Mapped, not read: of the state of many workers each uses its own part only.
-    state: dict[str, Any] = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True, mmap=True)
-    if state["format_version"] > FORMAT_VERSION:
+    try:
+        state = _read_state(path)
+    except UNREADABLE as error:
+        raise UserError(f"{_unreadable(path, error)}; move the folder away to resume from the one before.") from error
+    if _format_of(state) > FORMAT_VERSION:
         raise UserError(
-            f"{path} has checkpoint format {state['format_version']}, newer than the {FORMAT_VERSION} this version of "
+            f"{path} has checkpoint format {_format_of(state)}, newer than the {FORMAT_VERSION} this version of "
             "aios reads; update aios."
         )
-    return state
+    check_state(state, path)
+    loaded: dict[str, Any] = state
+    return loaded
+
+
+def check_state(state: Any, path: Path) -> None:
+    """Check that a run can resume from `state`, the checkpoint dict that was found in `path`.
+
+    Raises:
+        UserError: when it cannot.
+    """
+    flaw = find_flaw(state, checkpoint_step(path))
+    if flaw is not None:
+        raise UserError(f"{path} cannot be resumed: {flaw}; move the folder away to resume from the one before.")
+
+
+def _find_state_damage(path: Path) -> str | None:
+    try:
+        state = _read_state(path)
+    except UNREADABLE as error:
+        return _unreadable(path, error)
+    if _format_of(state) > FORMAT_VERSION:
+        return None
+    flaw = find_flaw(state, checkpoint_step(path))
+    return None if flaw is None else f"in {STATE_FILE} {flaw}"
+
+
+def _read_state(path: Path) -> Any:
+    # Mapped, not read: of the state of many workers each uses its own part only.
+    return torch.load(path / STATE_FILE, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _unreadable(path: Path, error: BaseException) -> str:
+    return f"{path / STATE_FILE} cannot be read ({type(error).__name__})"
+
+
+def _format_of(state: Any) -> int:
+    """The format's version; 0 where there is none."""
+    version = state.get("format_version") if isinstance(state, dict) else None
+    return version if type(version) is int else 0
 
 
 def _clear_partial(folder: Path) -> None:
     for leftover in folder.glob(_PARTIAL_PREFIX + "*"):
-        shutil.rmtree(leftover)
+        _remove(leftover)
 
 
-def _write_manifest(folder: Path) -> int:
-    """Fsync every file, then write the manifest that vouches for them; returns the bytes of the files."""
-    entries: dict[str, dict[str, int | str]] = {}
-    total = 0
-    for file in _files(folder):
-        _fsync(file)
-        size = file.stat().st_size
-        total += size
-        entries[file.relative_to(folder).as_posix()] = {"size": size, "sha256": _sha256(file)}
-    manifest = folder / MANIFEST_FILE
-    manifest.write_text(json.dumps({"format_version": FORMAT_VERSION, "files": entries}, indent=1), encoding="utf-8")
-    _fsync(manifest)
-    _fsync(folder)
-    return total
+def _prune(brain_dir: Path, newest: Path, keep: int) -> None:
+    """Drop the checkpoints below `newest`, which has just been saved, and below `keep` valid ones."""
+    checkpoints = list_checkpoints(brain_dir)
+    if len(checkpoints) <= keep:
+        return
+    valid, passed = 0, False
+    for path in checkpoints:
+        if passed and valid >= keep:
+            _drop(path)
+        elif path == newest:
+            valid, passed = valid + 1, True
+        elif _last_damage(path) is None:
+            valid += 1
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+def _last_damage(path: Path) -> str | None:
+    """`find_damage`, without reading again what has not been touched since."""
+    known = _judged.get(path)
+    return known[1] if known is not None and known[0] == stamp(path) else find_damage(path)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _remember(path: Path, damage: str | None) -> None:
+    found = stamp(path)
+    if found is not None:
+        _judged[path] = found, damage
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _drop(path: Path) -> None:
+    """Remove a checkpoint, so that a crash meanwhile leaves none that is half removed."""
+    if os.path.lexists(path):
+        _judged.pop(path, None)
+        hidden = path.with_name(f"{_PARTIAL_PREFIX}dropped-{path.name}-{os.getpid()}")
+        path.rename(hidden)
+        _remove(hidden)
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder or file; what cannot be deleted stays hidden, for the next save to try again."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()

@@ -15,12 +15,12 @@ class StopRequest:
     """While entered, the first SIGINT or SIGTERM is remembered; the second ends the process at once.
 
     The loop asks `reason()` between optimizer steps, so a stop never cuts a step in two. Of several workers one
-    watches the stop file, the others have none; `launched` says that this process must not outlive its parent.
+    watches the stop file, the others have none; `launcher` is the process without which this one must not go on.
     """
 
-    def __init__(self, stop_file: StopFile | None, launched: bool = False) -> None:
+    def __init__(self, stop_file: StopFile | None, launcher: int | None = None) -> None:
         self._stop_file = stop_file
-        self._launcher = os.getppid() if launched else None
+        self._launcher = launcher
         self._signal: int | None = None
         self._finishing = False
         self._previous: dict[int, object] = {}

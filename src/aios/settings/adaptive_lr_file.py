@@ -9,7 +9,7 @@ from typing import Any
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig
 from aios.auto_lr.param_groups import ADAPTER, BASE, ROLES, ROUTER, GroupSettings
-from aios.errors import UserError
+from aios.errors import UserError, shown
 from aios.settings.settings_file import parse_settings_file, text_as_number, unknown_key
 
 _SECTION, _GROUPS = "adaptive_lr", "groups"
@@ -61,12 +61,12 @@ def _section(path: Path) -> dict[str, Any]:
 def _table(place: object, data: Any) -> dict[str, Any]:
     data = {} if data is None else data  # an empty YAML file or section
     if not isinstance(data, dict):
-        raise UserError(f"{place}: found {data!r} where settings belong; see config/adaptive_lr.toml.")
+        raise UserError(f"{place}: found {shown(data)} where settings belong; see config/adaptive_lr.toml.")
     return data
 
 
 def _group_settings(path: Path, role: Any, table: Any) -> GroupSettings:
-    place = f"{path}: {_GROUPS}.{role}"
+    place = f"{path}: {_GROUPS}.{str(role)[:40]}"
     if role == BASE:
         raise UserError(f"{place} is no table of its own: base goes by the keys of {_SECTION} itself; move them there.")
     if role not in ROLES:
@@ -87,5 +87,5 @@ def _typed(path: Path, place: object, key: Any, value: Any, types: Mapping[str, 
         value = text_as_number(value)
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-        raise UserError(f"{place}: {key} = {value!r} has the wrong type; write {_TYPE_NAMES[kind]}.")
+        raise UserError(f"{place}: {key} = {shown(value)} has the wrong type; write {_TYPE_NAMES[kind]}.")
     return value

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from aios.auto_lr.adaptive_lr import DEFAULT_LR
 from aios.core.architecture import PRESETS, Architecture
-from aios.errors import UserError
+from aios.errors import UserError, shown
 from aios.runs.brain_name import why_not_a_name
 from aios.runs.stop_file import StopFile
 
@@ -21,6 +22,9 @@ MODEL = "Model"
 MEMORY = "Memory and precision"
 DEVICES = "Devices"
 OUTPUT = "Output"
+
+LONGEST_WAIT = 86400
+"""Seconds that workers can be told to wait for each other at most: a day."""
 
 
 def _flag(default: Any, panel: str, text: str, on_off: bool = True) -> Any:
@@ -109,6 +113,12 @@ class TrainingConfig:
         False, DEVICES, "Several workers with weights of their own, merged now and then."
     )
     merge_every: int = _flag(100, DEVICES, "Optimizer steps between merges of independent workers.")
+    merge_timeout: int = _flag(
+        600,
+        DEVICES,
+        "Seconds without a step after which an independent worker counts as hung and is replaced; how long workers of "
+        "one model wait for each other at a step.",
+    )
     zero_stage: Literal["none", "zero1", "zero2", "zero3"] = _flag(
         "none", DEVICES, "DeepSpeed ZeRO stage: what the workers of one model split among them."
     )
@@ -230,32 +240,52 @@ def _check_types(config: TrainingConfig) -> None:
         value = getattr(config, name)
         types, literals = allowed_types(kind)
         if literals and value not in literals:
-            raise UserError(f"{flag_name(name)} is {value!r}; choose one of {', '.join(map(str, literals))}.")
+            raise UserError(f"{flag_name(name)} is {shown(value)}; choose one of {', '.join(map(str, literals))}.")
         number_as_float = float in types and isinstance(value, int) and not isinstance(value, bool)
         wrong_bool = isinstance(value, bool) and bool not in types
         if types and not number_as_float and (wrong_bool or not isinstance(value, types)):
             wanted = " or ".join(t.__name__ for t in types if t is not type(None))
-            raise UserError(f"{flag_name(name)} is {value!r}, but it takes a value of type {wanted}.")
+            raise UserError(f"{flag_name(name)} is {shown(value)}, but it takes a value of type {wanted}.")
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"{flag_name(name)} is {shown(value)}, but no name holds a NUL character; take it out.")
 
 
 def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
     if not condition:
-        raise UserError(f"{flag_name(name)} is {value}, but it must be {allowed}.")
+        raise UserError(f"{flag_name(name)} is {shown(value)}, but it must be {allowed}.")
 
 
 _AT_LEAST_ONE = ("steps", "batch_size", "gradient_accumulation_steps", "eval_batches", "keep_checkpoints")
 _AT_LEAST_ZERO = ("eval_every", "save_every", "seed")
 
 
+LARGEST_NUMBER = 2**53
+"""Largest whole number of a setting: beyond it steps can no longer be counted in floating point."""
+LARGEST_SEED = 2**63 - 1
+"""Largest that every random generator in use takes."""
+LR_RANGE = (1e-30, 1e3)
+"""A step of AdamW moves a weight by up to the learning rate: outside, fp32 weights stay as they are or are lost."""
+LARGEST_EXPANSION = 1_000_000
+"""Largest SwiGLU expansion; far below it every width is too large for any memory."""
+
+
 def _check_numbers(config: TrainingConfig) -> None:
+    for name in field_types():
+        value = getattr(config, name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            most, written = (LARGEST_SEED, "2^63 - 1") if name == "seed" else (LARGEST_NUMBER, "2^53")
+            _require(value <= most, name, value, f"at most {written} = {most}")
     for name in _AT_LEAST_ONE:
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     for name in _AT_LEAST_ZERO:
         _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
     _require(config.max_seq_len >= 2, "max_seq_len", config.max_seq_len, "at least 2 tokens")
     if config.lr is not None:
-        _require(math.isfinite(config.lr) and config.lr > 0, "lr", config.lr, "a positive number, for example 1e-3")
-    _require(0 <= config.weight_decay < math.inf, "weight_decay", config.weight_decay, "0 or a positive number")
+        _require(config.lr > 0, "lr", config.lr, "a positive number, for example 1e-3")
+        _require(
+            LR_RANGE[0] <= config.lr <= LR_RANGE[1], "lr", config.lr, f"between {LR_RANGE[0]:g} and {LR_RANGE[1]:g}"
+        )
+    _check_weight_decay(config)
     _require(0 < config.max_grad_norm < math.inf, "max_grad_norm", config.max_grad_norm, "a positive number")
     if config.anneal_fraction is not None:
         _require(0 <= config.anneal_fraction <= 1, "anneal_fraction", config.anneal_fraction, "between 0 and 1")
@@ -268,11 +298,22 @@ def _check_numbers(config: TrainingConfig) -> None:
             )
 
 
+def _check_weight_decay(config: TrainingConfig) -> None:
+    _require(0 <= config.weight_decay < math.inf, "weight_decay", config.weight_decay, "0 or a positive number")
+    lr = config.lr if config.lr is not None else DEFAULT_LR
+    if lr * config.weight_decay >= 1:
+        raise UserError(
+            f"--weight-decay is {config.weight_decay}, but times the learning rate of {lr:g} it must stay below 1: "
+            f"each step takes that part off every weight; give less than {1 / lr:.3g}."
+        )
+
+
 def _check_model(config: TrainingConfig) -> None:
     arch = config.architecture
     for name in ("hidden_size", "h_layers", "l_layers", "h_cycles", "l_cycles", "num_heads", "halt_max_steps"):
         _require(getattr(arch, name) >= 1, name, getattr(arch, name), "at least 1")
-    _require(0 < arch.expansion < math.inf, "expansion", arch.expansion, "a positive number")
+    allowed = f"a positive number of at most {LARGEST_EXPANSION}"
+    _require(0 < arch.expansion <= LARGEST_EXPANSION, "expansion", arch.expansion, allowed)
     if arch.hidden_size % (2 * arch.num_heads):
         raise UserError(
             f"--hidden-size {arch.hidden_size} does not split into {arch.num_heads} attention heads of even width; "
@@ -293,10 +334,17 @@ def _check_devices(config: TrainingConfig) -> None:
             "--model-dtype fp16 computes in fp16 under mixed precision, but --no-amp turns that off; leave one out."
         )
     ids = config.cuda_ids.split(",") if config.cuda_ids is not None else []
-    _require(all(i.strip().isdecimal() for i in ids), "cuda_ids", config.cuda_ids, "device numbers such as 0 or 0,1")
+    _require(
+        all(i.strip().isdecimal() and len(i) <= 6 for i in ids),
+        "cuda_ids",
+        config.cuda_ids,
+        "device numbers such as 0 or 0,1",
+    )
     if config.world_size is not None:
         _require(config.world_size >= 1, "world_size", config.world_size, "at least 1")
     _require(config.merge_every >= 1, "merge_every", config.merge_every, "at least 1")
+    allowed = f"between 1 and {LONGEST_WAIT} seconds"
+    _require(1 <= config.merge_timeout <= LONGEST_WAIT, "merge_timeout", config.merge_timeout, allowed)
     _require(config.max_restarts >= 0, "max_restarts", config.max_restarts, "0 or more")
     _check_mode(config, len(set(ids)))
 
@@ -319,4 +367,4 @@ def _check_mode(config: TrainingConfig, devices: int) -> None:
 def _check_output(config: TrainingConfig) -> None:
     reason = why_not_a_name(config.brain_name)
     if reason is not None:
-        raise UserError(f"--brain-name is {config.brain_name[:300]!r}, but it must be a plain name: {reason}.")
+        raise UserError(f"--brain-name is {shown(config.brain_name)}, but it must be a plain name: {reason}.")

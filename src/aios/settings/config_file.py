@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from aios.errors import UserError
+from aios.errors import UserError, shown
 from aios.settings.config import TrainingConfig, allowed_types, field_types
 from aios.settings.settings_file import parse_settings_file, text_as_number, unknown_key
 
@@ -32,14 +32,14 @@ def load_config_file(path: str | Path) -> dict[str, Any]:
     data = parse_settings_file(path)
     data = {} if data is None else data  # an empty YAML file
     if not isinstance(data, dict):
-        raise UserError(f"{path}: found {data!r} where settings belong; write one `name = value` for each.")
+        raise UserError(f"{path}: found {shown(data)} where settings belong; write one `name = value` for each.")
     settings: dict[str, Any] = {}
     for key, value in data.items():
         name = str(key).replace("-", "_")
         if name not in field_types():
             raise unknown_key(path, key, field_types())
         if name in settings:
-            raise UserError(f"{path}: {key!r} is there twice, with a dash and with an underscore; leave one out.")
+            raise UserError(f"{path}: {shown(key)} is there twice, with a dash and with an underscore; leave one out.")
         settings[name] = _typed(path, name, value)
     return settings
 
@@ -67,7 +67,7 @@ def save_config_file(config: TrainingConfig, path: str | Path) -> None:
             new.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place.") from error
     except UnicodeEncodeError as error:
-        raise UserError(f"{path}: {error.object!r} cannot be written as UTF-8; rename it.") from error
+        raise UserError(f"{path}: {shown(error.object)} cannot be written as UTF-8; rename it.") from error
 
 
 def _toml(settings: dict[str, Any]) -> str:
@@ -93,7 +93,7 @@ def _typed(path: Path, name: str, value: Any) -> Any:
     if choices:
         if isinstance(value, str) and value in choices:
             return value
-        raise UserError(f"{path}: {name} = {value!r} is not allowed; choose one of {', '.join(choices)}.")
+        raise UserError(f"{path}: {name} = {shown(value)} is not allowed; choose one of {', '.join(choices)}.")
     if value is None and type(None) in kinds:
         return None
     if float in kinds:
@@ -117,4 +117,4 @@ def _number(path: Path, name: str, value: Any) -> float:
 def _wrong_type(path: Path, name: str, value: Any) -> UserError:
     kinds, _ = allowed_types(field_types()[name])
     wanted = " or ".join(_KIND_NAMES[kind] for kind in kinds if kind is not type(None))
-    return UserError(f"{path}: {name} = {value!r} has the wrong type; write {wanted}.")
+    return UserError(f"{path}: {name} = {shown(value)} has the wrong type; write {wanted}.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aios.errors import UserError
+from aios.errors import UserError, shown
 from aios.settings.config import TrainingConfig
+from aios.settings.settings_file import parse_json, read_small_file
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 """What the workers split among them: optimizer state; and gradients; and weights (Rajbhandari et al. 2020)."""
@@ -58,14 +58,21 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
     for key, (value, flag) in decided.items():
         if key in asked and asked[key] != value:
             raise UserError(
-                f"{config.deepspeed_config} sets {key} to {asked[key]}, but {flag} is {value}; change one, or "
+                f"{config.deepspeed_config} sets {key} to {shown(asked[key])}, but {flag} is {value}; change one, or "
                 f"{_REMEDY}."
             )
     _check_number_types(config, asked)
     _check_writers(config, asked)
+    if _section(asked, "checkpoint", config).get("load_universal"):
+        raise UserError(
+            f"{config.deepspeed_config} asks for a universal checkpoint, which DeepSpeed reads in a way that can run "
+            f"code from it; {_REMEDY}."
+        )
     optimizer_settings(config)
     has_scheduler(config)
     zero = {**_section(asked, "zero_optimization", config), "stage": zero_stage(config)}
+    for part in ("offload_param", "offload_optimizer"):
+        _section(zero, part, config)
     return {
         # Its default would refuse torch's AdamW beside an offloaded optimizer.
         "zero_force_ds_cpu_optimizer": False,
@@ -84,10 +91,8 @@ def read_settings(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--deepspeed-config {path} cannot be read ({error.strerror}); check its path.") from error
-    except ValueError as error:
+        settings = parse_json(read_small_file(Path(path)).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--deepspeed-config {path} is no valid JSON ({error}); correct it.") from error
     if not isinstance(settings, dict):
         raise UserError(f"--deepspeed-config {path} holds a {type(settings).__name__}; it must hold a JSON object.")
@@ -108,9 +113,10 @@ def zero_stage(config: TrainingConfig) -> int:
     if in_file is None and flag is not None:
         return flag
     if not isinstance(in_file, int) or in_file not in STAGES.values() or isinstance(in_file, bool):
+        named = "no ZeRO stage" if in_file is None else f"ZeRO stage {shown(in_file)}"
         raise UserError(
-            f"{config.deepspeed_config} names {'no ZeRO stage' if in_file is None else f'ZeRO stage {in_file}'}; give "
-            "--zero-stage zero1, zero2 or zero3, and the same or none in the file."
+            f"{config.deepspeed_config} names {named}; give --zero-stage zero1, zero2 or zero3, and the same or none "
+            "in the file."
         )
     if flag not in (None, in_file):
         raise UserError(
@@ -129,8 +135,8 @@ def has_scheduler(config: TrainingConfig) -> bool:
     kind = _section(read_settings(config.deepspeed_config), "scheduler", config).get("type")
     if kind is not None and kind not in SCHEDULERS:  # those of torch do not take ZeRO's optimizer
         raise UserError(
-            f"{config.deepspeed_config} asks for the scheduler {kind}; choose one of {', '.join(SCHEDULERS)}, or "
-            f"{_REMEDY} and let the adaptive learning rate decide."
+            f"{config.deepspeed_config} asks for the scheduler {shown(kind)}; choose one of {', '.join(SCHEDULERS)}, "
+            f"or {_REMEDY} and let the adaptive learning rate decide."
         )
     return kind is not None
 
@@ -149,14 +155,35 @@ def optimizer_settings(config: TrainingConfig) -> dict[str, Any]:
     parameters.pop("torch_adam", None)
     unknown = sorted(set(parameters) - {"lr", "betas", "eps", "weight_decay"})
     if unsuited or unknown:
-        what = f"the optimizer parameter {unknown[0]}" if unknown else f"optimizer {kind}"
+        what = f"the optimizer parameter {shown(unknown[0])}" if unknown else f"optimizer {shown(kind)}"
         raise UserError(f"{config.deepspeed_config} asks for {what}, but training uses AdamW; {_REMEDY}.")
     if config.lr is not None and parameters.get("lr", config.lr) != config.lr:
         raise UserError(
-            f"{config.deepspeed_config} sets the optimizer's lr to {parameters['lr']}, but --lr is {config.lr}; change "
-            f"one, or {_REMEDY}."
+            f"{config.deepspeed_config} sets the optimizer's lr to {shown(parameters['lr'])}, but --lr is {config.lr}; "
+            f"change one, or {_REMEDY}."
         )
+    _check_parameters(parameters, config)
     return parameters
+
+
+def _check_parameters(parameters: Mapping[str, Any], config: TrainingConfig) -> None:
+    """Refuse values that AdamW does not take; lr and weight_decay have the ranges of the flags of those names."""
+    try:
+        dataclasses.replace(config, **{name: parameters[name] for name in ("lr", "weight_decay") if name in parameters})
+    except UserError as error:
+        raise UserError(f"{config.deepspeed_config}, section optimizer: {error}") from error
+    betas, eps = parameters.get("betas", [0.0, 0.0]), parameters.get("eps", 0.0)
+    pair = isinstance(betas, list) and len(betas) == 2 and all(_is_number(beta) and 0 <= beta < 1 for beta in betas)
+    if not pair or not (_is_number(eps) and 0 <= eps < 1):
+        name, value = ("eps", eps) if pair else ("betas", betas)
+        raise UserError(
+            f"{config.deepspeed_config} sets the optimizer's {name} to {shown(value)}, but it must be "
+            f"{'a number' if pair else 'a list of two numbers'} of at least 0 and below 1."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def with_file_lr(config: TrainingConfig) -> TrainingConfig:
@@ -244,7 +271,7 @@ def _asked_for(config: TrainingConfig) -> str:
 def _section(settings: Mapping[str, Any], name: str, config: TrainingConfig) -> dict[str, Any]:
     section = settings.get(name) or {}
     if not isinstance(section, dict):
-        raise UserError(f"{config.deepspeed_config} sets {name} to {section!r}; it must be a JSON object.")
+        raise UserError(f"{config.deepspeed_config} sets {name} to {shown(section)}; it must be a JSON object.")
     return section
 
 

@@ -4,29 +4,102 @@ from __future__ import annotations
 
 import difflib
 import json
+import stat
 import sys
-from collections.abc import Callable, Collection
+import textwrap
+from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from aios.errors import UserError
+from aios.errors import UserError, shown
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+MAX_BYTES = 64 * 1024
+"""Largest file of settings that is read; a long one is a few thousand bytes."""
+_REASON_CHARS = 200
+
+
+class _PlainYaml(yaml.SafeLoader):
+    """YAML of plain values: aliases can stand for data of any size, tags for types that nothing here expects."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node; refuses an alias and an explicit tag."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"*{event.anchor} is an alias; write the value itself")
+        if getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError(f"{event.tag} is a tag; write the value without it")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping; refuses a key that is there twice."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        _refuse_duplicates(keys)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, _PlainYaml)
+
+
+def parse_json(text: str) -> Any:
+    """JSON in which no object has a key twice.
+
+    Raises:
+        ValueError: for a key that is there twice, and what `json.loads` raises.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_duplicates([key for key, _ in pairs])
+    return dict(pairs)
+
+
+def _refuse_duplicates(keys: list[str]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise ValueError(f"the key {shown(key)} is there twice; leave one out")
+        seen.add(key)
+
+
 PARSERS: dict[str, Callable[[str], Any]] = {
     ".toml": tomllib.loads,
-    ".yaml": yaml.safe_load,
-    ".yml": yaml.safe_load,
-    ".json": json.loads,
+    ".yaml": _parse_yaml,
+    ".yml": _parse_yaml,
+    ".json": parse_json,
 }
 """How a file is read, by its suffix in lower case."""
-# TOML and JSON errors are ValueErrors; brackets nested without end exhaust the recursive parsers.
-_SYNTAX_ERRORS = (ValueError, yaml.YAMLError, RecursionError)
+# TOML and JSON errors are ValueErrors; brackets nested without end exhaust the recursive parsers, and YAML 1.1 reads
+# 1:2:3.4 to base 60, which can overflow.
+_SYNTAX_ERRORS = (ValueError, OverflowError, yaml.YAMLError, RecursionError)
+
+
+def read_small_file(path: Path) -> bytes:
+    """The bytes of a file of settings, at most `MAX_BYTES`.
+
+    Raises:
+        UserError: naming the file, when it cannot be read, is no regular file (a pipe or device might never end), or
+            is larger.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path}: is no regular file but a folder, pipe or device; give a file.")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read ({reason}); check the path.") from error
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}: is larger than {MAX_BYTES} bytes, too large for settings; check the path.")
+    return content
 
 
 def parse_settings_file(path: Path) -> Any:
@@ -39,23 +112,26 @@ def parse_settings_file(path: Path) -> Any:
     if parser is None:
         raise UserError(f"{path}: unknown suffix {path.suffix!r}; use one of {', '.join(PARSERS)}.")
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+        text = read_small_file(path).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     try:
         return parser(text)
     except _SYNTAX_ERRORS as error:
         reason = " ".join(str(error).split())
+        reason = reason if len(reason) <= _REASON_CHARS else f"{reason[:_REASON_CHARS]}..."
         raise UserError(f"{path}: not valid {path.suffix[1:]} ({reason}); correct the syntax.") from error
 
 
 def unknown_key(place: object, key: object, known: Collection[str]) -> UserError:
     """The error for a key at `place` that is none of those `known`; names the nearest one."""
-    near = difflib.get_close_matches(str(key), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
-    return UserError(f"{place}: unknown key {key!r}; {hint}")
+    near = difflib.get_close_matches(str(key)[:_REASON_CHARS], known, n=1)
+    hint = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"known keys: {textwrap.shorten(', '.join(known), _REASON_CHARS, placeholder=' ...')}."
+    )
+    return UserError(f"{place}: unknown key {shown(key)}; {hint}")
 
 
 def text_as_number(text: str) -> float | str:

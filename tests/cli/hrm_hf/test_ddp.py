@@ -28,6 +28,7 @@ from training_process import (
     wait_for,
     wait_for_step,
 )
+from worker_processes import until_gone, worker_pids
 
 DDP = ("--ddp", "--world-size=2")
 WATCHED = Path(__file__).with_name("watched_worker.py")
@@ -48,33 +49,6 @@ def free_port() -> int:
         probe.bind(("localhost", 0))
         port: int = probe.getsockname()[1]
     return port
-
-
-def children(pid: int) -> list[int]:
-    """Processes whose parent is `pid`."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(line) for line in found.stdout.split()]
-
-
-def worker_pids(launcher: subprocess.Popen[str]) -> list[int]:
-    """The workers of a launcher, in rank order; waits until both are there."""
-    wait_for(launcher, lambda: len(children(launcher.pid)) == 2)
-    return sorted(children(launcher.pid))
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-
-
-def until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not all(gone(pid) for pid in pids):
-        assert time.monotonic() < deadline, "orphans"
-        time.sleep(0.05)
 
 
 def relative_difference(a: dict[int, dict[str, Any]], b: dict[int, dict[str, Any]], key: str) -> float:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,49 +12,11 @@ from aios.data.dataset import DataConfig, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
 from aios.runs.brain import list_checkpoints, read_card
 from aios.runs.checkpoints import load_state, newest_valid
-from training_process import TIMEOUT, read_log, run_aios, start_training, train, train_args, wait_for
+from training_process import TIMEOUT, read_log, run_aios, start_training, train, train_args
+from worker_processes import independent_pids, records_of, until_gone, wait_for_worker
 
 THREE = ("--parallel-independent", "--world-size=3", "--lr=4e-3", "--warmup-steps=5")
 TWO = ("--parallel-independent", "--world-size=2", "--lr=4e-3", "--warmup-steps=5", "--eval-every=0")
-
-
-def records_of(brain: Path, rank: int, event: str = "train") -> list[dict[str, Any]]:
-    return [r for r in read_log(brain, event) if r.get("rank") == rank]
-
-
-def worker_pids(supervisor: subprocess.Popen[str]) -> dict[int, int]:
-    """The workers of a supervisor, pid by rank."""
-    listed = subprocess.run(
-        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(supervisor.pid)], capture_output=True, text=True, check=False
-    )
-    words = [line.split() for line in listed.stdout.splitlines() if "independent-worker" in line]
-    return {int(line[line.index("independent-worker") + 2]): int(line[0]) for line in words}
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_for_worker(process: subprocess.Popen[str], brain: Path, rank: int, step: int) -> None:
-    """Wait until worker `rank` has logged `step`."""
-    mark = f'"rank": {rank}'
-
-    def reached() -> bool:
-        if not (brain / "metrics.jsonl").exists():
-            return False
-        lines = (brain / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-        records = (json.loads(line) for line in lines if mark in line and '"event": "train"' in line)
-        return any(record["step"] >= step for record in records)
-
-    wait_for(process, reached)
-
-
-def ended(pids: list[int]) -> Callable[[], bool]:
-    return lambda: not any(is_alive(pid) for pid in pids)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +126,7 @@ def test_a_killed_worker_is_replaced_and_only_its_steps_since_the_merge_are_redo
     brain = tmp_path / "brain"
     process = start_training(tmp_path, *TWO, "--steps=90", "--merge-every=30")
     wait_for_worker(process, brain, 1, 40)
-    os.kill(worker_pids(process)[1], signal.SIGKILL)
+    os.kill(independent_pids(process)[1], signal.SIGKILL)
     out, err = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, err) == (0, ""), out
     (restarted,) = read_log(brain, "worker_restarted")
@@ -191,14 +148,11 @@ def test_workers_end_with_a_killed_supervisor_and_resume_goes_on_from_the_last_m
     brain = tmp_path / "brain"
     process = start_training(tmp_path, *TWO, "--steps=80", "--merge-every=20")
     wait_for_worker(process, brain, 0, 50)
-    pids = list(worker_pids(process).values())
+    pids = list(independent_pids(process).values())
     assert len(pids) == 2
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    deadline = time.monotonic() + 30
-    while not ended(pids)():
-        assert time.monotonic() < deadline, "a worker outlived its supervisor"
-        time.sleep(0.05)
+    until_gone(pids, 30)
     newest, _ = newest_valid(brain)
     assert newest is not None
     last = int(newest.name[5:])
@@ -221,14 +175,14 @@ def test_a_stop_reaches_all_workers_and_what_they_learned_is_merged(tmp_path: Pa
     brain = tmp_path / "brain"
     process = start_training(tmp_path, *TWO, "--steps=100000", "--merge-every=100000")
     wait_for_worker(process, brain, 1, 5)
-    pids = list(worker_pids(process).values())
+    pids = list(independent_pids(process).values())
     if how == "signal":
         process.send_signal(signal.SIGTERM)
     else:
         (brain / "STOP").touch()
     out, err = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, err) == (0, ""), out
-    assert ended(pids)()
+    until_gone(pids, 0)
     (stopped,) = read_log(brain, "stopped")
     assert stopped["reason"] == how
     (merge,) = read_log(brain, "merge")
@@ -263,12 +217,12 @@ def test_workers_that_die_again_and_again_end_the_run_with_one_sentence(tmp_path
     brain = tmp_path / "brain"
     process = start_training(tmp_path, *TWO, "--steps=100000", "--merge-every=100000", "--max-restarts=0")
     wait_for_worker(process, brain, 1, 3)
-    pids = worker_pids(process)
+    pids = independent_pids(process)
     os.kill(pids[1], signal.SIGKILL)
     _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1
     assert "Worker 1 was killed by signal 9 and the 0 restarts of --max-restarts are used up" in err
-    assert ended(list(pids.values()))()
+    until_gone(list(pids.values()), 0)
 
 
 @pytest.mark.slow

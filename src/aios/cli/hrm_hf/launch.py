@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from contextlib import closing
@@ -18,14 +19,13 @@ from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import data_config
 from aios.data.dataset import load_data
 from aios.data.tokenizer import load_tokenizer
-from aios.distributed.refusal import expect_refusals, refused
+from aios.distributed.environment import PARENT
+from aios.distributed.launch_notes import expect_notes, refused
+from aios.distributed.parent import STOP_SECONDS
 from aios.engines.device import device_kind
 from aios.errors import RunError, UserError
 from aios.settings.config import TrainingConfig
 from aios.terminal.console import RunConsole
-
-STOP_SECONDS = 600
-"""How long workers may take to finish their step and save when asked to stop; then they are killed."""
 
 
 def worker_count(config: TrainingConfig) -> int:
@@ -79,13 +79,14 @@ def launch(origin: Origin, args: list[str]) -> None:
         shutdown_timeout=STOP_SECONDS,
     )
     with TemporaryDirectory() as folder:
-        expect_refusals(Path(folder) / "refusal")
+        expect_notes(Path(folder))
+        os.environ[PARENT] = str(os.getpid())
         try:
             elastic_launch(settings, sys.executable)("-m", "aios", *args)
         except SignalException:
             return  # the workers have saved and ended
         except ChildFailedError as error:
-            raise _explained(error, config.max_restarts) from error
+            raise _explained(error, config) from error
 
 
 def _free_port() -> int:
@@ -99,7 +100,7 @@ def _free_port() -> int:
     return port
 
 
-def _explained(error: ChildFailedError, restarts: int) -> UserError | RunError:
+def _explained(error: ChildFailedError, config: TrainingConfig) -> UserError | RunError:
     """What a worker's end means for the run; the worker's own sentence stands above."""
     given_up = refused()
     if given_up == 2:
@@ -108,6 +109,9 @@ def _explained(error: ChildFailedError, restarts: int) -> UserError | RunError:
         return RunError("The workers gave up; the sentence above says why.")
     rank, failure = next(iter(error.failures.items()))
     how = f"was killed by signal {-failure.exitcode}" if failure.exitcode < 0 else f"failed ({failure.exitcode})"
+    if failure.exitcode == -signal.SIGABRT and torch.cuda.is_available():
+        how += f", perhaps by NCCL after {config.merge_timeout} s (--merge-timeout) of waiting for another worker,"
     return RunError(
-        f"Worker {rank} {how} and {restarts} restarts are used up; what it said stands above; continue with --resume."
+        f"Worker {rank} {how} and {config.max_restarts} restarts are used up; what it said stands above; continue with "
+        "--resume."
     )

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aios.auto_lr.search import RangeTestResult
-from aios.auto_lr.state_forms import STATE_VERSION, from_checkpoint
+from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
+from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import copying_obstacle, has_scheduler
 
@@ -41,9 +42,11 @@ def search(run: TrainingRun) -> RangeTestResult:
 
 
 def learned_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a checkpoint dict, of this version or an older one, holds for `AutoLR`."""
-    learned = state["adaptive_lr"]
-    if learned is not None and learned["version"] == STATE_VERSION:
-        own: Mapping[str, Any] = learned
-        return own
-    return from_checkpoint(int(state["step"]), state["lr_plan"], learned)
+    """What the checkpoint dict `state` holds for `AutoLR`."""
+    try:
+        return read_checkpoint(state)
+    except ValueError as error:
+        raise UserError(
+            f"What the checkpoint of step {state['step']} knows of the learning rate cannot be used ({error}); move "
+            "its folder away to resume from the one before."
+        ) from error

@@ -8,11 +8,14 @@ import torch
 from torch import nn
 
 from aios.auto_lr.param_groups import ADAPTER, BASE, ROUTER
+from aios.errors import UserError
 
 BETAS = (0.9, 0.95)
 """Moments of AdamW, as is usual for language models (GPT-3, Llama)."""
 _GROUPS = (("decay", BASE), ("no_decay", BASE), ("router", ROUTER), ("adapter", ADAPTER))
 """Name and role of each param group, in the optimizer's order."""
+
+_REMEDY = "begin another brain from the checkpoint's weights with --student-init"
 
 
 def build_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
@@ -44,12 +47,23 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], m
     """Load the moments of a checkpoint, parameter by parameter; the settings of the groups stay those of this run.
 
     A parameter that the checkpoint did not train (adapters added on resume) begins without moments.
+
+    Raises:
+        UserError: when the moments are those of another model.
     """
-    saved = dict(zip(_saved_names(state, model), (i for g in state["param_groups"] for i in g["params"]), strict=True))
+    names, places = _saved_names(state, model), [i for group in state["param_groups"] for i in group["params"]]
+    if len(names) != len(places):
+        raise UserError(f"The optimizer state is of {len(places)} parameters, the model has {len(names)}; {_REMEDY}.")
+    saved = dict(zip(names, places, strict=True))
     own = optimizer.state_dict()["param_groups"]
     now = {name: i for group in own for name, i in zip(group["names"], group["params"], strict=True)}
-    moments = {i: state["state"][saved[name]] for name, i in now.items() if saved.get(name) in state["state"]}
-    optimizer.load_state_dict({"state": moments, "param_groups": own})
+    moments = {name: state["state"][saved[name]] for name in now if saved.get(name) in state["state"]}
+    shapes = {name: param.shape for name, param in model.named_parameters()}
+    for name, moment in moments.items():
+        if moment["exp_avg"].shape != shapes[name]:
+            there, here = (tuple(shape) for shape in (moment["exp_avg"].shape, shapes[name]))
+            raise UserError(f"The optimizer state has moments of shape {there} for {name}, which is {here}; {_REMEDY}.")
+    optimizer.load_state_dict({"state": {now[name]: m for name, m in moments.items()}, "param_groups": own})
 
 
 def _grouped(model: nn.Module) -> dict[str, tuple[nn.Parameter, str]]:

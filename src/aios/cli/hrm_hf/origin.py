@@ -6,7 +6,6 @@ Imports torch only when there is a checkpoint to read, so that bad input is refu
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,14 @@ from typing import Any
 
 from aios.cli.hrm_hf.inherited import inherit
 from aios.core.architecture import Architecture
-from aios.errors import UserError
+from aios.errors import UserError, shown
 from aios.runs.brain import holds_brain
 from aios.settings.adaptive_lr_file import check_roles
 from aios.settings.config import TrainingConfig, flag_name
 from aios.settings.deepspeed import check_inherited_settings, check_same_engine, with_file_lr
+from aios.settings.fits import check_fits
 from aios.settings.preflight import check_brain_folder, check_folders, check_inputs
+from aios.settings.settings_file import parse_json, read_small_file
 
 _BODY_FIELDS = tuple(f.name for f in dataclasses.fields(Architecture))
 _EXPERT_FIELDS = ("num_experts", "num_experts_per_tok")
@@ -61,10 +62,12 @@ def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool =
         check_folders(config)
     if config.student_init is None:
         check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
+        check_fits(config)
         return Origin(config, tokenizer=config.model)
     student = Path(config.student_init)
     config = dataclasses.replace(config, **_agreed_shape(given, student))
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
+    check_fits(config)
     return Origin(config, student, config.model or str(student))
 
 
@@ -78,7 +81,8 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     skipped = tuple(f"Skipped the damaged checkpoint {d.path}: {d.reason}." for d in damaged)
     if path is None:
         why = f" ({' '.join(skipped)})" if skipped else ""
-        raise UserError(f"There is no checkpoint to resume in {brain_dir}{why}; train without --resume first.")
+        remedy = "train under another --brain-name" if skipped else "train without --resume first"
+        raise UserError(f"There is no checkpoint to resume in {brain_dir}{why}; {remedy}.")
     state = load_state(path)
     known = {f.name for f in dataclasses.fields(TrainingConfig)}
     saved = {name: value for name, value in state["config"].items() if name in known}
@@ -92,13 +96,14 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     config = TrainingConfig(**{**saved, **given})
     if not config.parallel_independent:
         state = split_state(state, 0, 1)  # of independent workers the first goes on, with the merged weights
-    _agreed_shape(given, path)
+    shape = _agreed_shape(given, path)
     check_same_engine(config, int(state.get("zero_stage", 0)), path)
     check_inputs(config)
     if "deepspeed_config" not in given:
         check_inherited_settings(config)
     config = with_file_lr(config)
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
+    check_fits(dataclasses.replace(config, **shape))
     check_folders(config)
     tokenizer = given.get("model") or str(brain_dir)
     return Origin(config, path, tokenizer, state, (*skipped, *not_inherited))
@@ -130,9 +135,9 @@ def _agreed_shape(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _read_shape(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = parse_json(read_small_file(path).decode("utf-8"))
         shape = {name: saved[name] for name in (*_BODY_FIELDS, "use_moe")}
         experts = {name: saved[name] for name in _EXPERT_FIELDS} if shape["use_moe"] else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} does not describe an HRM ({error!r}); choose another brain folder.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} does not describe an HRM ({shown(error)}); choose another brain folder.") from error
     return {**shape, **experts}

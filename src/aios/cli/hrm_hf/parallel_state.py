@@ -12,13 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from aios.runs.checkpoint_state import PER_WORKER
 from aios.settings.config import TrainingConfig
 
 _TASK_FILE = "task.json"
-_PER_WORKER = ("optimizer", "scaler", "rng", "data", "adaptive_lr")
-"""Entries of the checkpoint dict that each worker has its own of: lists by rank."""
-_ONCE_PER_WORKER = ("lr_plan",)
-"""The same, in checkpoints from before `AutoLR.state_dict` held all of it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def join_states(states: Sequence[dict[str, Any]], config: TrainingConfig) -> dic
     search counts as steps and is not equally long for all, or because a stop cut the round short.
     """
     steps = [int(state["step"]) for state in states]
-    own = {key: [state[key] for state in states] for key in _PER_WORKER}
+    own = {key: [state[key] for state in states] for key in PER_WORKER}
     return {"step": min(steps), "worker_steps": steps, "config": config.to_dict(), **own}
 
 
@@ -94,7 +91,7 @@ def split_state(state: dict[str, Any], rank: int, world_size: int) -> dict[str, 
     if steps is None:
         return state
     source = rank % len(steps)
-    own = {key: state[key][source] for key in (*_PER_WORKER, *_ONCE_PER_WORKER) if key in state}
+    own = {key: state[key][source] for key in PER_WORKER if key in state}
     if world_size != len(steps):
         own["data"] = max(state["data"], key=lambda data: int(data["samples"]))
     return {**state, **own, "step": steps[source]}

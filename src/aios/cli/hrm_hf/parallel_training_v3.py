@@ -32,12 +32,13 @@ from aios.cli.hrm_hf.summary import summary_rows
 from aios.cli.hrm_hf.train_actv1 import start_record
 from aios.cli.hrm_hf.train_epoch import evaluate
 from aios.data.dataset import unigram_entropy
+from aios.distributed.environment import PARENT
 from aios.distributed.merge_files import Contribution, find_contribution, merge, round_folder
 from aios.distributed.orders import END, FINISH, MERGED, STOP
 from aios.distributed.supervisor import Crew, how_it_ended
 from aios.engines.device import device_kind
 from aios.errors import RunError, UserError
-from aios.runs.checkpoints import checkpoint_path
+from aios.runs.checkpoints import checkpoint_path, put_back
 from aios.runs.stop_file import FINISH as FINISH_REQUEST
 from aios.runs.stop_request import StopRequest
 from aios.runs.tensorboard_log import TensorBoardLog
@@ -145,6 +146,7 @@ def open_session(origin: Origin, setup: Setup, run_id: str, task: Task, log_fn: 
             build_run(replace(origin, state=states[0]), setup, log_fn), run_id, setup.tokenizer, setup.data
         )
         session.run.auto.move_to(int(origin.state["step"]))
+        put_back(origin.config.brain_dir)  # where the workers look for it
         return session
     session = MergedSession(build_run(origin, setup, log_fn), run_id, setup.tokenizer, setup.data)
     session.states = [Session.state(session) for _ in ranks]
@@ -178,6 +180,7 @@ class Sitting:
         self._stop, self._console = stop, console
         self._number = 0
         self._finishing = False
+        self._hung: dict[int, str] = {}
         merges = task.config.brain_dir / "merge"
         self._folder = merges / session.run_id
         self._crew = Crew(task.world_size, self._start_process)
@@ -195,7 +198,7 @@ class Sitting:
             self._crew.start(rank)
 
     def await_contributions(self) -> list[Contribution]:
-        """Wait until every worker has handed in, by rank; meanwhile pass on requests and replace the dead.
+        """Wait until every worker has handed in, by rank; meanwhile pass on requests, replace the dead and the hung.
 
         Raises:
             RunError: when workers died more often than --max-restarts.
@@ -209,7 +212,9 @@ class Sitting:
             if len(contributions) == len(found):
                 return contributions
             self._heed(self._stop.reason())
-            self._replace_lost({c.report.rank for c in contributions})
+            handed_in = {c.report.rank for c in contributions}
+            self._kill_hung(handed_in)
+            self._replace_lost(handed_in)
             self._console.follow()
             time.sleep(POLL_SECONDS)
 
@@ -260,6 +265,7 @@ class Sitting:
         self._crew.tell_all(
             {"order": MERGED, "weights": str(merged), "number": self._number, "step": self.session.run.step}
         )
+        self._crew.begin_again()
         shutil.rmtree(round_folder(self._folder, before), ignore_errors=True)  # all are past it
 
     def end(self) -> None:
@@ -280,6 +286,13 @@ class Sitting:
             self.stop_reason = reason
             self._crew.tell_all({"order": STOP, "reason": reason}, standing=True)
 
+    def _kill_hung(self, handed_in: set[int]) -> None:
+        """Kill the workers that have made no step for --merge-timeout; a slow one that makes steps is waited for."""
+        for rank, seconds in self._crew.hung(self.task.config.merge_timeout).items():
+            if rank not in handed_in:
+                self._hung[rank] = f"hung (no step for {seconds:.0f} s)"
+                self._crew.kill(rank)
+
     def _replace_lost(self, handed_in: set[int]) -> None:
         """Start dead workers again from the last merge, except those whose work of this round is safe."""
         for rank, code in self._crew.lost().items():
@@ -287,25 +300,28 @@ class Sitting:
                 continue
             if code == 2:
                 raise UserError(f"Worker {rank} refused its input; the sentence above says what to change.")
-            how, most = how_it_ended(code), self.task.config.max_restarts
+            hung, most = self._hung.pop(rank, None), self.task.config.max_restarts
+            how = hung or how_it_ended(code)
             if self._crew.restarts >= most:
+                only_slow = ", with a larger --merge-timeout if it was only slow" if hung else ""
                 raise RunError(
                     f"Worker {rank} {how} and the {most} restarts of --max-restarts are used up; everything up to step "
-                    f"{self.session.run.step} is saved: continue with --resume."
+                    f"{self.session.run.step} is saved: continue with --resume{only_slow}."
                 )
             self._crew.start(rank)
             run = self.session.run
             told = {"worker": rank, "reason": how, "restarts": self._crew.restarts}
             run.log_fn({"event": "worker_restarted", "step": run.step, **told})
 
-    def _start_process(self, rank: int) -> subprocess.Popen[bytes]:
+    def _start_process(self, rank: int, heartbeat: int) -> subprocess.Popen[bytes]:
         run = self.session.run
         checkpoint = checkpoint_path(run.config.brain_dir, run.step)
-        place = [str(self._folder), str(rank), str(checkpoint), str(self._number)]
+        place = [str(self._folder), str(rank), str(checkpoint), str(self._number), str(heartbeat)]
         debug = ["--debug"] if "--debug" in sys.argv else []
         return subprocess.Popen(
             [sys.executable, "-m", "aios", "hrm-hf", "independent-worker", *place, *debug],
             stdin=subprocess.PIPE,
+            pass_fds=(heartbeat,),
             env=worker_environment(self.task, rank),
             start_new_session=True,  # Ctrl-C is for the supervisor, which tells the workers
         )
@@ -322,7 +338,7 @@ class Sitting:
 def worker_environment(task: Task, rank: int) -> dict[str, str]:
     """The environment of a worker: its name, its own GPU, or its share of the cores."""
     place = {"RANK": str(rank), "WORLD_SIZE": str(task.world_size), "LOCAL_RANK": str(rank)}
-    environment = {**os.environ, **place}
+    environment = {**os.environ, **place, PARENT: str(os.getpid())}
     if task.gpus is None:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // task.world_size)))
         return environment

@@ -22,6 +22,7 @@ from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, train_epoch
 from aios.distributed.environment import WorkerPlace
+from aios.distributed.heartbeat import Heartbeat
 from aios.distributed.merge_files import WEIGHTS_FILE, Report, hand_in, round_folder
 from aios.distributed.orders import Orders
 from aios.errors import RunError
@@ -30,10 +31,11 @@ from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
 
 
-def work(session: Path, rank: int, checkpoint: Path, number: int) -> None:
+def work(session: Path, rank: int, checkpoint: Path, number: int, heartbeat: int) -> None:
     """Train as worker `rank` from `checkpoint`, beginning with round `number`, until told to end.
 
-    Orders come through standard input; when it closes, the supervisor is gone and the process ends.
+    Orders come through standard input; when it closes, the supervisor is gone and the process ends. Signs that training
+    goes on leave through the file descriptor `heartbeat`.
     """
     orders = Orders()
     orders.listen(sys.stdin.fileno())
@@ -43,7 +45,7 @@ def work(session: Path, rank: int, checkpoint: Path, number: int) -> None:
     saved = load_state(checkpoint)
     board = TensorBoardLog(task.config.tensorboard, saved["step"], rank)
     with TrainingLog(task.config.log_path, repair=False) as log, board:
-        worker = start_worker(task, rank, checkpoint, saved, log, board)
+        worker = start_worker(task, rank, checkpoint, saved, log, board, Heartbeat(heartbeat))
         round_end: int | None = task.next_merge(saved["step"])
         while round_end is not None:
             trouble = worker.train_until(round_end, orders)
@@ -122,7 +124,13 @@ class Worker:
 
 
 def start_worker(
-    task: Task, rank: int, checkpoint: Path, saved: dict[str, Any], log: TrainingLog, board: TensorBoardLog
+    task: Task,
+    rank: int,
+    checkpoint: Path,
+    saved: dict[str, Any],
+    log: TrainingLog,
+    board: TensorBoardLog,
+    heartbeat: Heartbeat,
 ) -> Worker:
     """Build the run of worker `rank` where `checkpoint` left it; its learning rate is planned, or searched, here."""
     # The supervisor saves and looks after the devices: each worker sees only its own.
@@ -136,6 +144,7 @@ def start_worker(
 
     setup = prepare(origin, lambda done, total: None)
     run = build_run(origin, setup, log_fn, WorkerPlace(rank, task.world_size))
+    run.beat = heartbeat.beat
     begin_learning_rate(run, own)
     return Worker(run, rank, data_id(setup.data.train, config.seed))
 

@@ -23,9 +23,11 @@ from aios.distributed.environment import WorkerPlace
 from aios.distributed.workers import Workers
 from aios.engines.choice import choose_engine
 from aios.engines.deepspeed import deepspeed_precision
-from aios.engines.device import Precision, choose_device, choose_precision
+from aios.engines.device import Precision, choose_device, choose_precision, device_memory
+from aios.runs.checkpoints import check_state
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import optimizer_settings
+from aios.settings.fits import check_fits_device
 from aios.settings.learning_rate import start_lr
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     Every worker of `workers` calls it; the text is tokenised once per machine.
 
     Raises:
-        UserError: for a device that is not there, or data, tokenizer or weights that cannot be used.
+        UserError: for a device that is not there or too small, or data, tokenizer or weights that cannot be used.
     """
     config = origin.config
     device = choose_device(config, workers.place.local_rank)
@@ -66,6 +68,7 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     if config.uses_deepspeed:
         precision = deepspeed_precision(precision)
     tokenizer = load_tokenizer(origin.tokenizer)
+    check_fits_device(config, len(tokenizer), device.type, device_memory(device))
     with workers.first_of_machine_first():
         data = load_data(data_config(config), tokenizer, on_progress)
     model = new_model(config, tokenizer) if origin.weights is None else saved_model(origin.weights, config, tokenizer)
@@ -104,6 +107,7 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
     if origin.state is not None and origin.weights is not None:
         restore_state(run, origin.state, data_id(setup.data.train, config.seed))
         origin.state.update(run.engine.load(origin.weights))
+        check_state(origin.state, origin.weights)
     return run
 
 

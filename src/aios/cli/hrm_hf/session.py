@@ -16,6 +16,7 @@ from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import DataSplit, TokenWindows
+from aios.distributed.workers import PATIENCE
 from aios.runs.brain import BrainCard, publish, read_card
 from aios.runs.checkpoints import checkpoint_path, open_partial, partial_path, save_checkpoint
 
@@ -48,9 +49,13 @@ class Session:
         """
         run = self.run
         run.auto.keep_snapshot()
-        if run.engine.writes_parts:
-            return self._write_together()
-        return self._write() if run.workers.is_main else checkpoint_path(run.config.brain_dir, run.step)
+        with run.workers.waiting_at_most(PATIENCE):  # disks may be slow: for the end of it, too
+            if run.engine.writes_parts:
+                path = self._write_together()
+            else:
+                path = self._write() if run.workers.is_main else checkpoint_path(run.config.brain_dir, run.step)
+            run.workers.wait()
+        return path
 
     def state(self) -> dict[str, Any]:
         """The checkpoint dict of the run as it stands."""
@@ -114,7 +119,10 @@ class Session:
         )
 
     def continuation(self) -> tuple[str, str]:
-        """(prompt, what the model goes on to say): a few words from the start of the evaluation text."""
+        """(prompt, what the model goes on to say): a few words from the start of the evaluation text.
+
+        A model whose weights are no longer finite says words at random.
+        """
         model, tokenizer = self.run.model, self.tokenizer
         if self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
             model = HRMForCausalLM.from_pretrained(self.run.config.brain_dir).to(self.run.device)
@@ -125,7 +133,7 @@ class Session:
         with self.run.precision.autocast_context(self.run.device):
             tokens = model.generate(
                 prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=min(WORD_TOKENS, room),
-                do_sample=True, top_k=40, temperature=0.8,
+                do_sample=True, top_k=40, temperature=0.8, remove_invalid_values=True,
             )  # fmt: skip
         prompt_length = prompt.shape[1]
         return tokenizer.decode(tokens[0, :prompt_length]), tokenizer.decode(tokens[0, prompt_length:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import secrets
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def _train(origin: Origin, workers: Workers) -> None:
         return
 
     setup = prepare(origin, console.tokenizing, workers)
-    stop = StopRequest(config.stop_request if workers.is_main else None, launched=workers.place.launched)
+    stop = StopRequest(config.stop_request if workers.is_main else None, launcher=workers.place.launcher)
     first_step = origin.state["step"] if origin.state is not None else 0
     board = TensorBoardLog(config.tensorboard if workers.is_main else None, first_step)
     with TrainingLog(config.log_path if workers.is_main else None) as log, board, console, stop:
@@ -69,9 +70,10 @@ def _train(origin: Origin, workers: Workers) -> None:
         log_fn(start_record(origin, setup, run_id) | {"unigram_entropy": entropy})
         run = build_run(origin, setup, log_fn)
         session = Session(run, run_id, setup.tokenizer, setup.data)
-        begin_learning_rate(run, origin.state, session.save)
         try:
-            stop_reason = train_epoch(run, session.save, stop.reason)
+            with workers.waiting_at_most(timedelta(seconds=config.merge_timeout)):
+                begin_learning_rate(run, origin.state, session.save)
+                stop_reason = train_epoch(run, session.save, stop.reason)
         except RunError:
             session.finish("trouble")
             raise

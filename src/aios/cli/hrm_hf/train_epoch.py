@@ -54,6 +54,8 @@ class TrainingRun:
     """Takes each log record."""
     workers: Workers = field(default_factory=Workers)
     """Who trains this model together."""
+    beat: Callable[[], None] = lambda: None
+    """Called after every batch: tells whoever watches that the run goes on."""
     auto: AutoLR = field(init=False)
     """Steers the learning rate, and with it the run: it counts the steps and says when they are done."""
     position: int = 0
@@ -169,6 +171,7 @@ def accumulate_gradients(run: TrainingRun) -> Tensor:
         batch = to_device(run.train_batches.batch(run.position), run.device)
         run.position += 1
         means += run.engine.accumulate(batch, run._asked, micro_batches, last=i == micro_batches - 1)
+        run.beat()
     return run.engine.average(means)
 
 
@@ -194,6 +197,7 @@ class RunTrial:
             ids = to_device(run.train_batches.batch(first + i), run.device)
             with torch.no_grad(), run.precision.autocast_context(run.device):
                 total += float(run.model(input_ids=ids, labels=ids).ce)
+            run.beat()
         return run.workers.mean(total / micro_batches)
 
     def train(self, batch: int, lr: float) -> float:
@@ -230,6 +234,7 @@ def evaluate(run: TrainingRun) -> float:
                 ce = run.model(input_ids=batch, labels=batch).ce
             targets = rows.shape[0] * (rows.shape[1] - 1)
             total, tokens = total + float(ce) * targets, tokens + targets
+            run.beat()
     run.model.train()
     if every > 1:
         total, tokens = run.workers.sum(total, tokens)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any
 
 from transformers import PretrainedConfig
 
-INTERMEDIATE_MULTIPLE = 256
-"""SwiGLU widths are rounded up to this, as in the reference: it gives `base` the paper's 27 M body."""
+from aios.core.architecture import swiglu_width
+from aios.errors import shown
 
 
 class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
@@ -88,17 +88,17 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
         for name in names:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+                raise ValueError(f"{name} is {shown(value)}; it must be a whole number of at least 1")
 
     def _require_positive_numbers(self) -> None:
         for name in ("expansion", "rope_theta", "rms_norm_eps", "initializer_range"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value!r}; it must be a finite number above 0")
+            if not (_is_finite(value) and value > 0):
+                raise ValueError(f"{name} is {shown(value)}; it must be a finite number above 0")
         for name in ("moe_aux_coef", "q_loss_coef"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value!r}; it must be a finite number of at least 0")
+            if not (_is_finite(value) and value >= 0):
+                raise ValueError(f"{name} is {shown(value)}; it must be a finite number of at least 0")
 
     @property
     def head_dim(self) -> int:
@@ -107,6 +107,10 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
 
     @property
     def intermediate_size(self) -> int:
-        """Inner width of a SwiGLU: 2/3 of expansion x hidden_size (three matrices for the price of two)."""
-        width = round(self.expansion * self.hidden_size * 2 / 3)
-        return max(1, math.ceil(width / INTERMEDIATE_MULTIPLE)) * INTERMEDIATE_MULTIPLE
+        """Inner width of a SwiGLU, see `swiglu_width`."""
+        return swiglu_width(self.hidden_size, self.expansion)
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max  # as a comparison: a whole number may be too large for a float

@@ -1,0 +1,40 @@
+"""Checkpoints of a few kilobytes, as the trainer writes them, without a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aios.auto_lr.loop.snapshot import rng_state
+from aios.runs.checkpoints import save_checkpoint
+
+
+def small_state(step: int) -> dict[str, Any]:
+    """A checkpoint dict of one parameter and a fixed learning rate."""
+    moments = {"step": torch.tensor(float(step)), "exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2)}
+    anneal = {"start": step, "end": step, "scale": 1.0}
+    plan = {"base_lr": 1e-3, "bounds": None, "warmup_steps": 0, "first_step": 0}
+    return {
+        "step": step,
+        "optimizer": {"state": {0: moments}, "param_groups": [{"params": [0], "names": ["weight"], "lr": 1e-3}]},
+        "zero_stage": 0,
+        "scaler": {},
+        "rng": rng_state(),
+        "data": {"id": "none", "samples": step},
+        "config": {},
+        "lr_plan": {**plan, "anneal": anneal, "finishing": False, "recovery": None, "challenge": None},
+        "adaptive_lr": None,
+    }
+
+
+def write_model(folder: Path) -> None:
+    """Files with the names of a model's."""
+    (folder / "model.safetensors").write_bytes(bytes(1000))
+    (folder / "config.json").write_text("{}")
+
+
+def save_small(brain: Path, step: int, keep: int = 3, **entries: Any) -> Path:
+    """Save the checkpoint of `step`, `entries` in place of some of its state's; returns its folder."""
+    return save_checkpoint(brain, {**small_state(step), **entries}, write_model, keep).path
