@@ -149,7 +149,8 @@ class BrainLock:
     def _sign(self, file: int) -> None:
         with suppress(OSError):  # a full disk: the lock holds without a name
             os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(asdict(Holder.this_process())).encode(), 0)
+            os.lseek(file, 0, os.SEEK_SET)
+            os.write(file, json.dumps(asdict(Holder.this_process())).encode())
 
     def _tidy(self) -> None:
         """Take the lock's file away, whose next holder makes a new one, and with it a folder made in vain."""
