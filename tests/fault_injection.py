@@ -27,6 +27,7 @@ def train_with_fault(
 ) -> subprocess.CompletedProcess[str]:
     """A tiny training of the brain `folder`/brain with `fault` (`signal=SIGKILL:when=2`) at `calls` on `paths`."""
     filters = [word for path in paths for word in ("-P", str(path))]
+    # Without --seccomp-bpf, which is faster, but under which a signal at the n-th call is never sent.
     options = ["-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}", *filters]
     command = [strace_or_skip(), *options, sys.executable, "-m", "aios", *train_args(folder, *args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)

@@ -105,6 +105,29 @@ def test_several_workers_hold_the_brain_and_are_replaced(tmp_path: Path, way: st
     assert holder_of(brain) is None
 
 
+@pytest.mark.slow
+def test_brain_stays_closed_while_the_workers_of_a_killed_launcher_live(tmp_path: Path) -> None:
+    brain = tmp_path / "brain"
+    first = start_training(tmp_path, *LONG, "--ddp", "--world-size=2")
+    wait_for_step(first, brain, 3)
+    workers = _workers(first.pid)
+    try:
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        first.kill()
+        first.wait()
+        second = run_aios(*train_args(tmp_path, "--resume"))
+        assert second.returncode == 2
+        assert f"Workers of process {first.pid}" in second.stderr
+        assert f"still save {brain}; try again in a moment" in second.stderr
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+    first.communicate(timeout=120)  # they hold its pipes until they have saved and ended
+    assert read_log(brain, "stopped")[-1]["reason"] == "launcher_gone"
+    assert holder_of(brain) is None
+
+
 def _workers(parent: int) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(parent), "-f", "aios"], capture_output=True, text=True, check=False)
     return sorted(int(pid) for pid in found.stdout.split())
