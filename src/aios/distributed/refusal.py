@@ -14,6 +14,11 @@ def expect_refusals(path: Path) -> None:
     os.environ[_FILE] = str(path)
 
 
+def has_own_launcher() -> bool:
+    """Whether a launcher of ours, not torchrun, started this worker."""
+    return _FILE in os.environ
+
+
 def refuse(exit_code: int) -> None:
     """In a worker: leave `exit_code` for the launcher, and for the workers started after this one."""
     if _FILE in os.environ:

@@ -21,6 +21,7 @@ from aios.data.tokenizer import load_tokenizer
 from aios.distributed.refusal import expect_refusals, refused
 from aios.engines.device import device_kind
 from aios.errors import RunError, UserError
+from aios.runs.lock import BrainLock
 from aios.settings.config import TrainingConfig
 from aios.terminal.console import RunConsole
 
@@ -48,8 +49,8 @@ def worker_count(config: TrainingConfig) -> int:
     return wanted
 
 
-def launch(origin: Origin, args: list[str]) -> None:
-    """Run `aios ARGS` in as many processes as the config wants workers, and wait for them.
+def launch(origin: Origin, args: list[str], lock: BrainLock) -> None:
+    """Run `aios ARGS` in as many processes as the config wants workers, and wait for them; this one keeps `lock`.
 
     When one is lost, all are started again from the newest checkpoint, up to --max-restarts times. A signal to stop
     is passed on to them.
@@ -78,6 +79,7 @@ def launch(origin: Origin, args: list[str]) -> None:
         logs_specs=DefaultLogsSpecs(),
         shutdown_timeout=STOP_SECONDS,
     )
+    lock.leave_writing()
     with TemporaryDirectory() as folder:
         expect_refusals(Path(folder) / "refusal")
         try:

@@ -37,7 +37,7 @@ class Origin:
     state: dict[str, Any] | None = None
     """Checkpoint dict to resume; None: start at step 0."""
     skipped: tuple[str, ...] = ()
-    """Damaged checkpoints that were passed over, a sentence each."""
+    """Damaged checkpoints that were passed over, and what the one that was not lacks; a sentence each."""
 
 
 def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool = False) -> Origin:
@@ -67,12 +67,21 @@ def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool =
     return Origin(config, student, config.model or str(student))
 
 
+def brain_folder(given: Mapping[str, Any]) -> Path:
+    """The brain's folder that the config fields in `given` mean.
+
+    Raises:
+        UserError: when there can be no such folder.
+    """
+    return TrainingConfig(**{name: given[name] for name in ("bundle_dir", "brain_name") if name in given}).brain_dir
+
+
 def _resumed(given: Mapping[str, Any]) -> Origin:
     from aios.cli.hrm_hf.parallel_state import split_state
     from aios.runs.checkpoints import load_state, newest_valid
+    from aios.runs.publishing import holds_tokenizer
 
-    place = {name: given[name] for name in ("bundle_dir", "brain_name") if name in given}
-    brain_dir = TrainingConfig(**place).brain_dir
+    brain_dir = brain_folder(given)
     path, damaged = newest_valid(brain_dir)
     skipped = tuple(f"Skipped the damaged checkpoint {d.path}: {d.reason}." for d in damaged)
     if path is None:
@@ -96,7 +105,10 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     config = with_file_lr(config)
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     check_folders(config)
-    tokenizer = given.get("model") or str(brain_dir)
+    tokenizer = given.get("model") or str(path)
+    if not given.get("model") and not holds_tokenizer(path):
+        tokenizer = str(brain_dir)
+        skipped += (f"The checkpoint {path} holds no tokenizer; using the one in {brain_dir}.",)
     return Origin(config, path, tokenizer, state, skipped)
 
 

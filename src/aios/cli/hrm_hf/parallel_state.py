@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from aios.settings.config import TrainingConfig
 
+TOKENIZER_FOLDER = "tokenizer"
+"""In the sitting's folder: the tokenizer that all workers use."""
 _TASK_FILE = "task.json"
 _PER_WORKER = ("optimizer", "scaler", "rng", "data", "lr_plan", "adaptive_lr")
 """Entries of the checkpoint dict that each worker has its own of: lists by rank."""
