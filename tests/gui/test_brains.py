@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +37,8 @@ def write_session(folder: Path, pid: int = NOBODY, output: str = "", **more: Any
     ).save(folder)  # fmt: skip
 
 
-def state_of(folder: Path, **more: Any) -> Brain:
-    brain = read_brain(folder, **more)
+def state_of(folder: Path) -> Brain:
+    brain = read_brain(folder)
     assert brain is not None
     return brain
 
@@ -97,19 +101,33 @@ def test_an_ending_before_the_session_began_is_not_its_ending(tmp_path: Path) ->
     assert state_of(tmp_path).state is State.FAILED
 
 
-def test_a_training_of_a_terminal_runs_while_its_log_grows(tmp_path: Path) -> None:
-    log = write_log(tmp_path, START, TRAIN, TRAIN)
-    assert state_of(tmp_path).state is State.RUNNING
-    os.utime(log, (1.0, 1.0))
+@contextmanager
+def training_elsewhere(folder: Path) -> Iterator[None]:
+    """While the block runs another process holds the brain's lock, as every training does."""
+    code = "import sys, pathlib, aios.runs.lock as l\nwith l.BrainLock(pathlib.Path(sys.argv[1])): print(); input()"
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        yield
+        holder.kill()
+
+
+def test_a_training_of_a_terminal_runs_while_it_holds_the_brain(tmp_path: Path) -> None:
+    write_log(tmp_path, START, TRAIN, TRAIN)
     brain = state_of(tmp_path)
     assert (brain.state, brain.step, brain.steps, brain.session) == (State.UNFINISHED, 3, 40, None)
+    with training_elsewhere(tmp_path):
+        assert state_of(tmp_path).state is State.RUNNING
 
 
 def test_a_terminal_that_takes_over_a_windows_brain_is_believed(tmp_path: Path) -> None:
     log = write_log(tmp_path, START, TRAIN)
     write_session(tmp_path)
     os.utime(tmp_path / "output.txt", (1.0, 1.0))
-    assert state_of(tmp_path).state is State.RUNNING
+    with training_elsewhere(tmp_path):
+        assert state_of(tmp_path).state is State.RUNNING
+    assert state_of(tmp_path).state is State.UNFINISHED
     os.utime(log, (2.0, 2.0))
     assert state_of(tmp_path).state is State.FAILED
 

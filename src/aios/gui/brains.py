@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -14,13 +13,14 @@ from typing import Any
 from aios.gui.process_identity import is_alive
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
+from aios.runs.lock import holder_of
 from aios.settings.config import TrainingConfig
 
 SESSION_FILE = "training.json"
 """Beside the brain: the training that a window started last."""
 
 GROWING_SECONDS = 30.0
-"""A log without a closing record that was written to this recently belongs to a training that goes on."""
+"""How much later than the output of a session its log must have grown to belong to another training."""
 
 _TAIL_BYTES = 256 * 1024
 _ERROR = re.compile(r"(?:\[worker \d+\] )?Error: (.*)")
@@ -123,19 +123,18 @@ class Brain:
         return f"{self.step:,}" if self.steps is None else f"{self.step:,} / {self.steps:,}"
 
 
-def list_brains(bundle_dir: Path, now: float | None = None) -> list[Brain]:
+def list_brains(bundle_dir: Path) -> list[Brain]:
     """The brains under `bundle_dir`, the one written to last first; folders without rights are left out."""
     try:
         folders = [path for path in bundle_dir.iterdir() if path.is_dir()]
     except OSError:
         return []  # the form says what is wrong with the folder
-    brains = [brain for folder in folders if (brain := read_brain(folder, now)) is not None]
+    brains = [brain for folder in folders if (brain := read_brain(folder)) is not None]
     return sorted(brains, key=lambda brain: brain.modified, reverse=True)
 
 
-def read_brain(folder: Path, now: float | None = None) -> Brain | None:
+def read_brain(folder: Path) -> Brain | None:
     """What is known of the brain in `folder`; None where nothing was ever trained there, or it cannot be read."""
-    now = time.time() if now is None else now
     session = read_session(folder)
     log = Path(session.log) if session is not None else folder / "metrics.jsonl"
     try:
@@ -145,9 +144,10 @@ def read_brain(folder: Path, now: float | None = None) -> Brain | None:
         records = list(tail_records(log)) if modified else []
     except OSError:
         return None
-    if session is not None and _taken_over(session, modified):
+    held = holder_of(folder) is not None
+    if session is not None and not session.alive and (held or _taken_over(session, modified)):
         session = None
-    state, sentence = judge(session, records, now - modified)
+    state, sentence = judge(session, records, held)
     steps = session.steps if session is not None else _asked_steps(log)
     newest: dict[str, Any] = next((r for r in reversed(records) if r.get("event") == "train"), {})
     step = max((r["step"] for r in records if isinstance(r.get("step"), int)), default=0)
@@ -156,17 +156,17 @@ def read_brain(folder: Path, now: float | None = None) -> Brain | None:
 
 
 def _taken_over(session: SessionFile, log_modified: float) -> bool:
-    """Whether a training that no window started goes on with the log: it prints elsewhere than the session did."""
+    """Whether a training that no window started went on with the log: it printed elsewhere than the session did."""
     output = Path(session.output)
-    return not session.alive and output.exists() and log_modified > output.stat().st_mtime + GROWING_SECONDS
+    return output.exists() and log_modified > output.stat().st_mtime + GROWING_SECONDS
 
 
-def judge(session: SessionFile | None, records: list[dict[str, Any]], quiet_seconds: float) -> tuple[State, str]:
+def judge(session: SessionFile | None, records: list[dict[str, Any]], held: bool) -> tuple[State, str]:
     """(state, sentence) of a training from its session file and the newest records of its log.
 
-    `quiet_seconds` is how long ago the log last grew.
+    `held` says that a process, whoever started it, holds the brain's lock.
     """
-    if session is not None and session.alive:
+    if held or (session is not None and session.alive):
         return State.RUNNING, ""
     since = session.started if session is not None else 0.0
     ending = _ending(records, since)
@@ -181,7 +181,7 @@ def judge(session: SessionFile | None, records: list[dict[str, Any]], quiet_seco
         return State.FAILED, last_error(Path(session.output))
     if ending is not None:
         return State.FAILED, "The training stopped in trouble; its last good state was saved."
-    return (State.RUNNING if quiet_seconds < GROWING_SECONDS else State.UNFINISHED), ""
+    return State.UNFINISHED, ""
 
 
 def _ending(records: list[dict[str, Any]], since: float) -> dict[str, Any] | None:

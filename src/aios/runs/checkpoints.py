@@ -146,6 +146,12 @@ def find_damage(path: Path) -> str | None:
     return damage
 
 
+def discard_partial(brain_dir: Path) -> None:
+    """Clear away what a save that failed has left, so that its room is free again; the next save clears the rest."""
+    for leftover in checkpoint_dir(brain_dir).glob(_PARTIAL_PREFIX + "step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def load_state(path: Path) -> dict[str, Any]:
     """The checkpoint dict of a valid checkpoint, on the CPU; never runs code from the file.
 

@@ -39,7 +39,8 @@ class Origin:
     state: dict[str, Any] | None = None
     """Checkpoint dict to resume; None: start at step 0."""
     skipped: tuple[str, ...] = ()
-    """What was passed over, a sentence each: damaged checkpoints, places to write to that are not inherited."""
+    """What was passed over or not inherited: damaged checkpoints, what the one that was not lacks, places to write to; a
+    sentence each."""
 
 
 def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool = False) -> Origin:
@@ -71,12 +72,22 @@ def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool =
     return Origin(config, student, config.model or str(student))
 
 
+def brain_folder(given: Mapping[str, Any]) -> Path:
+    """The brain's folder that the config fields in `given` mean.
+
+    Raises:
+        UserError: when there can be no such folder, or nothing can be saved in it.
+    """
+    place = {name: given[name] for name in ("bundle_dir", "brain_name") if name in given}
+    return check_brain_folder(TrainingConfig(**place))
+
+
 def _resumed(given: Mapping[str, Any]) -> Origin:
     from aios.cli.hrm_hf.parallel_state import split_state
     from aios.runs.checkpoints import load_state, newest_valid
+    from aios.runs.publishing import holds_tokenizer
 
-    place = {name: given[name] for name in ("bundle_dir", "brain_name") if name in given}
-    brain_dir = check_brain_folder(TrainingConfig(**place))
+    brain_dir = brain_folder(given)
     path, damaged = newest_valid(brain_dir)
     skipped = tuple(f"Skipped the damaged checkpoint {d.path}: {d.reason}." for d in damaged)
     if path is None:
@@ -105,7 +116,10 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     check_fits(dataclasses.replace(config, **shape))
     check_folders(config)
-    tokenizer = given.get("model") or str(brain_dir)
+    tokenizer = given.get("model") or str(path)
+    if not given.get("model") and not holds_tokenizer(path):
+        tokenizer = str(brain_dir)
+        skipped += (f"The checkpoint {path} holds no tokenizer; using the one in {brain_dir}.",)
     return Origin(config, path, tokenizer, state, (*skipped, *not_inherited))
 
 

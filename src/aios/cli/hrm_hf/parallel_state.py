@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from aios.runs.checkpoint_state import PER_WORKER
 from aios.settings.config import TrainingConfig
 
+TOKENIZER_FOLDER = "tokenizer"
+"""In the sitting's folder: the tokenizer that all workers use."""
 _TASK_FILE = "task.json"
 
 
