@@ -6,7 +6,6 @@ Imports torch only when there is a checkpoint to read, so that bad input is refu
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from aios.cli.hrm_hf.config import TrainingConfig, flag_name
 from aios.cli.hrm_hf.deepspeed_settings import check_same_engine, with_file_lr
 from aios.cli.hrm_hf.preflight import check_folders, check_inputs
 from aios.core.architecture import Architecture
+from aios.core.foreign_json import read_foreign_json, refuse_code
 from aios.errors import UserError
 from aios.runs.brain import holds_brain
 
@@ -62,7 +62,11 @@ def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool =
         check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
         return Origin(config, tokenizer=config.model)
     student = Path(config.student_init)
-    config = dataclasses.replace(config, **_agreed_shape(given, student))
+    shape = _agreed_shape(given, student)
+    try:
+        config = dataclasses.replace(config, **shape)
+    except UserError as error:
+        raise UserError(f"{student / 'config.json'} does not describe an HRM ({error}); choose another.") from error
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     return Origin(config, student, config.model or str(student))
 
@@ -124,11 +128,12 @@ def _agreed_shape(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _read_shape(folder: Path) -> dict[str, Any]:
+    refuse_code(folder)
     path = folder / "config.json"
+    saved = read_foreign_json(path)
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
         shape = {name: saved[name] for name in (*_BODY_FIELDS, "use_moe")}
         experts = {name: saved[name] for name in _EXPERT_FIELDS} if shape["use_moe"] else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} does not describe an HRM ({error!r}); choose another brain folder.") from error
+    except KeyError as error:
+        raise UserError(f"{path} does not describe an HRM: it has no {error}; choose another brain folder.") from error
     return {**shape, **experts}
