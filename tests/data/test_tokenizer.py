@@ -48,7 +48,7 @@ def test_fingerprint_ignores_truncation_but_sees_new_tokens(tokenizer_copy: Path
         ({}, "cannot be read"),
         ({"tokenizer.json": "{nope"}, "cannot be read"),
         ({"tokenizer.json": '{"model": {"type": "Unheard"}, "added_tokens": []}'}, "cannot be read"),
-        ({"tokenizer_config.json": '{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}'}, "cannot be read"),
+        ({"tokenizer_config.json": '{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}'}, "auto_map"),
     ],
     ids=["empty folder", "broken json", "unknown model", "custom code"],
 )

@@ -12,6 +12,7 @@ import torch
 
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.model_setup import saved_model
+from aios.core.hrm_models import read_config
 from aios.data.tokenizer import load_tokenizer
 from aios.errors import UserError
 from strangers import AUTO_MAP, edit_json, edit_tensors, plant_code, refusal, terminal_that_says_yes, vouch_for
@@ -179,7 +180,7 @@ def test_adapters_of_another_kind_are_refused(
     edit_json(checkpoint / "adapter" / "adapter_config.json", changes)
     config = TrainingConfig(use_peft=True, resume=True, max_seq_len=32)
     with pytest.raises(UserError) as refused:
-        saved_model(checkpoint, config, load_tokenizer())
+        saved_model(checkpoint, read_config(checkpoint), config, load_tokenizer())
     assert words in str(refused.value)
 
 
@@ -188,7 +189,7 @@ def test_adapters_of_another_kind_are_refused(
     [
         (as_student, {"hidden_size": -32}, "hidden_size is -32"),
         (as_student, {"num_heads": "two"}, "num_heads is 'two'"),
-        (as_student, {"hidden_size": None}, "hidden_size is None"),
+        (as_student, {"hidden_size": None}, "hidden_size is null"),
         (as_student, {"rope_theta": float("nan")}, "rope_theta is nan"),
         (as_resumed, {"hidden_size": True}, "hidden_size is True"),
         (as_resumed, {"quantization_config": {"quant_method": "x"}}, "quantization_config {'quant_method': 'x'}"),

@@ -10,7 +10,7 @@ import torch
 
 from aios.cli.hrm_hf.config import TrainingConfig
 from aios.cli.hrm_hf.lora import add_adapters, holds_adapters, restore_adapters
-from aios.core.hrm_models import HRMConfig, HRMForCausalLM, load_model, read_config
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM, load_model
 from aios.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,13 +35,14 @@ def new_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRM
     )
 
 
-def saved_model(folder: Path, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRMForCausalLM:
+def saved_model(
+    folder: Path, hrm_config: HRMConfig, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
+) -> HRMForCausalLM:
     """The model in `folder`, able to read sequences of `--max-seq-len`; with `--use-peft` frozen, beside adapters.
 
     Raises:
-        UserError: when the folder holds no whole HRM, one for another vocabulary, or adapters of another shape.
+        UserError: when the model is for another vocabulary, or weights or adapters are not those of its shape.
     """
-    hrm_config = read_config(folder)
     if hrm_config.vocab_size != len(tokenizer):
         raise UserError(
             f"{folder} holds a model for {hrm_config.vocab_size} tokens, but the tokenizer has {len(tokenizer)}; leave "

@@ -62,11 +62,7 @@ def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool =
         check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
         return Origin(config, tokenizer=config.model)
     student = Path(config.student_init)
-    shape = _agreed_shape(given, student)
-    try:
-        config = dataclasses.replace(config, **shape)
-    except UserError as error:
-        raise UserError(f"{student / 'config.json'} does not describe an HRM ({error}); choose another.") from error
+    config = dataclasses.replace(config, **_agreed_shape(given, student))
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     return Origin(config, student, config.model or str(student))
 
@@ -136,4 +132,17 @@ def _read_shape(folder: Path) -> dict[str, Any]:
         experts = {name: saved[name] for name in _EXPERT_FIELDS} if shape["use_moe"] else {}
     except KeyError as error:
         raise UserError(f"{path} does not describe an HRM: it has no {error}; choose another brain folder.") from error
+    _check_shape({**shape, **experts}, path)
     return {**shape, **experts}
+
+
+def _check_shape(shape: Mapping[str, Any], path: Path) -> None:
+    """Refuse what `path` says of a model where no flag could ask for it."""
+    missing = next((name for name, value in shape.items() if value is None), None)
+    if missing is not None:
+        raise UserError(f"{path} does not describe an HRM: its {missing} is null; choose another brain folder.")
+    try:
+        TrainingConfig(**shape)
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{path} does not describe an HRM ({reason}); choose another brain folder.") from error

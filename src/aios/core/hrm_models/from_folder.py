@@ -49,10 +49,8 @@ def _check_kind(saved: dict[str, Any], path: Path) -> None:
     if classes is not None and classes != [HRMForCausalLM.__name__]:
         raise UserError(f"{path} names the architectures {reprlib.repr(classes)}, not an HRM; choose another folder.")
     if saved.get("quantization_config") is not None:
-        asked = reprlib.repr(saved["quantization_config"])
-        raise UserError(
-            f"{path} asks for quantised weights (quantization_config {asked}), which cannot be trained; choose another folder."
-        )
+        asked = f"quantization_config {reprlib.repr(saved['quantization_config'])}"
+        raise UserError(f"{path} asks for quantised weights ({asked}), which cannot be trained; choose another folder.")
     for name in ("dtype", "torch_dtype"):
         if saved.get(name) is not None and saved[name] not in _WEIGHT_TYPES:
             raise UserError(
