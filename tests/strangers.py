@@ -65,7 +65,7 @@ def refusal(args: list[str], stdin: int | None = None) -> str:
     """The one sentence with which `aios ARGS` is refused, though it is told `y` whatever it asks."""
     typed = {"input": "y\n" * 9} if stdin is None else {"stdin": stdin}
     command = [sys.executable, "-m", "aios", *args]
-    done = subprocess.run(command, **typed, capture_output=True, text=True, timeout=TIMEOUT, check=False)  # type: ignore[call-overload]
+    done = subprocess.run(command, **typed, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 2, done.stderr + done.stdout
     assert done.stderr.startswith("Error: "), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
