@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 from aios.data.text_source import check_dataset
@@ -23,7 +24,7 @@ def check_inputs(config: TrainingConfig) -> None:
     for text in (config.dataset_file, config.eval_file):
         if text is not None:
             check_dataset(text)
-    if config.student_init is not None and not (Path(config.student_init) / "config.json").is_file():
+    if config.student_init is not None and not os.path.isfile(Path(config.student_init) / "config.json"):
         raise UserError(f"--student-init {config.student_init} is no brain folder: it has no config.json.")
     if config.tensorboard is not None:
         check_tensorboard()

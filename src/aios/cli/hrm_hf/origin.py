@@ -6,13 +6,13 @@ Imports torch only when there is a checkpoint to read, so that bad input is refu
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aios.core.architecture import Architecture
+from aios.core.foreign_json import read_foreign_json, refuse_code
 from aios.errors import UserError
 from aios.runs.brain import holds_brain
 from aios.settings.adaptive_lr_file import check_roles
@@ -124,11 +124,25 @@ def _agreed_shape(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _read_shape(folder: Path) -> dict[str, Any]:
+    refuse_code(folder)
     path = folder / "config.json"
+    saved = read_foreign_json(path)
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
         shape = {name: saved[name] for name in (*_BODY_FIELDS, "use_moe")}
         experts = {name: saved[name] for name in _EXPERT_FIELDS} if shape["use_moe"] else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} does not describe an HRM ({error!r}); choose another brain folder.") from error
+    except KeyError as error:
+        raise UserError(f"{path} does not describe an HRM: it has no {error}; choose another brain folder.") from error
+    _check_shape({**shape, **experts}, path)
     return {**shape, **experts}
+
+
+def _check_shape(shape: Mapping[str, Any], path: Path) -> None:
+    """Refuse what `path` says of a model where no flag could ask for it."""
+    missing = next((name for name, value in shape.items() if value is None), None)
+    if missing is not None:
+        raise UserError(f"{path} does not describe an HRM: its {missing} is null; choose another brain folder.")
+    try:
+        TrainingConfig(**shape)
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{path} does not describe an HRM ({reason}); choose another brain folder.") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import reprlib
+import sys
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -69,6 +71,7 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
         super().__post_init__(**kwargs)
         self._require_positive_sizes()
         self._require_positive_numbers()
+        self._require_switches_and_tokens()
         if self.hidden_size % (2 * self.num_heads):
             raise ValueError(
                 f"hidden_size {self.hidden_size} does not split into num_heads {self.num_heads} of even "
@@ -88,17 +91,26 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
         for name in names:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+                raise ValueError(f"{name} is {reprlib.repr(value)}; it must be a whole number of at least 1")
 
     def _require_positive_numbers(self) -> None:
         for name in ("expansion", "rope_theta", "rms_norm_eps", "initializer_range"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value!r}; it must be a finite number above 0")
+            if not (_is_finite(value) and value > 0):
+                raise ValueError(f"{name} is {reprlib.repr(value)}; it must be a finite number above 0")
         for name in ("moe_aux_coef", "q_loss_coef"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value!r}; it must be a finite number of at least 0")
+            if not (_is_finite(value) and value >= 0):
+                raise ValueError(f"{name} is {reprlib.repr(value)}; it must be a finite number of at least 0")
+
+    def _require_switches_and_tokens(self) -> None:
+        if not isinstance(self.use_moe, bool):
+            raise ValueError(f"use_moe is {reprlib.repr(self.use_moe)}; it must be true or false")
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self, name)
+            ids = value if isinstance(value, list) and name == "eos_token_id" else [value]
+            if not all(each is None or type(each) is int for each in ids):
+                raise ValueError(f"{name} is {reprlib.repr(value)}; it must be the number of a token")
 
     @property
     def head_dim(self) -> int:
@@ -110,3 +122,9 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
         """Inner width of a SwiGLU: 2/3 of expansion x hidden_size (three matrices for the price of two)."""
         width = round(self.expansion * self.hidden_size * 2 / 3)
         return max(1, math.ceil(width / INTERMEDIATE_MULTIPLE)) * INTERMEDIATE_MULTIPLE
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a number, and one that a float can hold."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
