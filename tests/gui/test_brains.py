@@ -139,6 +139,41 @@ def test_a_log_that_is_none_and_a_damaged_session_are_survived(tmp_path: Path, t
     assert state_of(tmp_path).step == 0
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pid": "1"}, {"pid": -1}, {"pid": True}, {"pid": 2**70}, {"birth": 5}, {"started": "today"},
+        {"started": 10**400}, {"log": 5}, {"log": "a\0b"}, {"output": ["x"]}, {"stop_file": None}, {"steps": "many"},
+        {"asked": {}}, {"deep": 1},
+    ],
+)  # fmt: skip
+def test_a_strangers_session_is_as_good_as_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_log(tmp_path, START, TRAIN)
+    write_session(tmp_path)
+    written = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
+    (tmp_path / "training.json").write_text(json.dumps({**written, **changes}), encoding="utf-8")
+    brain = state_of(tmp_path)
+    assert brain.session is None
+    assert brain.log == tmp_path / "metrics.jsonl"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"ts": 1' + "0" * 400 + ', "event": "final", "step": 3}'])
+def test_records_beyond_reason_are_survived(tmp_path: Path, text: str) -> None:
+    (tmp_path / "training.json").write_text(text, encoding="utf-8")
+    log = write_log(tmp_path, START, TRAIN)
+    log.write_text(log.read_text(encoding="utf-8") + text + "\n", encoding="utf-8")
+    assert state_of(tmp_path).loss == 5.25
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "pipes").mkdir()
+    for name in ("training.json", "metrics.jsonl", "config.json", "model.safetensors"):
+        os.mkfifo(tmp_path / "pipes" / name)
+    (brain,) = list_brains(tmp_path)
+    assert (brain.step, brain.steps, brain.session) == (0, None, None)
+
+
 def test_brains_are_listed_newest_first(tmp_path: Path) -> None:
     for age, name in enumerate(("new", "older", "oldest")):
         log = write_log(tmp_path / name, START, TRAIN)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -68,6 +71,20 @@ class SessionFile:
         new.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
         new.replace(brain_dir / SESSION_FILE)
 
+    def check(self) -> None:
+        """Check that the values are of their types, as they need not be in a file.
+
+        Raises:
+            TypeError: when one is not.
+        """
+        texts = [self.log, self.stop_file, self.output, *(t for t in (self.birth, self.asked) if t is not None)]
+        # A negative number would mean a process group, and all processes.
+        whole = type(self.pid) is int and 0 < self.pid < 1 << 31 and type(self.steps) is int
+        if not (whole and all(isinstance(text, str) and "\0" not in text for text in texts)):
+            raise TypeError(f"{SESSION_FILE} does not describe a training")
+        if _number(self.started) is None:
+            raise TypeError(f"{SESSION_FILE} does not say when the training began")
+
     @property
     def alive(self) -> bool:
         """Whether the training still runs."""
@@ -76,9 +93,13 @@ class SessionFile:
 
 def read_session(brain_dir: Path) -> SessionFile | None:
     """The training that a window started last, None where there is none or its file is damaged."""
+    if not os.path.isfile(brain_dir / SESSION_FILE):  # a pipe would be waited for
+        return None
     try:
-        return SessionFile(**json.loads((brain_dir / SESSION_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        session = SessionFile(**json.loads((brain_dir / SESSION_FILE).read_text(encoding="utf-8")))
+        session.check()
+        return session
+    except (OSError, ValueError, TypeError, RecursionError):
         return None  # a damaged note about a process is as good as none: the log still tells the rest
 
 
@@ -138,7 +159,7 @@ def read_brain(folder: Path) -> Brain | None:
     session = read_session(folder)
     log = Path(session.log) if session is not None else folder / "metrics.jsonl"
     try:
-        modified = log.stat().st_mtime if log.exists() else 0.0
+        modified = log.stat().st_mtime if log.is_file() else 0.0
         if session is None and not modified and not holds_brain(folder):
             return None
         records = list(tail_records(log)) if modified else []
@@ -208,7 +229,9 @@ def last_error(output: Path) -> str:
 
 
 def tail_text(path: Path, size: int = _TAIL_BYTES) -> str:
-    """The last `size` bytes of a file as text."""
+    """The last `size` bytes of a file as text; OSError where it is none that can be read."""
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - size))
         return file.read(size).decode("utf-8", errors="replace")
@@ -224,7 +247,7 @@ def tail_records(log: Path) -> Iterator[dict[str, Any]]:
 
 def _asked_steps(log: Path) -> int | None:
     """The steps that the log's first record says the run was asked for."""
-    if not log.exists():
+    if not log.is_file():
         return None
     with log.open("rb") as file:
         record = _record(file.readline(_TAIL_BYTES).decode("utf-8", errors="replace"))
@@ -236,13 +259,15 @@ def _asked_steps(log: Path) -> int | None:
 def _record(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > sys.float_info.max:
+        return None
+    return float(value)
 
 
 def free_name(bundle_dir: Path, name: str) -> str:

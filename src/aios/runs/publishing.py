@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from aios.runs.brain import BRAIN_FILE
-from aios.runs.checkpoints import MANIFEST_FILE, STATE_FILE
+from aios.runs.manifest import MANIFEST_FILE, STATE_FILE
 
 TOKENIZER_MARK = "tokenizer_config.json"
 """Every tokenizer that transformers saves has it."""

@@ -13,14 +13,14 @@ from typing import Any
 
 from aios.cli.hrm_hf.inherited import inherit
 from aios.core.architecture import Architecture
-from aios.errors import UserError, shown
+from aios.core.foreign_json import read_foreign_json, refuse_code
+from aios.errors import UserError
 from aios.runs.brain import holds_brain
 from aios.settings.adaptive_lr_file import check_roles
 from aios.settings.config import TrainingConfig, flag_name
 from aios.settings.deepspeed import check_inherited_settings, check_same_engine, with_file_lr
 from aios.settings.fits import check_fits
 from aios.settings.preflight import check_brain_folder, check_folders, check_inputs
-from aios.settings.settings_file import parse_json, read_small_file
 
 _BODY_FIELDS = tuple(f.name for f in dataclasses.fields(Architecture))
 _EXPERT_FIELDS = ("num_experts", "num_experts_per_tok")
@@ -39,7 +39,7 @@ class Origin:
     state: dict[str, Any] | None = None
     """Checkpoint dict to resume; None: start at step 0."""
     skipped: tuple[str, ...] = ()
-    """What was passed over or not inherited: damaged checkpoints, what the one that was not lacks, places to write to; a
+    """Damaged checkpoints passed over, what the one that was not lacks, places to write to that are not inherited; a
     sentence each."""
 
 
@@ -147,11 +147,25 @@ def _agreed_shape(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _read_shape(folder: Path) -> dict[str, Any]:
+    refuse_code(folder)
     path = folder / "config.json"
+    saved = read_foreign_json(path)
     try:
-        saved = parse_json(read_small_file(path).decode("utf-8"))
         shape = {name: saved[name] for name in (*_BODY_FIELDS, "use_moe")}
         experts = {name: saved[name] for name in _EXPERT_FIELDS} if shape["use_moe"] else {}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} does not describe an HRM ({shown(error)}); choose another brain folder.") from error
+    except KeyError as error:
+        raise UserError(f"{path} does not describe an HRM: it has no {error}; choose another brain folder.") from error
+    _check_shape({**shape, **experts}, path)
     return {**shape, **experts}
+
+
+def _check_shape(shape: Mapping[str, Any], path: Path) -> None:
+    """Refuse what `path` says of a model where no flag could ask for it."""
+    missing = next((name for name, value in shape.items() if value is None), None)
+    if missing is not None:
+        raise UserError(f"{path} does not describe an HRM: its {missing} is null; choose another brain folder.")
+    try:
+        TrainingConfig(**shape)
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{path} does not describe an HRM ({reason}); choose another brain folder.") from error

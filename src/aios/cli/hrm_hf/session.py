@@ -16,7 +16,7 @@ from aios.cli.hrm_hf.brain_files import ONLY_FOR_RESUME
 from aios.cli.hrm_hf.lora import weights_saver
 from aios.cli.hrm_hf.run_state import CLIENT_KEYS, collect_state
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
-from aios.core.hrm_models import HRMForCausalLM
+from aios.core.hrm_models import load_model, read_config
 from aios.data.dataset import DataSplit, TokenWindows
 from aios.distributed.workers import PATIENCE
 from aios.engines.deepspeed import DeepSpeedEngine
@@ -153,7 +153,8 @@ class Session:
         """
         model, tokenizer = self.run.model, self.tokenizer
         if self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
-            model = HRMForCausalLM.from_pretrained(self.run.config.brain_dir).to(self.run.device)
+            brain_dir = self.run.config.brain_dir
+            model = load_model(brain_dir, read_config(brain_dir)).to(self.run.device)
         prompt = self.data.eval[0][:PROMPT_TOKENS].unsqueeze(0).to(model.device)
         room = model.config.max_position_embeddings - prompt.shape[1]
         model.eval()
