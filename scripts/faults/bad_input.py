@@ -1,0 +1,2 @@
+KIND="bad_input"
+def cases(seed,bench): return []

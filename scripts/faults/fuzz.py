@@ -1,0 +1,2 @@
+KIND="fuzz"
+def cases(seed,bench): return []
