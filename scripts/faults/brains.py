@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faults.records import BROKEN_LOG, LOST, SILENT, UNLOADABLE, WRONG_EXIT, Judged
+from faults.records import BROKEN_LOG, LIBRARY, LOST, SILENT, UNLOADABLE, WRONG_EXIT, Judged, Outcome
 
 TINY = (
     *("--hidden-size=32", "--num-heads=2", "--h-layers=1", "--l-layers=1", "--h-cycles=1", "--l-cycles=1"),
@@ -99,6 +99,8 @@ def check_same(brain: Path, reference: Print, from_step: int = 0, files: bool = 
     found = fingerprint(brain)
     if found.final is None:
         raise Judged(LOST, "the log has no final record")
+    if reference.final is not None and found.final[0] != reference.final[0]:
+        raise Judged(LOST, f"the last final record is of step {found.final[0]}")
     if found.final != reference.final:
         raise Judged(SILENT, f"final {found.final} instead of {reference.final}")
     for what in ("trained", "evaluated", "decided"):
@@ -123,7 +125,9 @@ def check_loads(brain: Path) -> None:
     """Judge a brain that transformers cannot load."""
     import aios.core.hrm_models  # noqa: F401  registers the model
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     try:
         AutoModelForCausalLM.from_pretrained(brain)
         AutoTokenizer.from_pretrained(brain)
@@ -131,13 +135,14 @@ def check_loads(brain: Path) -> None:
         raise Judged(UNLOADABLE, f"transformers: {error!r}"[:300]) from error
 
 
-def check_one_sentence(said: str) -> None:
-    """Judge an error that is no sentence of the project's own (`Error: KindOfError: ...` is a library's)."""
+def bad_wording(said: str) -> Outcome | None:
+    """An outcome where an error is no single sentence of the project's own (`Error: SomeError: ...` is a library's)."""
     lines = [line for line in said.splitlines() if line.startswith("Error: ")]
     if len(lines) != 1:
-        raise Judged(WRONG_EXIT, f"{len(lines)} errors said instead of one: {' '.join(said.split())[-300:]}")
+        return Outcome(WRONG_EXIT, f"{len(lines)} errors said instead of one: {' '.join(said.split())[-300:]}")
     if re.match(r"Error: \w*(Error|Exception|Interrupt)\b: ", lines[0]):
-        raise Judged(WRONG_EXIT, f"a library's text: {lines[0][:300]}")
+        return Outcome(LIBRARY, lines[0][:300])
+    return None
 
 
 def sha256(path: Path) -> str:

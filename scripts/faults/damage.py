@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 
 from faults.bench import Bench
-from faults.brains import check_one_sentence, check_same, fingerprint, read_records, train_args
+from faults.brains import bad_wording, check_same, fingerprint, read_records, train_args
 from faults.processes import Done, check_no_traceback
 from faults.records import HELD, LOST, SILENT, WRONG_EXIT, Case, Judged, Outcome
 
@@ -51,9 +51,9 @@ def run(case: Case, bench: Bench) -> Outcome:
     done = bench.run(train_args(folder, "--resume", f"--steps={AFTER}"), folder)
     check_no_traceback(done)
     if done.code == 2:
-        check_one_sentence(done.said)
-        refusable = not valid or LOG in damaged
-        return Outcome(HELD if refusable else LOST, "" if refusable else f"refused: {done.end}")
+        if valid and LOG not in damaged:
+            return Outcome(LOST, f"refused: {done.end}")
+        return bad_wording(done.said) or Outcome(HELD)
     if done.code != 0:
         raise Judged(WRONG_EXIT, f"exit {done.code}: {done.end}")
     _judge(done, brain, bench, damaged, max(valid, default=0))

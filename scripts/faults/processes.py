@@ -116,12 +116,13 @@ class Fork:
         """Exit code, None while it runs."""
         return self._process.exitcode
 
-    def wait(self, seconds: float = SECONDS) -> Done:
-        """Its end; one that takes longer than `seconds` is killed and judged to hang."""
+    def wait(self, seconds: float = SECONDS, kill_it: bool = True) -> Done:
+        """Its end; one that takes longer than `seconds` is killed, unless told not to, and judged to hang."""
         self._process.join(seconds)
         if self._process.exitcode is None:
-            self._process.kill()
-            self._process.join()
+            if kill_it:
+                self._process.kill()
+                self._process.join()
             raise Judged(HANG, f"still running after {seconds:.0f} s: {self._done(-9).end}")
         return self._done(self._process.exitcode)
 

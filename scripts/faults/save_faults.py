@@ -13,12 +13,13 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from faults import strace
 from faults.bench import Bench
 from faults.brains import (
+    bad_wording,
     check_loads,
-    check_one_sentence,
     check_same,
     last_saved,
     read_records,
@@ -35,6 +36,8 @@ CHANGES = (
     *("openat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "link", "linkat"),
     *("symlink", "symlinkat", "ftruncate", "truncate", "fallocate", "fsync", "fdatasync", "sync_file_range"),
 )
+FREEING = ("unlink", "unlinkat", "rmdir")
+"""Calls that a full disk does not stop."""
 SIGNAL, ERRORS, SHORT = "kill", ("ENOSPC", "EIO"), "short"
 SHORT_CASES = 60
 """More than the writes of any save here; those beyond the last are missed."""
@@ -64,7 +67,8 @@ def cases(seed: int, bench: Bench) -> list[Case]:
     found = []
     for name in SAVES:
         for syscall, number in listed_calls(name, bench):
-            found += [Case(KIND, f"{name}-{syscall}-{number}-{fault}", seed) for fault in (SIGNAL, *ERRORS)]
+            faults = (SIGNAL, *(ERRORS[1:] if syscall in FREEING else ERRORS))
+            found += [Case(KIND, f"{name}-{syscall}-{number}-{fault}", seed) for fault in faults]
         found += [Case(KIND, f"{name}-write-{number}-{SHORT}", seed) for number in range(1, SHORT_CASES + 1)]
     return found
 
@@ -80,13 +84,13 @@ def run(case: Case, bench: Bench) -> Outcome:
     if where is None:
         return Outcome(MISSED, "the call was not made", 0)
     try:
-        _judge_end(done, fault)
+        wording = _judge_end(done, fault)
         if save.before:
             check_loads(folder / "brain")
         _judge_resume(save, folder, bench, _reference(name, bench))
     except Judged as judged:
         return Outcome(judged.outcome.verdict, f"{judged.outcome.detail} [at {where}]")
-    return Outcome(HELD)
+    return Outcome(wording.verdict, f"{wording.detail} [at {where}]") if wording is not None else Outcome(HELD)
 
 
 def listed_calls(name: str, bench: Bench) -> list[tuple[str, int]]:
@@ -156,23 +160,26 @@ def _short_write(save: Save, folder: Path, bench: Bench, *, number: int) -> tupl
     return done, report.read_text().replace(str(folder), ".") if report.exists() else None
 
 
-def _judge_end(done: Done, fault: str) -> None:
+def _judge_end(done: Done, fault: str) -> Outcome | None:
+    """It ended as it may; an outcome where its words alone are wrong, which weighs less than what the resume shows."""
     check_no_traceback(done)
     if fault == SIGNAL:
-        return
+        return None
     if done.code not in (0, 1, 2):
         raise Judged(WRONG_EXIT, f"exit {done.code} after {fault}: {done.end}")
     if fault == SHORT and done.code != 0:
         raise Judged(WRONG_EXIT, f"a short write, which is no error, ends in exit {done.code}: {done.end}")
-    if done.code != 0:
-        check_one_sentence(done.said)
+    return bad_wording(done.said) if done.code != 0 else None
 
 
 def _judge_resume(save: Save, folder: Path, bench: Bench, reference: Path) -> None:
     """Go on from what the fault left, and compare."""
     brain = folder / "brain"
-    records = read_records(brain / "metrics.jsonl", torn=True)
-    saved, sittings = last_saved(records), sum(record["event"].startswith("run_") for record in records)
+    starts, sitting = 0, list[dict[str, Any]]()
+    for record in read_records(brain / "metrics.jsonl", torn=True):
+        starts, sitting = (starts + 1, []) if record["event"].startswith("run_") else (starts, [*sitting, record])
+    known = 20 if save.damaged else save.before
+    saved = last_saved(sitting) if starts > (save.before > 0) else None
     args = _args(save, folder)
     if not save.before and any((brain / "checkpoints").glob("step-*")):
         args.append("--resume")
@@ -180,8 +187,8 @@ def _judge_resume(save: Save, folder: Path, bench: Bench, reference: Path) -> No
     check_no_traceback(done)
     if done.code != 0:
         raise Judged(LOST if saved else WRONG_EXIT, f"the resume ends in exit {done.code}: {done.end}")
-    resumed = [r["step"] for r in read_records(brain / "metrics.jsonl") if r["event"].startswith("run_")][sittings:]
-    floor = max(saved or 0, 0 if save.damaged else save.before)
+    resumed = [r["step"] for r in read_records(brain / "metrics.jsonl") if r["event"].startswith("run_")][starts:]
+    floor = max(saved or 0, known)
     if resumed and resumed[0] < floor:
         raise Judged(LOST, f"resumed from step {resumed[0]} although step {floor} was saved")
     check_same(brain, bench.print_of(reference))
