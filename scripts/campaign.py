@@ -24,9 +24,6 @@ from pathlib import Path
 from types import ModuleType
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in the processes under test
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src")]
-
 from rich.console import Console
 
 from faults import bad_input, damage, fuzz, kill, power, save_faults, surroundings
@@ -34,6 +31,7 @@ from faults.bench import Bench
 from faults.records import HELD, MISSED, Case, Judged, Outcome, Store, code_id
 from faults.report import summarize, table, write
 
+ROOT = Path(__file__).resolve().parents[1]
 KINDS: dict[str, ModuleType] = {
     part.KIND: part for part in (kill, save_faults, power, damage, surroundings, fuzz, bad_input)
 }

@@ -23,15 +23,13 @@ class Bench:
     work: Path
     """Holds `shared` and a folder for each case in progress."""
     _locks: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+    _serving: bool = False
     _prints: dict[str, Print] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shared.mkdir(parents=True, exist_ok=True)
         # The fork server inherits it, and every process started here.
         os.environ.update(self.env)
-        library = self.shared / "shim.so"
-        build_shim(library)
-        start_server(library)
 
     @property
     def shared(self) -> Path:
@@ -72,6 +70,12 @@ class Bench:
         self, args: Sequence[str], folder: Path, prepare: Callable[[], None] | None = None, held: bool = False
     ) -> Fork:
         """Start a forked `aios ARGS`."""
+        with self._locks["server"]:
+            if not self._serving:
+                library = self.shared / "shim.so"
+                build_shim(library)
+                start_server(library)
+                self._serving = True
         return fork_aios(args, folder, self.env, prepare, held)
 
     def run(self, args: Sequence[str], folder: Path) -> Done:

@@ -123,9 +123,10 @@ def _check_records(what: str, found: dict[Any, Any], wanted: dict[Any, Any], fro
 
 def check_loads(brain: Path) -> None:
     """Judge a brain that transformers cannot load."""
-    import aios.core.hrm_models  # noqa: F401  registers the model
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
+
+    import aios.core.hrm_models  # noqa: F401  registers the model
 
     logging.disable_progress_bar()
     try:

@@ -80,7 +80,9 @@ def _replaced(draw: st.DrawFn, value: Any) -> Any:
 
 def _edited(data: bytes) -> st.SearchStrategy[bytes]:
     """The bytes with a piece cut out and another put in."""
-    pieces = st.one_of(st.binary(max_size=30), DEEP, st.sampled_from([b"\xff\xfe", b"\n", b"{", b"}", b"null", b"1e999"]))
+    pieces = st.one_of(
+        st.binary(max_size=30), DEEP, st.sampled_from([b"\xff\xfe", b"\n", b"{", b"}", b"null", b"1e999"])
+    )
     cuts = st.tuples(st.integers(0, len(data)), st.integers(0, 60))
     return st.builds(lambda cut, piece: data[: cut[0]] + piece + data[sum(cut) :], cuts, pieces)
 
@@ -123,7 +125,9 @@ def settings_reader(folder: Path, brain: Path) -> tuple[st.SearchStrategy[Any], 
 
 def adaptive_reader(folder: Path, brain: Path) -> tuple[st.SearchStrategy[Any], Callable[[Any], None]]:
     """Settings of the adaptive learning rate."""
-    template = {"adaptive_lr": {"lr_max": 1e-2, "patience": 3, "window_size": 10, "groups": {"router": {"lr_max": 1e-3}}}}
+    template = {
+        "adaptive_lr": {"lr_max": 1e-2, "patience": 3, "window_size": 10, "groups": {"router": {"lr_max": 1e-3}}}
+    }
 
     def read(made: tuple[str, bytes]) -> None:
         path = folder / f"settings{made[0]}"
@@ -142,7 +146,7 @@ def _settings_texts(template: dict[str, Any]) -> st.SearchStrategy[tuple[str, by
             return repr(value).encode("utf-8", "surrogatepass")
 
     aliases = st.integers(1, 12).map(_aliases)
-    toml = b'lr = 1e-3\nsteps = 100\n[adaptive_lr]\nlr_max = 0.01\n[adaptive_lr.groups.router]\nlr_max = 1e-3\n'
+    toml = b"lr = 1e-3\nsteps = 100\n[adaptive_lr]\nlr_max = 0.01\n[adaptive_lr.groups.router]\nlr_max = 1e-3\n"
     return st.one_of(
         st.tuples(st.just(".json"), _texts(template)),
         st.tuples(st.sampled_from([".yaml", ".yml"]), _mutated(template).map(as_yaml) | aliases | _texts(template)),

@@ -22,7 +22,21 @@ _CONTENTS = (
     *("unknown.toml", "loop", "dangling", "brain", "profile.txt"),
 )
 _NAMES = (
-    *("..", ".", "", "/", "a/b", "../outside/x", "{folder}/outside/x", "a\nb", "a\tb", "x" * 300, "-x", " ", "con\\aux"),
+    *(
+        "..",
+        ".",
+        "",
+        "/",
+        "a/b",
+        "../outside/x",
+        "{folder}/outside/x",
+        "a\nb",
+        "a\tb",
+        "x" * 300,
+        "-x",
+        " ",
+        "con\\aux",
+    ),
     *("\udcff", "\u202e", "name.", "~", "$HOME", "metrics.jsonl"),
 )
 _PLACES = (
@@ -57,7 +71,15 @@ def _commands() -> list[tuple[str, ...]]:
     found += [("hrm-hf", "replay", "{files}/brain", *more) for more in (("--rank", "-1"), ("--rank", "99"))]
     found += [("hrm-hf", "lr-find", f"--{more}") for more in ("steps=0", "lr=nan", "ddp", "output={files}/folder")]
     found += [("hrm-hf", "train-actv1", "--resume"), (*train, "--resume", "--brain-name=none"), (*train, "--no-such")]
-    found += [("gui", "--help"), ("gui", "--no-such"), (), ("no-such",), ("hrm-hf",), ("--version",), ("hrm-hf", "plot")]
+    found += [
+        ("gui", "--help"),
+        ("gui", "--no-such"),
+        (),
+        ("no-such",),
+        ("hrm-hf",),
+        ("--version",),
+        ("hrm-hf", "plot"),
+    ]
     found += [(*train, "--use-peft"), (*train, "--ddp"), (*train, "--world-size=3"), (*train, "surplus")]
     found += [(*train, "--student-init={files}/brain", "--hidden-size=64"), (*train, "--max-seq-len=2")]
     return found
@@ -88,7 +110,8 @@ def make_files(folder: Path, rng: random.Random) -> None:
         "list.yaml": "- 1\n- 2\n",
         "inf.toml": "lr = inf\nlr_max = nan\n",
         "unknown.toml": "learning_rat = 1e-3\n",
-        "strange.jsonl": "\n".join(map(json.dumps, ({"event": 3}, {"event": "train", "step": "x"}, {"step": 1}))) + "\n",
+        "strange.jsonl": "\n".join(map(json.dumps, ({"event": 3}, {"event": "train", "step": "x"}, {"step": 1})))
+        + "\n",
         "numbers.jsonl": _numbers(),
     }
     for name, text in texts.items():
@@ -101,6 +124,8 @@ def make_files(folder: Path, rng: random.Random) -> None:
 def _numbers() -> str:
     """A log whose numbers are such as no run writes."""
     lines = ['{"event": "run_start", "ts": 1, "step": 0, "config": {"steps": -1, "lr": [1]}}']
-    lines += [f'{{"event": "train", "ts": 1, "step": {n}, "loss": 1e999, "ce": -1e308, "lr": 0}}' for n in (1, 2, 10**30)]
+    lines += [
+        f'{{"event": "train", "ts": 1, "step": {n}, "loss": 1e999, "ce": -1e308, "lr": 0}}' for n in (1, 2, 10**30)
+    ]
     lines += ['{"event": "train", "ts": null, "step": 3, "loss": "x", "ce": null, "lr": []}']
     return "\n".join(lines) + "\n"

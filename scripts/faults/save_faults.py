@@ -78,7 +78,7 @@ def run(case: Case, bench: Bench) -> Outcome:
     name, syscall, number, fault = case.name.split("-")
     save = SAVES[name]
     folder = bench.folder(f"{KIND}-{case.name}")
-    _lay_out(save, folder, bench)
+    lay_out(save, folder, bench)
     inject = _short_write if fault == SHORT else partial(_broken_call, syscall=syscall, fault=fault)
     done, where = inject(save, folder, bench, number=int(number))
     if where is None:
@@ -87,7 +87,7 @@ def run(case: Case, bench: Bench) -> Outcome:
         wording = _judge_end(done, fault)
         if save.before:
             check_loads(folder / "brain")
-        _judge_resume(save, folder, bench, _reference(name, bench))
+        _judge_resume(save, folder, bench, reference_of(name, bench))
     except Judged as judged:
         return Outcome(judged.outcome.verdict, f"{judged.outcome.detail} [at {where}]")
     return Outcome(wording.verdict, f"{wording.detail} [at {where}]") if wording is not None else Outcome(HELD)
@@ -98,8 +98,8 @@ def listed_calls(name: str, bench: Bench) -> list[tuple[str, int]]:
 
     def make(folder: Path) -> None:
         save = SAVES[name]
-        _lay_out(save, folder, bench)
-        process = bench.fork(_args(save, folder), folder, held=True)
+        lay_out(save, folder, bench)
+        process = bench.fork(save_args(save, folder), folder, held=True)
         tracer = strace.attach(process, folder, ["-e", f"trace=/^({'|'.join(CHANGES)})$"], folder / "trace")
         done = process.wait()
         tracer.wait()
@@ -113,11 +113,11 @@ def listed_calls(name: str, bench: Bench) -> list[tuple[str, int]]:
     return [(syscall, number) for syscall, number in json.loads((path / "calls.json").read_text())]
 
 
-def _args(save: Save, folder: Path) -> list[str]:
+def save_args(save: Save, folder: Path) -> list[str]:
     return train_args(folder, *save.flags, *(("--resume",) if save.before else ()))
 
 
-def _lay_out(save: Save, folder: Path, bench: Bench) -> None:
+def lay_out(save: Save, folder: Path, bench: Bench) -> None:
     """The brain that the save finds, in `folder`."""
     if save.before:
         template = bench.trained("saved", *RULES, f"--steps={save.before}")
@@ -126,12 +126,12 @@ def _lay_out(save: Save, folder: Path, bench: Bench) -> None:
         (folder / "brain" / "checkpoints" / f"step-{save.before}" / "state.pt").write_bytes(b"damaged")
 
 
-def _reference(name: str, bench: Bench) -> Path:
+def reference_of(name: str, bench: Bench) -> Path:
     """A shared folder in which the save was left alone."""
 
     def make(folder: Path) -> None:
-        _lay_out(SAVES[name], folder, bench)
-        done = bench.run(_args(SAVES[name], folder), folder)
+        lay_out(SAVES[name], folder, bench)
+        done = bench.run(save_args(SAVES[name], folder), folder)
         if done.code != 0:
             raise RuntimeError(f"the undisturbed save {name} failed: {done.end}")
 
@@ -143,7 +143,7 @@ def _broken_call(
 ) -> tuple[Done, str | None]:
     """Run the save with one call broken; its end, and the call that was hit."""
     how = "signal=SIGKILL" if fault == SIGNAL else f"error={fault}"
-    process = bench.fork(_args(save, folder), folder, held=True)
+    process = bench.fork(save_args(save, folder), folder, held=True)
     options = ["-e", f"trace={syscall}", "-e", f"inject={syscall}:{how}:when={number}"]
     tracer = strace.attach(process, folder, options, folder / "trace")
     done = process.wait()
@@ -156,7 +156,7 @@ def _short_write(save: Save, folder: Path, bench: Bench, *, number: int) -> tupl
     """Run the save with one write cut short; its end, and the file that was hit."""
     report = folder / "short"
     wake = partial(wake_shim, FAULT_SHORT=str(number), FAULT_REPORT=str(report))
-    done = bench.fork(_args(save, folder), folder, wake).wait()
+    done = bench.fork(save_args(save, folder), folder, wake).wait()
     return done, report.read_text().replace(str(folder), ".") if report.exists() else None
 
 
@@ -180,7 +180,7 @@ def _judge_resume(save: Save, folder: Path, bench: Bench, reference: Path) -> No
         starts, sitting = (starts + 1, []) if record["event"].startswith("run_") else (starts, [*sitting, record])
     known = 20 if save.damaged else save.before
     saved = last_saved(sitting) if starts > (save.before > 0) else None
-    args = _args(save, folder)
+    args = save_args(save, folder)
     if not save.before and any((brain / "checkpoints").glob("step-*")):
         args.append("--resume")
     done = bench.run(args, folder)
