@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ TINY = (
 )
 """Flags of a model that takes a few milliseconds a step."""
 EXACT_KEYS = ("loss", "ce", "lr", "grad_norm", "used_segments", "lb_loss")
+_loading = threading.Lock()
 PUBLISHED = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _OF_A_SITTING = tuple(f"adaptive_lr_{name}" for name in ("init", "restored", "summary", "state_missing", "disabled"))
 _VARYING = ("ts", "step_time_s", "tokens_per_sec", "seconds", "wall_s", "path", "reason", "numbers")
@@ -123,17 +125,18 @@ def _check_records(what: str, found: dict[Any, Any], wanted: dict[Any, Any], fro
 
 def check_loads(brain: Path) -> None:
     """Judge a brain that transformers cannot load."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    with _loading:  # its lazy imports are not made for several threads
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
-    import aios.core.hrm_models  # noqa: F401  registers the model
+        import aios.core.hrm_models  # noqa: F401  registers the model
 
-    logging.disable_progress_bar()
-    try:
-        AutoModelForCausalLM.from_pretrained(brain)
-        AutoTokenizer.from_pretrained(brain)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise Judged(UNLOADABLE, f"transformers: {error!r}"[:300]) from error
+        logging.disable_progress_bar()
+        try:
+            AutoModelForCausalLM.from_pretrained(brain)
+            AutoTokenizer.from_pretrained(brain)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise Judged(UNLOADABLE, f"transformers: {error!r}"[:300]) from error
 
 
 def bad_wording(said: str) -> Outcome | None:

@@ -119,8 +119,8 @@ def save_args(save: Save, folder: Path) -> list[str]:
 
 def lay_out(save: Save, folder: Path, bench: Bench) -> None:
     """The brain that the save finds, in `folder`."""
+    template = bench.trained("saved", *RULES, "--steps=30")  # always: it fills the cache, which would be traced, too
     if save.before:
-        template = bench.trained("saved", *RULES, f"--steps={save.before}")
         shutil.copytree(template / "brain", folder / "brain")
     if save.damaged:
         (folder / "brain" / "checkpoints" / f"step-{save.before}" / "state.pt").write_bytes(b"damaged")
