@@ -53,6 +53,12 @@ def read_records(log: Path, torn: bool = False) -> list[dict[str, Any]]:
     return records
 
 
+def last_start(records: list[dict[str, Any]]) -> int | None:
+    """The step at which the newest sitting of a log began; None where there is none."""
+    starts = [record["step"] for record in records if record["event"] in ("run_start", "run_resumed")]
+    return starts[-1] if starts else None
+
+
 def last_saved(records: list[dict[str, Any]]) -> int | None:
     """The step of the newest save that the log tells of."""
     return max((record["step"] for record in records if record["event"] == "checkpoint"), default=None)

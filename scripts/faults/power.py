@@ -22,7 +22,7 @@ from pathlib import Path
 
 from faults import strace, surroundings
 from faults.bench import Bench
-from faults.brains import check_loads, check_same, read_records, train_args
+from faults.brains import check_loads, check_same, last_start, read_records, train_args
 from faults.disk_model import ALL, NONE, SOME, TRACED, Disk, Op, Replay, after_cut
 from faults.kill import Tail
 from faults.processes import check_no_traceback, until
@@ -154,8 +154,7 @@ def _resume(args: list[str], brain: Path, floor: int, bench: Bench, reference: P
     check_no_traceback(done)
     if done.code != 0:
         raise Judged(LOST, f"the resume ends in exit {done.code}: {done.end}")
-    starts = [r["step"] for r in read_records(brain / "metrics.jsonl") if r["event"] in ("run_start", "run_resumed")]
-    ended = "already" in done.said
-    if not ended and (not starts or starts[-1] < floor):
-        raise Judged(LOST, f"resumed from {starts[-1:]} although step {floor} was saved")
-    check_same(brain, bench.print_of(reference), from_step=starts[-1] if starts else 0)
+    start = last_start(read_records(brain / "metrics.jsonl"))
+    if "already" not in done.said and (start is None or start < floor):
+        raise Judged(LOST, f"resumed from {start} although step {floor} was saved")
+    check_same(brain, bench.print_of(reference), from_step=start or 0)
