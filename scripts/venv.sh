@@ -22,16 +22,18 @@ use_venv() {
     export PATH="$PWD/.venv/bin:$PATH"
 }
 
-# `use_desktop` sees to what the tests of the window need: a display without a screen, keys and mouse, Tk, a font.
+# `use_desktop` sees to what the tests need besides: a display without a screen, keys and mouse, Tk, a font for those of
+# the window, strace for those that inject faults.
 use_desktop() {
     local packages=()
     command -v Xvfb >/dev/null || packages+=(xvfb)
     command -v xdotool >/dev/null || packages+=(xdotool)
+    command -v strace >/dev/null || packages+=(strace)
     python -c "import tkinter" 2>/dev/null || packages+=(python3-tk)
     fc-list 2>/dev/null | grep -q . || packages+=(fontconfig fonts-dejavu-core)
     [ ${#packages[@]} -eq 0 ] && return
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        echo "The tests of the window need ${packages[*]}; install them and try again." >&2
+        echo "The tests need ${packages[*]}; install them and try again." >&2
         exit 1
     fi
     echo "Installing ${packages[*]} ..."

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from small_disk import SmallDisk, mount_or_skip
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -13,6 +17,17 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["AIOS_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["OMP_NUM_THREADS"] = "1"  # models this small only lose by more
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """Mounts a disk of the size given, once; it is gone after the test."""
+    folder = tmp_path / "disk"
+    yield lambda size: mount_or_skip(folder, size)
+    if folder.is_mount():
+        subprocess.run(
+            ["umount", "--lazy", str(folder)], check=True
+        )  # torch leaves a file open that it could not write
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ def small_state(step: int) -> dict[str, Any]:
     """A checkpoint dict of one parameter and a fixed learning rate."""
     moments = {"step": torch.tensor(float(step)), "exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2)}
     anneal = {"start": step, "end": step, "scale": 1.0}
+    parts = ("scheduler", "recovery", "challenge")
     plan = {"base_lr": 1e-3, "bounds": None, "warmup_steps": 0, "first_step": 0}
     return {
         "step": step,
@@ -24,8 +25,10 @@ def small_state(step: int) -> dict[str, Any]:
         "rng": rng_state(),
         "data": {"id": "none", "samples": step},
         "config": {},
-        "lr_plan": {**plan, "anneal": anneal, "finishing": False, "recovery": None, "challenge": None},
-        "adaptive_lr": None,
+        "adaptive_lr": {
+            **{"version": 2, "step_count": step, "search_steps": 0, "batch": step, "found": None},
+            "control": {**plan, "anneal": anneal, "finishing": False, **dict.fromkeys(parts)},
+        },
     }
 
 

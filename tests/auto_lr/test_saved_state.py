@@ -132,7 +132,7 @@ def test_a_number_too_long_to_print_is_refused_with_a_short_message() -> None:
     auto = fresh(roles=False)
     said = refusal(auto, {**saved("warm-up", False), "batch": 10**5000})
     assert said is not None
-    assert "batch = <a whole number of 16610 bits>" in said
+    assert "batch = a whole number of 16610 bits" in said
 
 
 def test_every_part_of_a_loaded_state_refuses_garbage_and_stays_as_it_was() -> None:

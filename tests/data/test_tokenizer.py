@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from aios.data.tokenizer import (
     tokenizer_fingerprint,
 )
 from aios.errors import UserError
+from strangers import edit_json
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_fingerprint_ignores_truncation_but_sees_new_tokens(tokenizer_copy: Path
         ({}, "cannot be read"),
         ({"tokenizer.json": "{nope"}, "cannot be read"),
         ({"tokenizer.json": '{"model": {"type": "Unheard"}, "added_tokens": []}'}, "cannot be read"),
-        ({"tokenizer_config.json": '{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}'}, "cannot be read"),
+        ({"tokenizer_config.json": '{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}'}, "auto_map"),
     ],
     ids=["empty folder", "broken json", "unknown model", "custom code"],
 )
@@ -93,3 +95,18 @@ def test_importing_the_module_leaves_transformers_alone() -> None:
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_named_tokenizer_that_asks_for_code_is_refused(tmp_path: Path, tokenizer_copy: Path) -> None:
+    snapshot = tmp_path / "models--nobody--tokens" / "snapshots" / ("0" * 40)
+    snapshot.parent.mkdir(parents=True)
+    tokenizer_copy.rename(snapshot)
+    (tmp_path / "models--nobody--tokens" / "refs").mkdir()
+    (tmp_path / "models--nobody--tokens" / "refs" / "main").write_text("0" * 40)
+    edit_json(snapshot / "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["stranger.Tokenizer", None]}})
+    command = [sys.executable, "-c", "from aios.data.tokenizer import load_tokenizer; load_tokenizer('nobody/tokens')"]
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert (
+        f"UserError: {snapshot / 'tokenizer_config.json'} asks for code of its own to be run (auto_map)" in done.stderr
+    )

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from aios.distributed.merge_files import Report, find_contribution, hand_in, merge, round_folder
+from aios.errors import UserError
 
 
 def hand_in_weights(folder: Path, rank: int, weights: list[float], samples: int = 1) -> None:
@@ -62,3 +63,25 @@ def test_merge_is_weighted_by_samples_and_leaves_out_what_is_not_finite(folder: 
     assert shares == [0.25, 0.75, 0.0]
     assert weights["w"].tolist() == [3.0, 6.0]
     assert weights["seen"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"seen": torch.tensor([1])}, "lacks w;"),
+        ({"w": torch.zeros(2), "seen": torch.tensor([1]), "x": torch.zeros(1)}, "has besides x;"),
+        ({"w": torch.zeros(3), "seen": torch.tensor([1])}, "w (3 instead of 2)"),
+        ({"w": torch.zeros(2), "seen": torch.tensor([1.0])}, "seen (float32 instead of int64)"),
+    ],
+)
+def test_workers_that_hand_in_other_tensors_are_not_merged(
+    folder: Path, tensors: dict[str, torch.Tensor], words: str
+) -> None:
+    hand_in_weights(folder, 0, [0.0, 0.0])
+    report = Report(rank=1, step=10, samples=1, done=False, loss=1.0)
+    hand_in(folder, report, {}, lambda partial: save_file(tensors, partial / "model.safetensors"))
+    found = [find_contribution(folder, rank) for rank in range(2)]
+    with pytest.raises(UserError) as refused:
+        merge([c for c in found if c is not None])
+    assert words in str(refused.value)
+    assert str(folder / "rank-1" / "model.safetensors") in str(refused.value)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +37,8 @@ def write_session(folder: Path, pid: int = NOBODY, output: str = "", **more: Any
     ).save(folder)  # fmt: skip
 
 
-def state_of(folder: Path, **more: Any) -> Brain:
-    brain = read_brain(folder, **more)
+def state_of(folder: Path) -> Brain:
+    brain = read_brain(folder)
     assert brain is not None
     return brain
 
@@ -97,19 +101,33 @@ def test_an_ending_before_the_session_began_is_not_its_ending(tmp_path: Path) ->
     assert state_of(tmp_path).state is State.FAILED
 
 
-def test_a_training_of_a_terminal_runs_while_its_log_grows(tmp_path: Path) -> None:
-    log = write_log(tmp_path, START, TRAIN, TRAIN)
-    assert state_of(tmp_path).state is State.RUNNING
-    os.utime(log, (1.0, 1.0))
+@contextmanager
+def training_elsewhere(folder: Path) -> Iterator[None]:
+    """While the block runs another process holds the brain's lock, as every training does."""
+    code = "import sys, pathlib, aios.runs.lock as l\nwith l.BrainLock(pathlib.Path(sys.argv[1])): print(); input()"
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        yield
+        holder.kill()
+
+
+def test_a_training_of_a_terminal_runs_while_it_holds_the_brain(tmp_path: Path) -> None:
+    write_log(tmp_path, START, TRAIN, TRAIN)
     brain = state_of(tmp_path)
     assert (brain.state, brain.step, brain.steps, brain.session) == (State.UNFINISHED, 3, 40, None)
+    with training_elsewhere(tmp_path):
+        assert state_of(tmp_path).state is State.RUNNING
 
 
 def test_a_terminal_that_takes_over_a_windows_brain_is_believed(tmp_path: Path) -> None:
     log = write_log(tmp_path, START, TRAIN)
     write_session(tmp_path)
     os.utime(tmp_path / "output.txt", (1.0, 1.0))
-    assert state_of(tmp_path).state is State.RUNNING
+    with training_elsewhere(tmp_path):
+        assert state_of(tmp_path).state is State.RUNNING
+    assert state_of(tmp_path).state is State.UNFINISHED
     os.utime(log, (2.0, 2.0))
     assert state_of(tmp_path).state is State.FAILED
 
@@ -119,6 +137,41 @@ def test_a_log_that_is_none_and_a_damaged_session_are_survived(tmp_path: Path, t
     (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
     (tmp_path / "training.json").write_text('{"pid": 1}', encoding="utf-8")
     assert state_of(tmp_path).step == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pid": "1"}, {"pid": -1}, {"pid": True}, {"pid": 2**70}, {"birth": 5}, {"started": "today"},
+        {"started": 10**400}, {"log": 5}, {"log": "a\0b"}, {"output": ["x"]}, {"stop_file": None}, {"steps": "many"},
+        {"asked": {}}, {"deep": 1},
+    ],
+)  # fmt: skip
+def test_a_strangers_session_is_as_good_as_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_log(tmp_path, START, TRAIN)
+    write_session(tmp_path)
+    written = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
+    (tmp_path / "training.json").write_text(json.dumps({**written, **changes}), encoding="utf-8")
+    brain = state_of(tmp_path)
+    assert brain.session is None
+    assert brain.log == tmp_path / "metrics.jsonl"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"ts": 1' + "0" * 400 + ', "event": "final", "step": 3}'])
+def test_records_beyond_reason_are_survived(tmp_path: Path, text: str) -> None:
+    (tmp_path / "training.json").write_text(text, encoding="utf-8")
+    log = write_log(tmp_path, START, TRAIN)
+    log.write_text(log.read_text(encoding="utf-8") + text + "\n", encoding="utf-8")
+    assert state_of(tmp_path).loss == 5.25
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "pipes").mkdir()
+    for name in ("training.json", "metrics.jsonl", "config.json", "model.safetensors"):
+        os.mkfifo(tmp_path / "pipes" / name)
+    (brain,) = list_brains(tmp_path)
+    assert (brain.step, brain.steps, brain.session) == (0, None, None)
 
 
 def test_brains_are_listed_newest_first(tmp_path: Path) -> None:

@@ -213,7 +213,9 @@ STATES: dict[str, tuple[str, Any]] = {
         "rng.torch is not the state",
         {"rng": {"torch": torch.zeros(9, dtype=torch.uint8), "cuda": [], "python": 0}},
     ),
-    "plan": ("lr_plan is a list, not a dict", {"lr_plan": []}),
+    "learning rate": ("AutoLR state: version = None", {"adaptive_lr": {}}),
+    "learning rate of another step": ("adaptive_lr is of step 1", {"adaptive_lr": small_state(1)["adaptive_lr"]}),
+    "plan of the older form": ("learning rate plan = []", {"lr_plan": [], "adaptive_lr": None}),
     "workers": ("optimizer is a dict, not a list", {"worker_steps": [2, 2]}),
     "no workers": ("worker_steps has 0 entries", {"worker_steps": []}),
 }

@@ -11,7 +11,6 @@ from aios.cli.hrm_hf.adaptive_lr import (
     adjust,
     default_warmup_steps,
     preflight_moe_lr,
-    shown,
     warmup_lr,
 )
 
@@ -24,6 +23,5 @@ __all__ = [
     "adjust",
     "default_warmup_steps",
     "preflight_moe_lr",
-    "shown",
     "warmup_lr",
 ]

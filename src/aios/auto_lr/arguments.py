@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.adaptive_lr import shown
 from aios.auto_lr.saved_state import LARGEST
+from aios.errors import shown
 
 
 def whole_steps(steps: Any) -> int:

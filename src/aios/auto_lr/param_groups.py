@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import Any
 
-from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LRDecision, adjust, shown
+from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LRDecision, adjust
+from aios.errors import shown
 
 BASE, ROUTER, ADAPTER = "base", "router", "adapter"
 ROLES = (BASE, ROUTER, ADAPTER)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aios.auto_lr.adaptive_lr import shown
+from aios.errors import shown
 
 LARGEST = 2**53
 """Counts stay below it: up to there every whole number is a float as well."""

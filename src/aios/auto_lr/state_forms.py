@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aios.auto_lr.adaptive_lr import shown
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, check_state, check_version, optional, row
 from aios.auto_lr.search import found_from_dict
+from aios.errors import shown
 
 STATE_VERSION = 2
 _WHAT = "AutoLR state"

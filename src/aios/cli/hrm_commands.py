@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from aios.cli.flags import config_options, given_flags
-from aios.cli.hrm_hf.origin import find_origin
+from aios.cli.hrm_hf.origin import brain_folder, find_origin
 from aios.cli.log_commands import lr_log, plot, replay, watch
-from aios.distributed.environment import parent_of, place_of
-from aios.distributed.launch_notes import refused
+from aios.distributed.environment import WorkerPlace, parent_of, place_of
+from aios.distributed.launch_notes import has_own_launcher, refused
 from aios.distributed.parent import die_with, end_after
 from aios.errors import UserError
 from aios.runs.brain import check_writable
+from aios.runs.lock import RUN, WRITER, BrainLock
 
 hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM ACT v1).", no_args_is_help=True)
 
@@ -49,13 +50,30 @@ def train(
         raise typer.Exit(exit_code)
     if place is not None:
         given.setdefault("world_size", place.world_size)
+    with _brain_lock(brain_folder(given), place) as lock:
+        if lock.remark is not None:
+            typer.echo(lock.remark, err=True)
+        _train(given, place, lock)
+
+
+def _brain_lock(brain_dir: Path, place: WorkerPlace | None) -> BrainLock:
+    """What this process must hold while it trains: of several workers the first writes, for the others too."""
+    if place is None:
+        return BrainLock(brain_dir)
+    if place.rank > 0:
+        return BrainLock(brain_dir, parts=())
+    return BrainLock(brain_dir, (WRITER,) if has_own_launcher() else (RUN, WRITER))
+
+
+def _train(given: dict[str, Any], place: WorkerPlace | None, lock: BrainLock) -> None:
+    """Train as the flags say, in this process or in workers of its own."""
     origin = find_origin(given, restarted=place is not None and place.restarts > 0)
     share_cores()
     # Imported late: torch takes seconds, and bad input has been refused by now.
     if origin.config.shares_weights and place is None:
         from aios.cli.hrm_hf.launch import launch
 
-        launch(origin, sys.argv[1:])
+        launch(origin, sys.argv[1:], lock)
     elif origin.config.parallel_independent:
         from aios.cli.hrm_hf.parallel_training_v3 import train_independently
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aios.core.foreign_json import refuse_code
 from aios.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +38,22 @@ def load_tokenizer(name_or_path: str | None = None) -> PreTrainedTokenizerBase:
         raise UserError("The tokenizer name (--model) is empty; give a folder or a name, or leave it out.")
     if folder.is_file():
         raise UserError(f"The tokenizer {name} is a file; give the folder that holds its tokenizer.json.")
+    asked = folder if folder.is_dir() else _cached_folder(name)
+    if asked is not None:
+        refuse_code(asked)
     return _load_local(str(folder) if folder.is_dir() else name, is_folder=folder.is_dir())
+
+
+def _cached_folder(name: str) -> Path | None:
+    """Where the local cache of transformers keeps a named tokenizer, None when it does not."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(name, "tokenizer_config.json")
+    except HFValidationError:
+        return None  # nothing of such a name can be in the cache
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _load_local(name: str, is_folder: bool) -> PreTrainedTokenizerBase:

@@ -20,6 +20,11 @@ def expect_notes(folder: Path) -> None:
     os.environ[_FOLDER] = str(folder)
 
 
+def has_own_launcher() -> bool:
+    """Whether a launcher of ours, not torchrun, started this worker."""
+    return _FOLDER in os.environ
+
+
 def refuse(exit_code: int) -> None:
     """In a worker that gives up for good: leave `exit_code` for the launcher, and for the workers started after it.
 

@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from aios.core.exact_tensors import check_exact
 from aios.distributed.merging import merge_shares, weighted_mean
 
 WEIGHTS_FILE = "model.safetensors"
@@ -111,10 +112,14 @@ def merge(contributions: Sequence[Contribution]) -> tuple[dict[str, Tensor], lis
 
     Raises:
         ValueError: when none of them can be used.
+        UserError: when they do not hold the same tensors.
     """
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(c.weights, framework="pt")) for c in contributions]
-        names = list(files[0].keys())
+        first, *others = ({name: file.get_tensor(name).to("meta") for name in list(file.keys())} for file in files)
+        for contribution, found in zip(contributions[1:], others, strict=True):
+            check_exact(found, first, contribution.weights)
+        names = list(first)
         usable = [all(bool(file.get_tensor(name).isfinite().all()) for name in names) for file in files]
         shares = merge_shares([c.report.samples for c in contributions], usable)
         return {name: weighted_mean([file.get_tensor(name) for file in files], shares) for name in names}, shares

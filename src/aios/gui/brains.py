@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
-import time
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -14,13 +16,14 @@ from typing import Any
 from aios.gui.process_identity import is_alive
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
+from aios.runs.lock import holder_of
 from aios.settings.config import TrainingConfig
 
 SESSION_FILE = "training.json"
 """Beside the brain: the training that a window started last."""
 
 GROWING_SECONDS = 30.0
-"""A log without a closing record that was written to this recently belongs to a training that goes on."""
+"""How much later than the output of a session its log must have grown to belong to another training."""
 
 _TAIL_BYTES = 256 * 1024
 _ERROR = re.compile(r"(?:\[worker \d+\] )?Error: (.*)")
@@ -68,6 +71,20 @@ class SessionFile:
         new.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
         new.replace(brain_dir / SESSION_FILE)
 
+    def check(self) -> None:
+        """Check that the values are of their types, as they need not be in a file.
+
+        Raises:
+            TypeError: when one is not.
+        """
+        texts = [self.log, self.stop_file, self.output, *(t for t in (self.birth, self.asked) if t is not None)]
+        # A negative number would mean a process group, and all processes.
+        whole = type(self.pid) is int and 0 < self.pid < 1 << 31 and type(self.steps) is int
+        if not (whole and all(isinstance(text, str) and "\0" not in text for text in texts)):
+            raise TypeError(f"{SESSION_FILE} does not describe a training")
+        if _number(self.started) is None:
+            raise TypeError(f"{SESSION_FILE} does not say when the training began")
+
     @property
     def alive(self) -> bool:
         """Whether the training still runs."""
@@ -76,9 +93,13 @@ class SessionFile:
 
 def read_session(brain_dir: Path) -> SessionFile | None:
     """The training that a window started last, None where there is none or its file is damaged."""
+    if not os.path.isfile(brain_dir / SESSION_FILE):  # a pipe would be waited for
+        return None
     try:
-        return SessionFile(**json.loads((brain_dir / SESSION_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        session = SessionFile(**json.loads((brain_dir / SESSION_FILE).read_text(encoding="utf-8")))
+        session.check()
+        return session
+    except (OSError, ValueError, TypeError, RecursionError):
         return None  # a damaged note about a process is as good as none: the log still tells the rest
 
 
@@ -123,31 +144,31 @@ class Brain:
         return f"{self.step:,}" if self.steps is None else f"{self.step:,} / {self.steps:,}"
 
 
-def list_brains(bundle_dir: Path, now: float | None = None) -> list[Brain]:
+def list_brains(bundle_dir: Path) -> list[Brain]:
     """The brains under `bundle_dir`, the one written to last first; folders without rights are left out."""
     try:
         folders = [path for path in bundle_dir.iterdir() if path.is_dir()]
     except OSError:
         return []  # the form says what is wrong with the folder
-    brains = [brain for folder in folders if (brain := read_brain(folder, now)) is not None]
+    brains = [brain for folder in folders if (brain := read_brain(folder)) is not None]
     return sorted(brains, key=lambda brain: brain.modified, reverse=True)
 
 
-def read_brain(folder: Path, now: float | None = None) -> Brain | None:
+def read_brain(folder: Path) -> Brain | None:
     """What is known of the brain in `folder`; None where nothing was ever trained there, or it cannot be read."""
-    now = time.time() if now is None else now
     session = read_session(folder)
     log = Path(session.log) if session is not None else folder / "metrics.jsonl"
     try:
-        modified = log.stat().st_mtime if log.exists() else 0.0
+        modified = log.stat().st_mtime if log.is_file() else 0.0
         if session is None and not modified and not holds_brain(folder):
             return None
         records = list(tail_records(log)) if modified else []
     except OSError:
         return None
-    if session is not None and _taken_over(session, modified):
+    held = holder_of(folder) is not None
+    if session is not None and not session.alive and (held or _taken_over(session, modified)):
         session = None
-    state, sentence = judge(session, records, now - modified)
+    state, sentence = judge(session, records, held)
     steps = session.steps if session is not None else _asked_steps(log)
     newest: dict[str, Any] = next((r for r in reversed(records) if r.get("event") == "train"), {})
     step = max((r["step"] for r in records if isinstance(r.get("step"), int)), default=0)
@@ -156,17 +177,17 @@ def read_brain(folder: Path, now: float | None = None) -> Brain | None:
 
 
 def _taken_over(session: SessionFile, log_modified: float) -> bool:
-    """Whether a training that no window started goes on with the log: it prints elsewhere than the session did."""
+    """Whether a training that no window started went on with the log: it printed elsewhere than the session did."""
     output = Path(session.output)
-    return not session.alive and output.exists() and log_modified > output.stat().st_mtime + GROWING_SECONDS
+    return output.exists() and log_modified > output.stat().st_mtime + GROWING_SECONDS
 
 
-def judge(session: SessionFile | None, records: list[dict[str, Any]], quiet_seconds: float) -> tuple[State, str]:
+def judge(session: SessionFile | None, records: list[dict[str, Any]], held: bool) -> tuple[State, str]:
     """(state, sentence) of a training from its session file and the newest records of its log.
 
-    `quiet_seconds` is how long ago the log last grew.
+    `held` says that a process, whoever started it, holds the brain's lock.
     """
-    if session is not None and session.alive:
+    if held or (session is not None and session.alive):
         return State.RUNNING, ""
     since = session.started if session is not None else 0.0
     ending = _ending(records, since)
@@ -181,7 +202,7 @@ def judge(session: SessionFile | None, records: list[dict[str, Any]], quiet_seco
         return State.FAILED, last_error(Path(session.output))
     if ending is not None:
         return State.FAILED, "The training stopped in trouble; its last good state was saved."
-    return (State.RUNNING if quiet_seconds < GROWING_SECONDS else State.UNFINISHED), ""
+    return State.UNFINISHED, ""
 
 
 def _ending(records: list[dict[str, Any]], since: float) -> dict[str, Any] | None:
@@ -208,7 +229,9 @@ def last_error(output: Path) -> str:
 
 
 def tail_text(path: Path, size: int = _TAIL_BYTES) -> str:
-    """The last `size` bytes of a file as text."""
+    """The last `size` bytes of a file as text; OSError where it is none that can be read."""
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - size))
         return file.read(size).decode("utf-8", errors="replace")
@@ -224,7 +247,7 @@ def tail_records(log: Path) -> Iterator[dict[str, Any]]:
 
 def _asked_steps(log: Path) -> int | None:
     """The steps that the log's first record says the run was asked for."""
-    if not log.exists():
+    if not log.is_file():
         return None
     with log.open("rb") as file:
         record = _record(file.readline(_TAIL_BYTES).decode("utf-8", errors="replace"))
@@ -236,13 +259,15 @@ def _asked_steps(log: Path) -> int | None:
 def _record(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > sys.float_info.max:
+        return None
+    return float(value)
 
 
 def free_name(bundle_dir: Path, name: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from aios.errors import UserError
 from aios.gui.brains import Brain, SessionFile, State, read_brain
 from aios.gui.process_identity import birth_of
+from aios.runs.lock import holder_of, refusal
 from aios.runs.stop_file import FINISH, StopFile
 from aios.settings.config import TrainingConfig
 
@@ -47,9 +48,11 @@ class TrainingProcess:
         """Start training with `config`, up to `steps` where that is to be told to a resumed run.
 
         Raises:
-            UserError: when the process or its files cannot be made.
+            UserError: when the process or its files cannot be made, or another process trains the brain.
         """
         folder = config.brain_dir
+        if holder_of(folder) is not None:
+            raise UserError(refusal(folder))
         command = [sys.executable, "-m", "aios", *training_arguments(config, steps)]
         try:
             folder.mkdir(parents=True, exist_ok=True)

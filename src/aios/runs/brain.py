@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import re
-import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ BRAIN_FILE = "brain.json"
 SET_ASIDE = ".partial-replaced-"
 """How the folder of a checkpoint is called, before its name, while another of the same step takes its place."""
 _NAME = re.compile(rf"({re.escape(SET_ASIDE)})?step-(0|[1-9][0-9]{{0,17}})")  # 18 digits fit into 64 bits
-_WEIGHT_FILES = ("config.json", "generation_config.json", "model.safetensors")
 
 
 @dataclass
@@ -75,28 +71,37 @@ def holds_brain(brain_dir: Path) -> bool:
     return bool(list_checkpoints(brain_dir)) or (brain_dir / "model.safetensors").exists()
 
 
-def read_card(brain_dir: Path) -> BrainCard | None:
-    """The card of a brain, None where there is none yet.
-
-    Raises:
-        UserError: when `brain.json` is damaged.
-    """
-    path = brain_dir / BRAIN_FILE
-    if not path.exists():
-        return None
+def read_card(folder: Path) -> BrainCard | None:
+    """The card in a brain's or checkpoint's folder; None where there is none, or one that is damaged: it is derived."""
+    said = _read_json(folder / BRAIN_FILE)
     try:
-        return BrainCard(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); move it away to have it made anew.") from error
+        card = BrainCard(**said)
+    except TypeError:
+        return None
+    texts = isinstance(card.name, str) and isinstance(card.dataset, str) and isinstance(card.tokenizer, str)
+    tables = isinstance(card.architecture, dict) and isinstance(card.last_session, dict)
+    numbers = isinstance(card.trained_steps, int) and isinstance(card.created, (int, float))
+    return card if texts and tables and numbers else None
 
 
-def publish(brain_dir: Path, checkpoint: Path, card: BrainCard) -> None:
-    """Make the checkpoint's weights the brain's own; each file is replaced atomically, the card last."""
-    for name in _WEIGHT_FILES:
-        if (checkpoint / name).exists():
-            _replace(brain_dir / name, partial(shutil.copyfile, checkpoint / name))
-    text = json.dumps(asdict(card), indent=2)
-    _replace(brain_dir / BRAIN_FILE, lambda new: new.write_text(text, encoding="utf-8"))
+def creation_time(folder: Path) -> float | None:
+    """When the brain in a folder was first saved, in unix seconds: the one thing that a damaged card may still tell."""
+    created = _read_json(folder / BRAIN_FILE).get("created")
+    return float(created) if isinstance(created, (int, float)) and math.isfinite(created) else None
+
+
+def card_bytes(card: BrainCard) -> bytes:
+    """What `brain.json` holds."""
+    return json.dumps(asdict(card), indent=2).encode()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What the file says; nothing where it is missing or damaged in any way."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def check_writable(folder: Path, flag: str) -> None:
@@ -126,11 +131,3 @@ def _is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    new = path.with_name(f".{path.name}.new")
-    write(new)
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    new.replace(path)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from aios.auto_lr.state_forms import read_checkpoint
+from aios.errors import shown
 
 Check = Callable[[Any], "str | None"]
 """Looks at a value; says what is wrong with it, beginning with where, None when nothing is."""
@@ -29,7 +30,7 @@ PER_WORKER = ("optimizer", "scaler", "rng", "data", "adaptive_lr", "lr_plan")
 def find_flaw(state: object, step: int) -> str | None:
     """What keeps a run from resuming at `step` from the checkpoint dict `state`; None when nothing does."""
     if not isinstance(state, dict):
-        return f"it is {_shown(state)}, not a dict"
+        return f"it is {shown(state)}, not a dict"
     entries = {**_ENTRIES, "step": one_of(step)}
     if "worker_steps" in state:
         workers = list_of(whole(), at_least=1)
@@ -52,11 +53,11 @@ def find_steering_flaw(state: Mapping[str, Any]) -> str | None:
     if steps is not None:
         parts = [{"step": step, **{name: state[name][rank] for name in names}} for rank, step in enumerate(steps)]
     try:
-        for part in parts:
-            read_checkpoint(part)
+        counts = [int(read_checkpoint(part)["step_count"]) for part in parts]
     except ValueError as error:
         return str(error)
-    return None
+    other = next((n for n, part in zip(counts, parts, strict=True) if n != part["step"]), None)
+    return None if other is None else f"adaptive_lr is of step {other}"
 
 
 def _anything(value: Any) -> None:
@@ -69,13 +70,13 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
 
     def check(value: Any) -> str | None:
         if not isinstance(value, Mapping):
-            return f" is {_shown(value)}, not a dict"
+            return f" is {shown(value)}, not a dict"
         missing = [name for name in required if name not in value]
         if missing:
             return f" has no {missing[0]}"
         extra = [name for name in value if name not in known]
         if closed and extra:
-            return f" has the unknown entry {_shown(extra[0])}"
+            return f" has the unknown entry {shown(extra[0])}"
         flaws = ((name, known[name](value[name])) for name in known if name in value)
         return next((f".{name}{flaw}" for name, flaw in flaws if flaw is not None), None)
 
@@ -87,14 +88,14 @@ def dict_of(key: Check, entry: Check) -> Check:
 
     def check(value: Any) -> str | None:
         if not isinstance(value, dict):
-            return f" is {_shown(value)}, not a dict"
+            return f" is {shown(value)}, not a dict"
         for name, inner in value.items():
             flaw = key(name)
             if flaw is not None:
                 return f" has a key that{flaw}"
             flaw = entry(inner)
             if flaw is not None:
-                return f".{_shown(name)}{flaw}"
+                return f".{shown(name)}{flaw}"
         return None
 
     return check
@@ -105,7 +106,7 @@ def list_of(entry: Check, at_least: int = 0, at_most: int | None = None) -> Chec
 
     def check(value: Any) -> str | None:
         if not isinstance(value, list):
-            return f" is {_shown(value)}, not a list"
+            return f" is {shown(value)}, not a list"
         if len(value) < at_least or (at_most is not None and len(value) > at_most):
             return f" has {len(value)} entries, not {at_least if at_most == at_least else f'{at_least} or more'}"
         flaws = ((i, entry(inner)) for i, inner in enumerate(value))
@@ -119,7 +120,7 @@ def whole(at_least: int = 0) -> Check:
     return lambda value: (
         None
         if type(value) is int and at_least <= value < _LARGEST
-        else f" is {_shown(value)}, not a whole number from {at_least} up"
+        else f" is {shown(value)}, not a whole number from {at_least} up"
     )
 
 
@@ -133,31 +134,31 @@ def number(above: float = -math.inf, at_least: float = -_MAX, at_most: float = _
     return lambda value: (
         None
         if type(value) in (int, float) and at_least <= value <= at_most and value > above
-        else f" is {_shown(value)}, not a finite number{limits}"
+        else f" is {shown(value)}, not a finite number{limits}"
     )
 
 
 def any_float(value: Any) -> str | None:
     """A number that may be infinite or NaN."""
-    return None if type(value) is float else f" is {_shown(value)}, not a number"
+    return None if type(value) is float else f" is {shown(value)}, not a number"
 
 
 def text(value: Any) -> str | None:
     """A string."""
-    return None if isinstance(value, str) else f" is {_shown(value)}, not a string"
+    return None if isinstance(value, str) else f" is {shown(value)}, not a string"
 
 
 def plain(value: Any) -> str | None:
     """A value of a setting: none, a string, a number or a switch."""
     fine = value is None or type(value) in (bool, int, float, str)
-    return None if fine else f" is {_shown(value)}, not a plain value"
+    return None if fine else f" is {shown(value)}, not a plain value"
 
 
 def one_of(*allowed: Any) -> Check:
     """One of `allowed`, of the same type, too."""
     wanted = " or ".join(map(str, allowed))
     return lambda value: (
-        None if any(type(value) is type(a) and value == a for a in allowed) else f" is {_shown(value)}, not {wanted}"
+        None if any(type(value) is type(a) and value == a for a in allowed) else f" is {shown(value)}, not {wanted}"
     )
 
 
@@ -169,7 +170,7 @@ def nullable(check: Check) -> Check:
 def bytes_tensor(value: Any) -> str | None:
     """The state of one of torch's generators."""
     fine = isinstance(value, Tensor) and value.dtype == torch.uint8 and value.dim() == 1
-    return None if fine else f" is {_shown(value)}, not the state of a random generator"
+    return None if fine else f" is {shown(value)}, not the state of a random generator"
 
 
 def _torch_generator(value: Any) -> str | None:
@@ -184,7 +185,7 @@ def _torch_generator(value: Any) -> str | None:
 
 def _python_generator(value: Any) -> str | None:
     if not (isinstance(value, list) and len(value) == 3 and isinstance(value[1], list)):
-        return f" is {_shown(value)}, not the state of a random generator"
+        return f" is {shown(value)}, not the state of a random generator"
     try:
         random.Random().setstate((value[0], tuple(value[1]), value[2]))
     except (TypeError, ValueError, OverflowError):
@@ -233,14 +234,3 @@ _ENTRIES: dict[str, Check] = {
     "config": dict_of(text, plain),
     "adaptive_lr": _anything,
 }
-
-
-def _shown(value: object) -> str:
-    """A value of any size and kind in a few words."""
-    if value is None or type(value) in (bool, float):
-        return repr(value)
-    if type(value) is int:
-        return str(value) if abs(value) < _LARGEST else "a huge number"
-    if isinstance(value, str):
-        return ascii(value[:40])
-    return f"a {type(value).__name__}"

@@ -26,7 +26,8 @@ from aios.runs.brain import SET_ASIDE, checkpoint_dir, checkpoint_step, is_set_a
 from aios.runs.checkpoint_state import find_flaw
 from aios.runs.manifest import STATE_FILE, Stamp, find_file_damage, fsync, stamp, write_manifest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: `adaptive_lr` holds all that `AutoLR` learned; 1: a part of it, beside `lr_plan`."""
 _PARTIAL_PREFIX = ".partial-"
 UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError),
@@ -144,6 +145,12 @@ def find_damage(path: Path) -> str | None:
     if before is not None and before == stamp(path):
         _judged[path] = before, damage
     return damage
+
+
+def discard_partial(brain_dir: Path) -> None:
+    """Clear away what a save that failed has left, so that its room is free again; the next save clears the rest."""
+    for leftover in checkpoint_dir(brain_dir).glob(_PARTIAL_PREFIX + "step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def load_state(path: Path) -> dict[str, Any]:

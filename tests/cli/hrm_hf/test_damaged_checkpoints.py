@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aios.cli.hrm_hf.lr_plan import plan_learning_rate
+from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin, find_origin
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
 from aios.cli.hrm_hf.train_epoch import train_epoch
@@ -69,7 +69,7 @@ def test_resume_passes_over_all_that_cannot_be_resumed(copy: Path) -> None:
     checkpoints = copy / "brain" / "checkpoints"
     (checkpoints / "step-30" / "manifest.json").unlink()
     os.mkfifo(checkpoints / "step-30" / "manifest.json")
-    change_state(checkpoints / "step-20", lambda state: state.pop("lr_plan"))
+    change_state(checkpoints / "step-20", lambda state: state.pop("adaptive_lr"))
     (checkpoints / "step-40").write_text("no folder")
     done = train(copy, "--resume")
     for step in (40, 30, 20):
@@ -180,8 +180,8 @@ def test_any_state_is_refused_or_trains_on(origin: Origin, setup: Setup, data: s
         return
     with suppress(UserError, RunError):
         run = build_run(replace(origin, state=state), setup, lambda record: None)
-        run.lr = plan_learning_rate(run, state)
-        run.end = 22
+        begin_learning_rate(run, state)
+        run.auto.pause_at(22)
         train_epoch(run, lambda: None, lambda: None)
 
 

@@ -11,10 +11,11 @@ from torch import nn
 
 from aios.cli.hrm_hf.parallel_state import Task, join_states, load_trained, save_trained, split_state
 from aios.cli.hrm_hf.parallel_training_v3 import worker_environment
+from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 
 CONFIG = TrainingConfig(parallel_independent=True, world_size=3, merge_every=40, steps=100)
-KEYS = ("optimizer", "scaler", "rng", "lr_plan", "adaptive_lr")
+KEYS = ("optimizer", "scaler", "rng", "adaptive_lr")
 
 
 def state_of(rank: int) -> dict[str, Any]:
@@ -83,3 +84,12 @@ def test_what_is_trained_travels_and_what_is_frozen_stays(tmp_path: Path) -> Non
     assert float(taker[0].weight.detach().sum()) == 4.0
     assert float(taker[1].running_var.detach().sum()) == 2.0
     assert float(taker[2].weight.detach().sum()) == 0.0
+
+
+def test_merged_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    save_trained(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), tmp_path / "w.safetensors")
+    taker = nn.Sequential(nn.Linear(2, 2))
+    before = taker[0].weight.detach().clone()
+    with pytest.raises(UserError, match=r"has besides 1\.bias, 1\.weight, has misshapen 0\.bias \(3 instead of 2\)"):
+        load_trained(taker, tmp_path / "w.safetensors")
+    assert torch.equal(taker[0].weight, before)

@@ -24,6 +24,7 @@ from aios.distributed.launch_notes import expect_notes, refused
 from aios.distributed.parent import STOP_SECONDS
 from aios.engines.device import device_kind
 from aios.errors import RunError, UserError
+from aios.runs.lock import BrainLock
 from aios.settings.config import TrainingConfig
 from aios.terminal.console import RunConsole
 
@@ -48,8 +49,8 @@ def worker_count(config: TrainingConfig) -> int:
     return wanted
 
 
-def launch(origin: Origin, args: list[str]) -> None:
-    """Run `aios ARGS` in as many processes as the config wants workers, and wait for them.
+def launch(origin: Origin, args: list[str], lock: BrainLock) -> None:
+    """Run `aios ARGS` in as many processes as the config wants workers, and wait for them; this one keeps `lock`.
 
     When one is lost, all are started again from the newest checkpoint, up to --max-restarts times. A signal to stop
     is passed on to them.
@@ -78,6 +79,7 @@ def launch(origin: Origin, args: list[str]) -> None:
         logs_specs=DefaultLogsSpecs(),
         shutdown_timeout=STOP_SECONDS,
     )
+    lock.leave_writing()
     with TemporaryDirectory() as folder:
         expect_notes(Path(folder))
         os.environ[PARENT] = str(os.getpid())

@@ -7,16 +7,18 @@ and `adapter/`, in the format of peft. A resumed run reads the last two.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from aios.core.exact_tensors import read_exactly
+from aios.core.foreign_json import read_foreign_json
 from aios.core.hrm_models import HRMForCausalLM
-from aios.errors import UserError
+from aios.errors import UserError, shown
 from aios.settings.config import TrainingConfig, flag_name
 
 ADAPTED = ("qkv", "out", "gate_up", "down")
@@ -26,6 +28,8 @@ ADAPTER_DIR = "adapter"
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _PEFT_PREFIX = "base_model.model."
 """Of the names in an adapter file, so that peft's `PeftModel.from_pretrained` reads it."""
+_NEVER_ASKED = ("alpha_pattern", "base_model_name_or_path", "fan_in_fan_out", "use_dora", "use_rslora")
+"""Settings of peft that would change what adapters of the same shape compute, or load something else."""
 _OF_BASE, _OF_ADAPTER = ".base_layer", ".lora_"
 """Parts of parameter names that peft makes."""
 
@@ -48,22 +52,45 @@ def restore_adapters(model: HRMForCausalLM, folder: Path, config: TrainingConfig
     """Bring `model`, loaded from the checkpoint `folder`, back to frozen weights and adapters.
 
     Raises:
-        UserError: when `config` wants adapters of another shape.
+        UserError: when `config` wants adapters of another shape, or the files are not those of such a model.
     """
-    saved = json.loads((folder / ADAPTER_DIR / _ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    saved = _read_adapter_config(folder / ADAPTER_DIR / _ADAPTER_FILES[0])
     for name, there in (("lora_rank", saved["r"]), ("lora_alpha", saved["lora_alpha"])):
         if getattr(config, name) != there:
             raise UserError(
                 f"{folder} holds adapters with {flag_name(name)} {there}, not {getattr(config, name)}; leave the flag "
                 "out, or start anew from the brain with --student-init."
             )
-    model.load_state_dict(load_file(folder / BASE_FILE))
+    model.load_state_dict(read_exactly(folder / BASE_FILE, model.state_dict()))
     add_adapters(model, config)
-    adapters = load_file(folder / ADAPTER_DIR / _ADAPTER_FILES[1])
-    own = {name: param for name, param in model.named_parameters() if _OF_ADAPTER in name}
+    own = _adapters(model)
     with torch.no_grad():
-        for name, param in own.items():
-            param.copy_(adapters[_file_name(name)])
+        for name, tensor in read_exactly(folder / ADAPTER_DIR / _ADAPTER_FILES[1], own).items():
+            own[name].copy_(tensor)
+
+
+def _read_adapter_config(path: Path) -> dict[str, Any]:
+    """peft's settings of the adapters, which must be such as `add_adapters` makes."""
+    saved = read_foreign_json(path)
+    targets = saved.get("target_modules")
+    asked = next((name for name in _NEVER_ASKED if saved.get(name)), None)
+    if asked is not None:
+        raise UserError(f"{path} asks for {asked} {shown(saved[asked])}, which is not done here; choose others.")
+    if (
+        saved.get("peft_type") != "LORA"
+        or not isinstance(targets, list)
+        or sorted(map(str, targets)) != sorted(ADAPTED)
+    ):
+        raise UserError(f"{path} does not describe LoRA adapters of an HRM; choose others.")
+    for name in ("r", "lora_alpha"):
+        if type(saved.get(name)) is not int:
+            raise UserError(f"{path} has the {name} {shown(saved.get(name))}, not a whole number; choose others.")
+    return saved
+
+
+def _adapters(model: HRMForCausalLM) -> dict[str, Tensor]:
+    """The adapters' parameters under the names they have in an adapter file."""
+    return {_file_name(name): param for name, param in model.named_parameters() if _OF_ADAPTER in name}
 
 
 def weights_saver(model: HRMForCausalLM) -> Callable[[Path], None]:
@@ -101,9 +128,7 @@ def _save_adapted(model: HRMForCausalLM, folder: Path) -> None:
     adapter_dir = folder / ADAPTER_DIR
     adapter_dir.mkdir()
     model.peft_config["default"].save_pretrained(adapter_dir)
-    adapters = {
-        _file_name(name): p.detach().contiguous() for name, p in model.named_parameters() if _OF_ADAPTER in name
-    }
+    adapters = {name: param.detach().contiguous() for name, param in _adapters(model).items()}
     save_file(adapters, adapter_dir / _ADAPTER_FILES[1])
 
 

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig
 
 from aios.cli.hrm_hf.lora import add_adapters, holds_adapters, restore_adapters
-from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM, load_model
 from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 
@@ -37,29 +35,22 @@ def new_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRM
     )
 
 
-def saved_model(folder: Path, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRMForCausalLM:
+def saved_model(
+    folder: Path, hrm_config: HRMConfig, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
+) -> HRMForCausalLM:
     """The model in `folder`, able to read sequences of `--max-seq-len`; with `--use-peft` frozen, beside adapters.
 
     Raises:
-        UserError: when the folder holds no HRM, one for another vocabulary, or adapters of another shape.
+        UserError: when the model is for another vocabulary, or weights or adapters are not those of its shape.
     """
-    try:
-        hrm_config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no model that can be read ({error}); choose another folder.") from error
-    if not isinstance(hrm_config, HRMConfig):
-        raise UserError(f"{folder} holds a {hrm_config.model_type} model, not an HRM; choose another folder.")
     if hrm_config.vocab_size != len(tokenizer):
         raise UserError(
             f"{folder} holds a model for {hrm_config.vocab_size} tokens, but the tokenizer has {len(tokenizer)}; leave "
             "--model out to use the brain's own tokenizer."
         )
-    torch.manual_seed(config.seed)
     hrm_config.max_position_embeddings = max(hrm_config.max_position_embeddings, config.max_seq_len)
-    try:
-        model = HRMForCausalLM.from_pretrained(folder, config=hrm_config, dtype="auto")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"The weights in {folder}/model.safetensors are damaged ({error}); choose another.") from error
+    model = load_model(folder, hrm_config)
+    torch.manual_seed(config.seed)
     if config.use_peft and config.resume and holds_adapters(folder):
         restore_adapters(model, folder, config)
     elif config.use_peft:

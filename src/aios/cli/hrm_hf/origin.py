@@ -13,14 +13,14 @@ from typing import Any
 
 from aios.cli.hrm_hf.inherited import inherit
 from aios.core.architecture import Architecture
-from aios.errors import UserError, shown
+from aios.core.foreign_json import read_foreign_json, refuse_code
+from aios.errors import UserError
 from aios.runs.brain import holds_brain
 from aios.settings.adaptive_lr_file import check_roles
 from aios.settings.config import TrainingConfig, flag_name
 from aios.settings.deepspeed import check_inherited_settings, check_same_engine, with_file_lr
 from aios.settings.fits import check_fits
 from aios.settings.preflight import check_brain_folder, check_folders, check_inputs
-from aios.settings.settings_file import parse_json, read_small_file
 
 _BODY_FIELDS = tuple(f.name for f in dataclasses.fields(Architecture))
 _EXPERT_FIELDS = ("num_experts", "num_experts_per_tok")
@@ -39,7 +39,8 @@ class Origin:
     state: dict[str, Any] | None = None
     """Checkpoint dict to resume; None: start at step 0."""
     skipped: tuple[str, ...] = ()
-    """What was passed over, a sentence each: damaged checkpoints, places to write to that are not inherited."""
+    """Damaged checkpoints passed over, what the one that was not lacks, places to write to that are not inherited; a
+    sentence each."""
 
 
 def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool = False) -> Origin:
@@ -71,12 +72,22 @@ def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool =
     return Origin(config, student, config.model or str(student))
 
 
+def brain_folder(given: Mapping[str, Any]) -> Path:
+    """The brain's folder that the config fields in `given` mean.
+
+    Raises:
+        UserError: when there can be no such folder, or nothing can be saved in it.
+    """
+    place = {name: given[name] for name in ("bundle_dir", "brain_name") if name in given}
+    return check_brain_folder(TrainingConfig(**place))
+
+
 def _resumed(given: Mapping[str, Any]) -> Origin:
     from aios.cli.hrm_hf.parallel_state import split_state
     from aios.runs.checkpoints import load_state, newest_valid
+    from aios.runs.publishing import holds_tokenizer
 
-    place = {name: given[name] for name in ("bundle_dir", "brain_name") if name in given}
-    brain_dir = check_brain_folder(TrainingConfig(**place))
+    brain_dir = brain_folder(given)
     path, damaged = newest_valid(brain_dir)
     skipped = tuple(f"Skipped the damaged checkpoint {d.path}: {d.reason}." for d in damaged)
     if path is None:
@@ -105,7 +116,10 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     check_fits(dataclasses.replace(config, **shape))
     check_folders(config)
-    tokenizer = given.get("model") or str(brain_dir)
+    tokenizer = given.get("model") or str(path)
+    if not given.get("model") and not holds_tokenizer(path):
+        tokenizer = str(brain_dir)
+        skipped += (f"The checkpoint {path} holds no tokenizer; using the one in {brain_dir}.",)
     return Origin(config, path, tokenizer, state, (*skipped, *not_inherited))
 
 
@@ -133,11 +147,25 @@ def _agreed_shape(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _read_shape(folder: Path) -> dict[str, Any]:
+    refuse_code(folder)
     path = folder / "config.json"
+    saved = read_foreign_json(path)
     try:
-        saved = parse_json(read_small_file(path).decode("utf-8"))
         shape = {name: saved[name] for name in (*_BODY_FIELDS, "use_moe")}
         experts = {name: saved[name] for name in _EXPERT_FIELDS} if shape["use_moe"] else {}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} does not describe an HRM ({shown(error)}); choose another brain folder.") from error
+    except KeyError as error:
+        raise UserError(f"{path} does not describe an HRM: it has no {error}; choose another brain folder.") from error
+    _check_shape({**shape, **experts}, path)
     return {**shape, **experts}
+
+
+def _check_shape(shape: Mapping[str, Any], path: Path) -> None:
+    """Refuse what `path` says of a model where no flag could ask for it."""
+    missing = next((name for name, value in shape.items() if value is None), None)
+    if missing is not None:
+        raise UserError(f"{path} does not describe an HRM: its {missing} is null; choose another brain folder.")
+    try:
+        TrainingConfig(**shape)
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{path} does not describe an HRM ({reason}); choose another brain folder.") from error

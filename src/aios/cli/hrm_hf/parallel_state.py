@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from aios.core.exact_tensors import read_exactly
 from aios.runs.checkpoint_state import PER_WORKER
 from aios.settings.config import TrainingConfig
 
+TOKENIZER_FOLDER = "tokenizer"
+"""In the sitting's folder: the tokenizer that all workers use."""
 _TASK_FILE = "task.json"
 
 
@@ -57,11 +60,15 @@ def save_trained(model: nn.Module, path: Path) -> None:
 
 
 def load_trained(model: nn.Module, path: Path) -> None:
-    """Put the tensors that `save_trained` wrote, or their mean, back into a model of the same shape."""
-    saved = load_file(path)
+    """Put the tensors that `save_trained` wrote, or their mean, back into a model of the same shape.
+
+    Raises:
+        UserError: when the file holds other tensors.
+    """
+    trained = _trained(model)
     with torch.no_grad():
-        for name, tensor in _trained(model).items():
-            tensor.copy_(saved[name])
+        for name, tensor in read_exactly(path, trained).items():
+            trained[name].copy_(tensor)
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

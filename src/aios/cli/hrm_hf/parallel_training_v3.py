@@ -23,9 +23,10 @@ import transformers
 from safetensors.torch import save_file
 
 from aios.auto_lr.events import LogFn
+from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, republish
 from aios.cli.hrm_hf.launch import worker_count
 from aios.cli.hrm_hf.origin import Origin
-from aios.cli.hrm_hf.parallel_state import Task, join_states, load_trained, split_state
+from aios.cli.hrm_hf.parallel_state import TOKENIZER_FOLDER, Task, join_states, load_trained, split_state
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
 from aios.cli.hrm_hf.session import Session
 from aios.cli.hrm_hf.summary import summary_rows
@@ -41,6 +42,7 @@ from aios.errors import RunError, UserError
 from aios.runs.checkpoints import checkpoint_path, put_back
 from aios.runs.stop_file import FINISH as FINISH_REQUEST
 from aios.runs.stop_request import StopRequest
+from aios.runs.storage import writing
 from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
 from aios.settings.config import TrainingConfig
@@ -64,8 +66,9 @@ def train_independently(origin: Origin) -> None:
     console = WorkersConsole(config.steps, config.log_path)
     for sentence in origin.skipped:
         console.say(sentence)
-    if origin.state is not None and origin.state["step"] >= config.steps:
-        console.say(f"{config.brain_dir} is trained to step {origin.state['step']} already; raise --steps to go on.")
+    republish(origin, console.say)
+    if has_ended(origin):
+        close_ended_run(origin, console.say)
         return
 
     task = make_task(config)
@@ -77,7 +80,8 @@ def train_independently(origin: Origin) -> None:
     with TrainingLog(config.log_path) as log, board, console, StopRequest(config.stop_request) as stop:
 
         def log_fn(record: dict[str, Any]) -> None:
-            board.write(log.write({**record, "rank": None}))
+            with writing(config.log_path.parent, config.brain_dir):
+                board.write(log.write({**record, "rank": None}))
             console.follow()
 
         log_fn(start_record(origin, setup, run_id) | {"world_size": task.world_size, "unigram_entropy": entropy})
@@ -194,6 +198,7 @@ class Sitting:
         """Start the workers from the newest checkpoint."""
         self._round.mkdir(parents=True)
         self.task.write(self._folder)
+        self.session.tokenizer.save_pretrained(self._folder / TOKENIZER_FOLDER)
         for rank in range(self.task.world_size):
             self._crew.start(rank)
 
@@ -234,7 +239,8 @@ class Sitting:
                 "with --resume."
             ) from error
         merged = self._round / MERGED_FILE
-        save_file(weights, merged)
+        with writing(self._round, run.config.brain_dir, sum(tensor.nbytes for tensor in weights.values())):
+            save_file(weights, merged)
         load_trained(run.model, merged)
         self.session.states = [c.load_state() for c in contributions]
         run.auto.move_to(min(report.step for report in reports))

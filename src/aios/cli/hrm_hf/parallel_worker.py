@@ -16,7 +16,7 @@ import transformers
 
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
-from aios.cli.hrm_hf.parallel_state import Task, load_trained, save_trained, split_state
+from aios.cli.hrm_hf.parallel_state import TOKENIZER_FOLDER, Task, load_trained, save_trained, split_state
 from aios.cli.hrm_hf.run_setup import build_run, prepare
 from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.session import data_id
@@ -27,6 +27,7 @@ from aios.distributed.merge_files import WEIGHTS_FILE, Report, hand_in, round_fo
 from aios.distributed.orders import Orders
 from aios.errors import RunError
 from aios.runs.checkpoints import load_state
+from aios.runs.storage import StorageError, writing
 from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
 
@@ -45,7 +46,7 @@ def work(session: Path, rank: int, checkpoint: Path, number: int, heartbeat: int
     saved = load_state(checkpoint)
     board = TensorBoardLog(task.config.tensorboard, saved["step"], rank)
     with TrainingLog(task.config.log_path, repair=False) as log, board:
-        worker = start_worker(task, rank, checkpoint, saved, log, board, Heartbeat(heartbeat))
+        worker = start_worker(task, rank, session, checkpoint, saved, log, board, Heartbeat(heartbeat))
         round_end: int | None = task.next_merge(saved["step"])
         while round_end is not None:
             trouble = worker.train_until(round_end, orders)
@@ -92,6 +93,8 @@ class Worker:
 
         try:
             train_epoch(run, _save_nothing, stop_reason)
+        except StorageError:
+            raise  # handing in would fail as well
         except RunError as error:
             return str(error)
         if self.done and orders.stop is None and (run.last_eval is None or run.last_eval[0] != run.step):
@@ -113,7 +116,8 @@ class Worker:
             lr=float(run.optimizer.param_groups[0]["lr"]),
         )
         state = collect_state(run, self.data_id)
-        hand_in(folder, report, state, lambda partial: save_trained(run.model, partial / WEIGHTS_FILE))
+        with writing(folder, run.config.brain_dir):
+            hand_in(folder, report, state, lambda partial: save_trained(run.model, partial / WEIGHTS_FILE))
         if run.device.type == "cuda":
             torch.cuda.empty_cache()  # room for the supervisor to evaluate the merged model
 
@@ -126,6 +130,7 @@ class Worker:
 def start_worker(
     task: Task,
     rank: int,
+    session: Path,
     checkpoint: Path,
     saved: dict[str, Any],
     log: TrainingLog,
@@ -136,11 +141,12 @@ def start_worker(
     # The supervisor saves and looks after the devices: each worker sees only its own.
     config = dataclasses.replace(task.config, save_every=0, cuda_ids=None, resume=True)
     own = split_state(saved, rank, task.world_size)
-    origin = Origin(config, checkpoint, str(config.brain_dir), own)
+    origin = Origin(config, checkpoint, str(session / TOKENIZER_FOLDER), own)
     tags = task.tags(rank)
 
     def log_fn(record: dict[str, Any]) -> None:
-        board.write(log.write({**record, **tags}))
+        with writing(config.log_path.parent, config.brain_dir):
+            board.write(log.write({**record, **tags}))
 
     setup = prepare(origin, lambda done, total: None)
     run = build_run(origin, setup, log_fn, WorkerPlace(rank, task.world_size))

@@ -16,7 +16,7 @@ from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_state import restore_state
 from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun
-from aios.core.hrm_models import HRMForCausalLM
+from aios.core.hrm_models import HRMForCausalLM, read_config
 from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
 from aios.distributed.environment import WorkerPlace
@@ -67,11 +67,16 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     precision = choose_precision(config, device)
     if config.uses_deepspeed:
         precision = deepspeed_precision(precision)
+    weights = origin.weights
+    hrm_config = read_config(weights) if weights is not None else None  # refused before text is tokenised
     tokenizer = load_tokenizer(origin.tokenizer)
     check_fits_device(config, len(tokenizer), device.type, device_memory(device))
     with workers.first_of_machine_first():
         data = load_data(data_config(config), tokenizer, on_progress)
-    model = new_model(config, tokenizer) if origin.weights is None else saved_model(origin.weights, config, tokenizer)
+    if weights is None or hrm_config is None:
+        model = new_model(config, tokenizer)
+    else:
+        model = saved_model(weights, hrm_config, config, tokenizer)
     model.to(device=device, dtype=precision.weights)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
@@ -106,8 +111,9 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
     )
     if origin.state is not None and origin.weights is not None:
         restore_state(run, origin.state, data_id(setup.data.train, config.seed))
-        origin.state.update(run.engine.load(origin.weights))
-        check_state(origin.state, origin.weights)
+        if run.engine.writes_parts:
+            origin.state.update(run.engine.load(origin.weights))
+            check_state(origin.state, origin.weights)
     return run
 
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aios.cli.hrm_hf.brain_files import ONLY_FOR_RESUME
 from aios.cli.hrm_hf.lora import weights_saver
 from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
-from aios.core.hrm_models import HRMForCausalLM
+from aios.core.hrm_models import load_model, read_config
 from aios.data.dataset import DataSplit, TokenWindows
 from aios.distributed.workers import PATIENCE
-from aios.runs.brain import BrainCard, publish, read_card
-from aios.runs.checkpoints import checkpoint_path, open_partial, partial_path, save_checkpoint
+from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time
+from aios.runs.checkpoints import checkpoint_path, discard_partial, open_partial, partial_path, save_checkpoint
+from aios.runs.publishing import publish
+from aios.runs.storage import StorageError, writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,24 +40,38 @@ class Session:
     run_id: str
     """Names the sitting in log and brain."""
     tokenizer: PreTrainedTokenizerBase
-    """Published with the brain."""
+    """Saved in every checkpoint, and published with the brain."""
     data: DataSplit
     """What is trained and evaluated on."""
     started: float = field(default_factory=time.time)
     """Unix seconds."""
+    created: float = field(init=False)
+    """When the brain was first saved (unix seconds)."""
+
+    def __post_init__(self) -> None:
+        self.created = creation_time(self.run.config.brain_dir) or self.started
 
     def save(self) -> Path:
         """Write a checkpoint, publish its weights as the brain's, log both; returns the checkpoint's folder.
 
         Called by every worker; the main one writes for all, under DeepSpeed each its own part.
+
+        Raises:
+            StorageError: when the disk takes no more; older checkpoints stay, and nothing of this one.
         """
-        run = self.run
+        run, brain_dir = self.run, self.run.config.brain_dir
         run.auto.keep_snapshot()
         with run.workers.waiting_at_most(PATIENCE):  # disks may be slow: for the end of it, too
-            if run.engine.writes_parts:
-                path = self._write_together()
-            else:
-                path = self._write() if run.workers.is_main else checkpoint_path(run.config.brain_dir, run.step)
+            try:
+                with writing(brain_dir, brain_dir, self._bytes_needed()):
+                    if run.engine.writes_parts:
+                        path = self._write_together()
+                    else:
+                        path = self._write() if run.workers.is_main else checkpoint_path(brain_dir, run.step)
+            except StorageError:
+                if run.workers.is_main:
+                    discard_partial(brain_dir)
+                raise
             run.workers.wait()
         return path
 
@@ -75,14 +93,22 @@ class Session:
 
     def _write(self, partial: Path | None = None) -> Path:
         run, config = self.run, self.run.config
-        saved = save_checkpoint(
-            config.brain_dir, self.state(), weights_saver(run.model), config.keep_checkpoints, partial
-        )
-        self.tokenizer.save_pretrained(config.brain_dir)
-        publish(config.brain_dir, saved.path, self._card())
+        saved = save_checkpoint(config.brain_dir, self.state(), self._write_files, config.keep_checkpoints, partial)
+        publish(config.brain_dir, saved.path, ONLY_FOR_RESUME)
         cost = {"bytes": saved.bytes, "seconds": saved.seconds}
         run.log_fn({"event": "checkpoint", "step": run.step, "path": str(saved.path), **cost})
         return saved.path
+
+    def _write_files(self, folder: Path) -> None:
+        """All of a checkpoint but its dict: what is published of it, and what a resume needs of the weights."""
+        weights_saver(self.run.model)(folder)
+        self.tokenizer.save_pretrained(folder)
+        (folder / BRAIN_FILE).write_bytes(card_bytes(self._card()))
+
+    def _bytes_needed(self) -> int:
+        """About what a save adds to the disk: the weights twice, since published too, and the optimizer's state."""
+        tensors = [t for state in self.run.optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
+        return 2 * _bytes(self.run.model.state_dict().values()) + _bytes(tensors)
 
     def finish(self, stop_reason: str | None) -> None:
         """Evaluate unless the run was stopped, save, and write the closing records."""
@@ -107,14 +133,13 @@ class Session:
 
     def _card(self) -> BrainCard:
         config = self.run.config
-        before = read_card(config.brain_dir)
         return BrainCard(
             name=config.brain_name,
             dataset=self.data.dataset_name,
             tokenizer=config.model or "bundled",
             architecture=self.run.model.config.to_diff_dict(),
             trained_steps=self.run.step,
-            created=before.created if before is not None else self.started,
+            created=self.created,
             last_session={"run_id": self.run_id, "started": self.started, "ended": time.time(), **self._result()},
         )
 
@@ -125,7 +150,8 @@ class Session:
         """
         model, tokenizer = self.run.model, self.tokenizer
         if self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
-            model = HRMForCausalLM.from_pretrained(self.run.config.brain_dir).to(self.run.device)
+            brain_dir = self.run.config.brain_dir
+            model = load_model(brain_dir, read_config(brain_dir)).to(self.run.device)
         prompt = self.data.eval[0][:PROMPT_TOKENS].unsqueeze(0).to(model.device)
         room = model.config.max_position_embeddings - prompt.shape[1]
         model.eval()
@@ -137,6 +163,10 @@ class Session:
             )  # fmt: skip
         prompt_length = prompt.shape[1]
         return tokenizer.decode(tokens[0, :prompt_length]), tokenizer.decode(tokens[0, prompt_length:])
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def data_id(windows: TokenWindows, seed: int) -> str:

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 import aios
+from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, republish
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
@@ -23,6 +24,7 @@ from aios.distributed.environment import WorkerPlace, place_of
 from aios.distributed.workers import Workers, joined
 from aios.errors import RunError, UserError
 from aios.runs.stop_request import StopRequest
+from aios.runs.storage import StorageError, writing
 from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
 from aios.settings.config import TrainingConfig
@@ -36,7 +38,8 @@ def train_actv1(origin: Origin) -> None:
 
     Raises:
         UserError: for input that cannot be trained on; nothing has been written then.
-        RunError: when training diverges whatever is done about it; the last good state has been saved then.
+        RunError: when training diverges whatever is done about it, and the last good state has been saved; or when
+            the disk takes no more.
     """
     transformers.utils.logging.disable_progress_bar()  # there is a progress line already
     place = place_of()
@@ -50,8 +53,11 @@ def _train(origin: Origin, workers: Workers) -> None:
     console = RunConsole(config.steps, quiet=not workers.is_main)
     for sentence in origin.skipped:
         console.say(sentence)
-    if origin.state is not None and origin.state["step"] >= config.steps:
-        console.say(f"{config.brain_dir} is trained to step {origin.state['step']} already; raise --steps to go on.")
+    if workers.is_main:
+        republish(origin, console.say)
+    if has_ended(origin):
+        if workers.is_main:
+            close_ended_run(origin, console.say)
         return
 
     setup = prepare(origin, console.tokenizing, workers)
@@ -61,8 +67,9 @@ def _train(origin: Origin, workers: Workers) -> None:
     with TrainingLog(config.log_path if workers.is_main else None) as log, board, console, stop:
 
         def log_fn(record: dict[str, Any]) -> None:
-            record = log.write(record)
-            board.write(record)
+            with writing(config.log_path.parent, config.brain_dir):
+                record = log.write(record)
+                board.write(record)
             console.show(record)
 
         run_id = secrets.token_hex(6)
@@ -74,6 +81,8 @@ def _train(origin: Origin, workers: Workers) -> None:
             with workers.waiting_at_most(timedelta(seconds=config.merge_timeout)):
                 begin_learning_rate(run, origin.state, session.save)
                 stop_reason = train_epoch(run, session.save, stop.reason)
+        except StorageError:
+            raise  # a save would fail as well
         except RunError:
             session.finish("trouble")
             raise

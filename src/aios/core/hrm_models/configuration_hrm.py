@@ -69,6 +69,7 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
         super().__post_init__(**kwargs)
         self._require_positive_sizes()
         self._require_positive_numbers()
+        self._require_switches_and_tokens()
         if self.hidden_size % (2 * self.num_heads):
             raise ValueError(
                 f"hidden_size {self.hidden_size} does not split into num_heads {self.num_heads} of even "
@@ -99,6 +100,15 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
             value = getattr(self, name)
             if not (_is_finite(value) and value >= 0):
                 raise ValueError(f"{name} is {shown(value)}; it must be a finite number of at least 0")
+
+    def _require_switches_and_tokens(self) -> None:
+        if not isinstance(self.use_moe, bool):
+            raise ValueError(f"use_moe is {shown(self.use_moe)}; it must be true or false")
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self, name)
+            ids = value if isinstance(value, list) and name == "eos_token_id" else [value]
+            if not all(each is None or type(each) is int for each in ids):
+                raise ValueError(f"{name} is {shown(value)}; it must be the number of a token")
 
     @property
     def head_dim(self) -> int:

@@ -1,0 +1,266 @@
+"""`aios` as a process to be harmed: a real one, or one forked from a server that has imported everything already.
+
+A real process costs about four seconds of imports. Where the start is not what is tested, the fork server of
+`multiprocessing` saves them: each child runs `python -m aios ARGS` as its own process all the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from faults.records import HANG, TRACEBACK, Judged
+
+SECONDS = 180.0
+"""Longer than any run of the campaign takes; what takes longer hangs."""
+MARK = "AIOS_CAMPAIGN_MARK"
+"""Environment variable by which the descendants of a process are found, whatever session they are in."""
+
+
+class Running(Protocol):
+    """A process that was started."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its number."""
+
+    def poll(self) -> int | None:
+        """Exit code, None while it runs."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a process said and how it ended."""
+
+    code: int
+    """Exit code; negative: the signal that killed it."""
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Everything it said, the errors last."""
+        return self.out + self.err
+
+    @property
+    def end(self) -> str:
+        """Its last words, on one line."""
+        return " ".join(self.said.split())[-400:]
+
+
+class _AsUncaught:
+    """Says an exception that leaves the block as the interpreter would, and ends the process with 1."""
+
+    def __enter__(self) -> _AsUncaught:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and error is not None and not issubclass(kind, SystemExit):
+            sys.excepthook(kind, error, trace)
+            sys.exit(1)
+
+
+def _child(
+    args: Sequence[str], folder: str, env: Mapping[str, str], says: str, prepare: Callable[[], None] | None, held: bool
+) -> None:
+    """Runs in the forked process: `python -m aios ARGS` in `folder`; `held` until somebody continues it."""
+    os.setsid()
+    for number, stream in ((1, "out"), (2, "err")):
+        descriptor = os.open(f"{says}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = ["aios", *args]
+    if prepare is not None:
+        prepare()
+    if held:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    with _AsUncaught():
+        runpy.run_module("aios", run_name="__main__", alter_sys=True)
+
+
+def wake_shim(**settings: str) -> None:
+    """For `prepare`: environment variables that the shim obeys."""
+    os.environ.update(settings)
+
+
+class Fork:
+    """A process of the fork server."""
+
+    def __init__(self, process: multiprocessing.process.BaseProcess, says: str) -> None:
+        self._process = process
+        self._says = says
+
+    @property
+    def pid(self) -> int | None:
+        """Its number."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit code, None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, seconds: float = SECONDS, kill_it: bool = True) -> Done:
+        """Its end; one that takes longer than `seconds` is killed, unless told not to, and judged to hang."""
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            if kill_it:
+                self._process.kill()
+                self._process.join()
+            raise Judged(HANG, f"still running after {seconds:.0f} s: {self._done(-9).end}")
+        return self._done(self._process.exitcode)
+
+    def _done(self, code: int) -> Done:
+        out, err = (Path(f"{self._says}.{stream}") for stream in ("out", "err"))
+        texts = [path.read_text("utf-8", "replace") if path.exists() else "" for path in (out, err)]
+        return Done(code, *texts)
+
+
+_starting = threading.Lock()
+_number = 0
+SHIM = Path(__file__).with_name("shim.c")
+
+
+def build_shim(library: Path) -> None:
+    """Compile the shim that makes writes short and clocks jump."""
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SHIM), "-ldl"], check=True)
+
+
+def start_server(library: Path) -> None:
+    """Start the fork server with the shim in it, asleep; every child inherits it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["faults.imports"])
+    before = os.environ.get("LD_PRELOAD")
+    os.environ["LD_PRELOAD"] = str(library)
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["LD_PRELOAD"]
+        if before is not None:
+            os.environ["LD_PRELOAD"] = before
+
+
+def fork_aios(
+    args: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str],
+    prepare: Callable[[], None] | None = None,
+    held: bool = False,
+) -> Fork:
+    """Start `aios ARGS` in a child of the fork server; `prepare` is called in it, `held` stops it before it begins."""
+    global _number
+    context = multiprocessing.get_context("forkserver")
+    with _starting:
+        _number += 1
+        says = str(folder / f".says-{os.getpid()}-{_number}")
+        process = context.Process(target=_child, args=(list(args), str(folder), dict(env), says, prepare, held))
+        process.start()
+    return Fork(process, says)
+
+
+class Real:
+    """`python -m aios ARGS` from nothing, in a session of its own."""
+
+    def __init__(self, args: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
+        self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
+        command = [sys.executable, "-m", "aios", *args]
+        self._out, self._err = folder / f".out-{self.mark}", folder / f".err-{self.mark}"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                command, stdout=out, stderr=err, cwd=folder, env={**env, MARK: self.mark}, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit code, None while it runs."""
+        return self._process.poll()
+
+    def family(self) -> list[int]:
+        """Itself and its descendants that live."""
+        return [pid for pid in marked(self.mark) if pid != os.getpid()]
+
+    def send(self, number: int) -> None:
+        """Send it a signal; one that has ended does not mind."""
+        self._process.send_signal(number)
+
+    def kill_family(self) -> None:
+        """SIGKILL it and all descendants."""
+        for pid in self.family():
+            kill(pid)
+
+    def wait(self, seconds: float = SECONDS) -> Done:
+        """Its end; one that takes longer than `seconds` is killed with its family and judged to hang."""
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill_family()
+            self._process.wait()
+            raise Judged(HANG, f"still running after {seconds:.0f} s: {self._done(-9).end}") from None
+        return self._done(code)
+
+    def _done(self, code: int) -> Done:
+        return Done(code, self._out.read_text("utf-8", "replace"), self._err.read_text("utf-8", "replace"))
+
+
+def marked(mark: str) -> list[int]:
+    """Living processes whose environment bears `mark`."""
+    needle, found = f"{MARK}={mark}\0".encode(), []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                if needle in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue  # it has just ended
+    return found
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> bool:
+    """Send a signal; whether there was a process to send it to."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until(process: Running, happened: Callable[[], bool], seconds: float = SECONDS) -> bool:
+    """Wait for something; False when the process ended first.
+
+    Raises:
+        Judged: a hang, when neither happens within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if process.poll() is not None:
+            return False
+        if time.monotonic() > deadline:
+            raise Judged(HANG, f"nothing happened within {seconds:.0f} s")
+        time.sleep(0.002)
+    return True
+
+
+def check_no_traceback(done: Done) -> None:
+    """Judge a process that showed its insides."""
+    if "Traceback (most recent call last)" in done.said:
+        raise Judged(TRACEBACK, done.end)

@@ -1,0 +1,122 @@
+"""A run's brain folder against its newest checkpoint: published anew where it differs, and the log of an ended run
+closed where a kill left it open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aios.cli.hrm_hf.lora import ADAPTER_DIR, BASE_FILE
+from aios.cli.hrm_hf.origin import Origin
+from aios.data.tokenizer import bundled_corpus_path
+from aios.engines.deepspeed import SHARDS
+from aios.run_view.follow import LogFollower
+from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, read_card
+from aios.runs.publishing import Published, publish, replace_file
+from aios.runs.storage import writing
+from aios.runs.tensorboard_log import TensorBoardLog
+from aios.runs.training_log import TrainingLog
+from aios.settings.config import TrainingConfig
+
+ONLY_FOR_RESUME = (BASE_FILE, ADAPTER_DIR, SHARDS)
+"""Files and folders of a checkpoint, besides its dict, that are not published."""
+
+Say = Callable[[str], None]
+"""Shows the person at the terminal one sentence."""
+
+
+def has_ended(origin: Origin) -> bool:
+    """Whether the resumed run has reached `--steps` already."""
+    return origin.state is not None and int(origin.state["step"]) >= origin.config.steps
+
+
+def republish(origin: Origin, say: Say) -> None:
+    """Have the brain's folder show the checkpoint that `origin` resumes, and say what was not so.
+
+    Raises:
+        StorageError: when it cannot be written.
+    """
+    if origin.state is None or origin.weights is None:
+        return
+    brain_dir, checkpoint = origin.config.brain_dir, origin.weights
+    with writing(brain_dir, brain_dir):
+        done = publish(brain_dir, checkpoint, ONLY_FOR_RESUME)
+        if not (checkpoint / BRAIN_FILE).exists() and _renew_card(origin.config, int(origin.state["step"]), checkpoint):
+            done = Published([*done.replaced, BRAIN_FILE], done.removed)
+    if done.replaced or done.removed:
+        told = [(done.replaced, "published again"), (done.removed, "removed")]
+        what = "; ".join(f"{', '.join(names)} {verb}" for names, verb in told if names)
+        say(f"What {brain_dir} shows was not as in {checkpoint}: {what}.")
+
+
+def close_ended_run(origin: Origin, say: Say) -> None:
+    """Give the log of a run that has ended its `final` record, if a kill in the last save has left it without one.
+
+    Loss and duration are those that the checkpoint holds, the evaluation loss is the one in the log; what neither
+    tells is None.
+
+    Raises:
+        StorageError: when the log cannot be written.
+    """
+    config = origin.config
+    assert origin.state is not None, "only a resumed run has ended before it began"
+    assert origin.weights is not None, "it has a checkpoint"
+    step = int(origin.state["step"])
+    say(f"{config.brain_dir} is trained to step {step} already; raise --steps to go on.")
+    logged = _read_ending(config.log_path, step)
+    if logged.closed:
+        return
+    card = read_card(origin.weights)
+    told = card.last_session if card is not None else {}
+    record: dict[str, Any] = {"event": "final", "step": step, "steps": step, "loss": told.get("loss")}
+    record |= {"eval_loss": logged.eval_loss, "checkpoint": str(origin.weights), "wall_s": told.get("wall_s")}
+    if config.parallel_independent:
+        record["rank"] = None
+    room = writing(config.log_path.parent, config.brain_dir)
+    with room, TrainingLog(config.log_path) as log, TensorBoardLog(config.tensorboard, step) as board:
+        board.write(log.write(record))
+    say(f"The run was killed after its last checkpoint: closed the log with the final record of step {step}.")
+
+
+class _Ending(NamedTuple):
+    """How a log ends for the run that came to a step."""
+
+    closed: bool
+    """Whether there is a `final` record of the step, or no log that could lack one."""
+    eval_loss: float | None
+    """The evaluation loss logged at the step, nats per token; None where there is none."""
+
+
+def _read_ending(path: Path, step: int) -> _Ending:
+    """What the log says of the end at `step`; what a later sitting trained again replaces what an earlier one said."""
+    follower, ending = LogFollower(path), _Ending(True, None)
+    while not follower.at_end:
+        for record in follower.poll():
+            event, at = record.get("event"), record.get("step")
+            if event == "train" and isinstance(at, int) and at <= step:
+                ending = _Ending(False, None)
+            elif at == step and event == "eval" and record.get("rank") is None:
+                ending = ending._replace(eval_loss=record.get("loss"))
+            elif at == step and event == "final":
+                ending = ending._replace(closed=True)
+    return ending
+
+
+def _renew_card(config: TrainingConfig, step: int, checkpoint: Path) -> bool:
+    """Make a card for a checkpoint of the first form, which has none, unless the brain's is whole; says if it did."""
+    brain_dir = config.brain_dir
+    before = read_card(brain_dir)
+    if before is not None and before.trained_steps == step:
+        return False
+    card = BrainCard(
+        name=config.brain_name,
+        dataset=config.dataset_file or str(bundled_corpus_path()),
+        tokenizer=config.model or "bundled",
+        architecture=json.loads((checkpoint / "config.json").read_text(encoding="utf-8")),
+        trained_steps=step,
+        created=creation_time(brain_dir) or checkpoint.stat().st_mtime,
+    )
+    replace_file(brain_dir / BRAIN_FILE, lambda file: file.write(card_bytes(card)))
+    return True

@@ -1,0 +1,107 @@
+"""What a brain's folder shows: copies of its newest checkpoint's files, so that transformers loads them from there.
+
+They are derived. A resume never reads them, and puts right what is damaged.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+from aios.runs.brain import BRAIN_FILE
+from aios.runs.manifest import MANIFEST_FILE, STATE_FILE
+
+TOKENIZER_MARK = "tokenizer_config.json"
+"""Every tokenizer that transformers saves has it."""
+_OF_MODEL = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "generation_config.json")
+_OF_TOKENIZER = (
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt"),
+)
+
+
+class Published(NamedTuple):
+    """What had to be done for the folder to show a checkpoint; names of files."""
+
+    replaced: list[str]
+    """Files that were missing or had other contents."""
+    removed: list[str]
+    """Files of a model or tokenizer that the checkpoint does not have."""
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether a checkpoint has a tokenizer of its own; those of the first form left it to the brain's folder."""
+    return (folder / TOKENIZER_MARK).is_file()
+
+
+def publish(brain_dir: Path, checkpoint: Path, private: Collection[str] = ()) -> Published:
+    """Show the files of a valid checkpoint in the brain's folder, all but what only a resume needs.
+
+    That is the checkpoint dict and the files or folders in `private`. Each file is replaced whole and on the disk
+    before the next is, the card last; one with the right contents is left alone.
+    """
+    names = _public_names(checkpoint, {STATE_FILE, MANIFEST_FILE, *private})
+    stale = [name for name in names if not _same(brain_dir / name, checkpoint / name)]
+    for name in stale:
+        with (checkpoint / name).open("rb") as source:
+            replace_file(brain_dir / name, lambda file, source=source: shutil.copyfileobj(source, file, 1 << 20))  # type: ignore[misc]
+    surplus = _surplus(brain_dir, checkpoint, names)
+    for path in surplus:
+        path.unlink()
+    if surplus:
+        _fsync_folder(brain_dir)
+    return Published(sorted(stale), [path.name for path in surplus])
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Put what `write` writes in the place of `path`, whole and on the disk, or leave all as it was.
+
+    A folder in its place is set aside under another name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)  # what a kill left; a link is not followed
+    with new.open("xb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(f"{path.name}.folder-{time.time_ns()}"))
+    new.replace(path)
+    _fsync_folder(path.parent)
+
+
+def _public_names(checkpoint: Path, private: Collection[str]) -> list[str]:
+    """Names, with `/`, of the checkpoint's files under its manifest that are to be shown; the card's is the last."""
+    manifest = json.loads((checkpoint / MANIFEST_FILE).read_text(encoding="utf-8"))
+    names = [PurePosixPath(name) for name in manifest["files"]]
+    inside = [name for name in names if not name.is_absolute() and ".." not in name.parts]
+    shown = [str(name) for name in inside if name.parts[0] not in private]
+    return sorted(shown, key=lambda name: (name == BRAIN_FILE, name))
+
+
+def _same(shown: Path, own: Path) -> bool:
+    return shown.is_file() and not shown.is_symlink() and filecmp.cmp(shown, own, shallow=False)
+
+
+def _surplus(brain_dir: Path, checkpoint: Path, names: Collection[str]) -> list[Path]:
+    """Files that transformers would take for a part of the brain, left by another tokenizer or model."""
+    patterns = (*_OF_MODEL, *(_OF_TOKENIZER if holds_tokenizer(checkpoint) else ()))
+    found = {path for pattern in patterns for path in brain_dir.glob(pattern) if path.name not in names}
+    return sorted(path for path in found if path.is_file() or path.is_symlink())
+
+
+def _fsync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows opens no folders, and its renames need none
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
