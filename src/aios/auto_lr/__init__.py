@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler
-    from aios.auto_lr.api import AutoLR, StepReport
+    from aios.auto_lr.api import AutoLR
     from aios.auto_lr.challenge import ChallengeConfig
     from aios.auto_lr.loop.engine import Engine
     from aios.auto_lr.loop.feed import BatchFeed
+    from aios.auto_lr.loop.readback import StepReport
     from aios.auto_lr.param_groups import GroupSettings
     from aios.auto_lr.plan import AutoLRConfig, Plan
     from aios.auto_lr.rules import NoiseRules
@@ -39,7 +40,8 @@ __all__ = [
 ]
 _HOME = {
     **dict.fromkeys(("AdaptiveLRConfig", "AdaptiveLRScheduler"), "adaptive_lr"),
-    **dict.fromkeys(("AutoLR", "StepReport"), "api"),
+    "AutoLR": "api",
+    "StepReport": "loop.readback",
     **dict.fromkeys(("AutoLRConfig", "Plan"), "plan"),
     **dict.fromkeys(("RangeTestConfig", "RangeTestResult", "Trial"), "search"),
     "BatchFeed": "loop.feed",

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.arguments import check_trains, loss_number, whole_steps
+from aios.auto_lr.arguments import check_trains, number_on, whole_steps
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, ignore
 from aios.auto_lr.loop.engine import Engine, InProcess
-from aios.auto_lr.loop.readback import Readback
+from aios.auto_lr.loop.readback import Launched, Readback, StepReport
 from aios.auto_lr.loop.trial import ClosureTrial, Forward, search_and_restore, train_and_restore
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, start_scales, write_scales
@@ -22,36 +22,10 @@ from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
 from aios.auto_lr.search import RangeTestResult, Trial, found_from_dict, found_to_dict
 from aios.auto_lr.state_forms import STATE_VERSION, read_state
 
-__all__ = ["AutoLR", "AutoLRConfig", "Launched", "RangeTestResult", "StepReport", "Trial"]
+__all__ = ["AutoLR", "AutoLRConfig", "RangeTestResult", "StepReport", "Trial"]
 
 SCALED = 256.0
 """So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
-
-
-class Launched(NamedTuple):
-    """What the host knows of a step when it launches it."""
-
-    step: int
-    """Optimizer step, counted from 1."""
-    lrs: list[float]
-    """LR of the update, by param group."""
-    skip_above: float
-    """Gradient norm above which the update was to be skipped."""
-    tag: Any
-    """What the caller gave along."""
-
-
-class StepReport(NamedTuple):
-    """A step whose numbers have arrived."""
-
-    launched: Launched
-    """What was known before."""
-    loss: float
-    """The loss that is followed."""
-    grad_norm: float
-    """Global L2 norm of the gradient before clipping."""
-    numbers: list[float]
-    """What the caller gave along on the device."""
 
 
 class AutoLR:
@@ -92,7 +66,6 @@ class AutoLR:
         self._groups = JoinedGroups(several)
         groups = self._groups.param_groups
         scales = start_scales(groups, self.config.groups)
-        check_trains(model, groups)
         self.engine: Engine = engine or _in_process(model, several, scaler, self.config.max_grad_norm)
         self.step_count = 0
         """Optimizer steps done."""
@@ -178,7 +151,7 @@ class AutoLR:
         that is not one number.
         """
         self._check_unfinished()
-        number = loss_number(loss, self.engine.device)
+        number = number_on(self.engine.device, loss, "loss")
         lr = self.before_step()
         norm = self.engine.update(number, self.skip_above)
         self.after_step(number, norm)
@@ -365,7 +338,9 @@ class AutoLR:
 
     def _vector(self, loss: Tensor | float, grad_norm: Tensor | float, numbers: Tensor | None) -> Tensor:
         device = self.engine.device
-        first = torch.stack([loss_number(value, device).float() for value in (loss, grad_norm)])
+        first = torch.stack(
+            [number_on(device, loss, "loss").float(), number_on(device, grad_norm, "grad_norm").float()]
+        )
         return first if numbers is None else torch.cat([first, numbers.float()])
 
     def _as_trial(self, how: Forward | Trial, micro_batches: int) -> Trial:
@@ -403,6 +378,7 @@ def _in_process(
     scaler: torch.amp.GradScaler | None,
     max_grad_norm: float,
 ) -> InProcess:
+    check_trains(model, JoinedGroups(optimizers).param_groups)
     device = next(model.parameters()).device
     return InProcess(
         model, tuple(optimizers), scaler or torch.amp.GradScaler(device.type, enabled=False), device, max_grad_norm

@@ -31,14 +31,14 @@ def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
-def loss_number(loss: Any, device: torch.device) -> Tensor:
-    """The loss as a scalar on `device`, detached; ValueError, naming the value, unless it is a single real number."""
-    if isinstance(loss, Tensor):
-        if loss.numel() == 1 and loss.is_floating_point():
-            return loss.detach().reshape(()).to(device)
-        what = f"a {loss.dtype} tensor of shape {tuple(loss.shape)}"
-        raise ValueError(f"loss = {what} is not allowed: must be one number, such as the mean over the batch")
-    too_large = isinstance(loss, int) and abs(loss) > LARGEST
-    if isinstance(loss, Real) and not isinstance(loss, bool) and not too_large:
-        return torch.tensor(float(loss), device=device)
-    raise ValueError(f"loss = {shown(loss)} is not allowed: must be a number, or a tensor that holds one")
+def number_on(device: torch.device, value: Any, name: str) -> Tensor:
+    """`value` as a scalar on `device`, detached; ValueError, saying `name` and value, unless it is one real number."""
+    if isinstance(value, Tensor):
+        if value.numel() == 1 and value.is_floating_point():
+            return value.detach().reshape(()).to(device)
+        what = f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+        raise ValueError(f"{name} = {what} is not allowed: must be one number, such as the mean over the batch")
+    too_large = isinstance(value, int) and abs(value) > LARGEST
+    if isinstance(value, Real) and not isinstance(value, bool) and not too_large:
+        return torch.tensor(float(value), device=device)
+    raise ValueError(f"{name} = {shown(value)} is not allowed: must be a number, or a tensor that holds one")

@@ -7,7 +7,6 @@ dies on the way leaves at most a hidden folder, which the next try replaces. Not
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from aios.core.exact_tensors import check_exact
 from aios.distributed.merging import merge_shares, weighted_mean
+from aios.runs.manifest import fsync
 
 WEIGHTS_FILE = "model.safetensors"
 _STATE_FILE = "state.pt"
@@ -92,9 +92,9 @@ def hand_in(folder: Path, report: Report, state: dict[str, Any], save_weights: C
     torch.save(state, partial / _STATE_FILE)
     (partial / _REPORT_FILE).write_text(json.dumps(asdict(report)), encoding="utf-8")
     for file in partial.iterdir():
-        _fsync(file)
+        fsync(file)
     partial.rename(final)
-    _fsync(folder)
+    fsync(folder)
 
 
 def find_contribution(folder: Path, rank: int) -> Contribution | None:
@@ -123,11 +123,3 @@ def merge(contributions: Sequence[Contribution]) -> tuple[dict[str, Tensor], lis
         usable = [all(bool(file.get_tensor(name).isfinite().all()) for name in names) for file in files]
         shares = merge_shares([c.report.samples for c in contributions], usable)
         return {name: weighted_mean([file.get_tensor(name) for file in files], shares) for name in names}, shares
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from aios.runs.brain import BRAIN_FILE
-from aios.runs.manifest import MANIFEST_FILE, STATE_FILE
+from aios.runs.manifest import MANIFEST_FILE, STATE_FILE, fsync
 
 TOKENIZER_MARK = "tokenizer_config.json"
 """Every tokenizer that transformers saves has it."""
@@ -55,7 +55,7 @@ def publish(brain_dir: Path, checkpoint: Path, private: Collection[str] = ()) ->
     for path in surplus:
         path.unlink()
     if surplus:
-        _fsync_folder(brain_dir)
+        fsync(brain_dir)
     return Published(sorted(stale), [path.name for path in surplus])
 
 
@@ -74,7 +74,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     if path.is_dir() and not path.is_symlink():
         path.rename(path.with_name(f"{path.name}.folder-{time.time_ns()}"))
     new.replace(path)
-    _fsync_folder(path.parent)
+    fsync(path.parent)
 
 
 def _public_names(checkpoint: Path, private: Collection[str]) -> list[str]:
@@ -95,13 +95,3 @@ def _surplus(brain_dir: Path, checkpoint: Path, names: Collection[str]) -> list[
     patterns = (*_OF_MODEL, *(_OF_TOKENIZER if holds_tokenizer(checkpoint) else ()))
     found = {path for pattern in patterns for path in brain_dir.glob(pattern) if path.name not in names}
     return sorted(path for path in found if path.is_file() or path.is_symlink())
-
-
-def _fsync_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return  # Windows opens no folders, and its renames need none
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

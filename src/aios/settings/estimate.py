@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from aios.core.architecture import swiglu_width
+from aios.core.architecture import Architecture, swiglu_width
 from aios.settings.config import TrainingConfig
 
 PROCESS_BYTES = 300_000_000
@@ -20,17 +20,9 @@ _NORMS_AND_ATTENTION = 11
 
 
 @dataclass(frozen=True)
-class RunSize:
+class RunSize(Architecture):
     """The numbers that decide how much memory and time a run takes. Fields named as flags are those flags."""
 
-    hidden_size: int
-    h_layers: int
-    l_layers: int
-    h_cycles: int
-    l_cycles: int
-    num_heads: int
-    expansion: float
-    halt_max_steps: int
     num_experts: int
     """1 without a mixture of experts."""
     lora_rank: int

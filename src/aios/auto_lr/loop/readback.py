@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 Tag = TypeVar("Tag")
+
+
+class Launched(NamedTuple):
+    """What the host knows of a step when it launches it."""
+
+    step: int
+    """Optimizer step, counted from 1."""
+    lrs: list[float]
+    """LR of the update, by param group."""
+    skip_above: float
+    """Gradient norm above which the update was to be skipped."""
+    tag: Any
+    """What the caller gave along."""
+
+
+class StepReport(NamedTuple):
+    """A step whose numbers have arrived."""
+
+    launched: Launched
+    """What was known before."""
+    loss: float
+    """The loss that is followed."""
+    grad_norm: float
+    """Global L2 norm of the gradient before clipping."""
+    numbers: list[float]
+    """What the caller gave along on the device."""
 
 
 class _Pending(NamedTuple):

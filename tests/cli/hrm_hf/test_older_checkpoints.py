@@ -1,0 +1,32 @@
+"""A checkpoint that the version before wrote is resumed, and the run ends as it would have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from aios.data.tokenizer import bundled_tokenizer_dir
+from training_process import read_log, run_aios
+
+OLDER = Path(__file__).parents[2] / "older_checkpoints" / "trainer"
+
+
+def test_a_checkpoint_of_the_version_before_goes_on_as_it_did(tmp_path: Path) -> None:
+    brain = tmp_path / "brain"
+    shutil.copytree(OLDER / "step-150", brain / "checkpoints" / "step-150")
+    shutil.copytree(bundled_tokenizer_dir(), brain, dirs_exist_ok=True)  # where that version left it
+    done = run_aios("hrm-hf", "train", "--resume", f"--bundle-dir={tmp_path}", "--brain-name=brain", "--device=cpu")
+    assert done.returncode == 0, done.stderr
+    assert "holds no tokenizer; using the one in" in done.stdout.replace("\n", " ")
+    logged = map(json.loads, (OLDER / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    then = {record["step"]: record for record in logged if record["event"] == "train"}
+    now = read_log(brain, "train")
+    assert [r["step"] for r in now] == list(range(151, 301))
+    assert [r["lr"] for r in now] == pytest.approx([then[r["step"]]["lr"] for r in now])
+    assert [r["ce"] for r in now] == pytest.approx([then[r["step"]]["ce"] for r in now], rel=1e-3)
+    assert not read_log(brain, "adaptive_lr_state_missing")
+    (restored,) = read_log(brain, "adaptive_lr_restored")
+    assert restored["from_step"] == 150
