@@ -1,4 +1,4 @@
-"""The learning rate nobody has to choose: the controller. Torch only in `api` and `loop`; nothing of the HRM, no files.
+"""The learning rate nobody has to choose: the controller; torch only in `api` and `loop`, nothing of the HRM, no files.
 
 The public names are imported from here; they load when they are first asked for, so that the pure parts cost no torch.
 """

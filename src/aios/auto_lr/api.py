@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.arguments import check_trains, number_on, whole_steps
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, ignore
+from aios.auto_lr.loop.arguments import check_trains, number_on, whole_steps
 from aios.auto_lr.loop.engine import Engine, InProcess
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
 from aios.auto_lr.loop.trial import ClosureTrial, Forward, search_and_restore, train_and_restore

@@ -1,1 +1,1 @@
-"""Models and their sizes; import-light, the models themselves live in `aios.core.hrm_models`."""
+"""The HRM, its sizes, and how files of strangers are read; loads no torch itself; no data, no state of a run."""

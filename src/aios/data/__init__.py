@@ -1,4 +1,4 @@
-"""From text to batches: `text_source`, `tokenizer`, `token_cache`, `sampling`, `dataset`.
+"""From text to batches by position, `text_source` to `dataset`; no model, no settings, no state of a run.
 
 Importing this package imports nothing heavy; torch and transformers come with the modules that need them.
 """

@@ -1,1 +1,1 @@
-"""Several processes that train together: who they are, how they start, what they agree on."""
+"""Several processes that train together: who they are, how they start, meet, merge and end; no engine, no trainer."""

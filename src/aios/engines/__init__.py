@@ -1,1 +1,1 @@
-"""How one optimizer step's gradients come about and are applied: in this process, by DDP, by DeepSpeed."""
+"""How a step's gradients come about and are applied: here, by DDP, by DeepSpeed; decides no LR, imports no trainer."""

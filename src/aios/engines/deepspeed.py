@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from aios.auto_lr.loop.snapshot import Snapshot
-from aios.auto_lr.loop.update import clear_skip, set_skip
+from aios.auto_lr.loop.update import clear_skip, must_skip, set_skip
 from aios.core.hrm_models import HRMForCausalLM
 from aios.distributed.workers import Workers
 from aios.engines.device import Precision
@@ -194,9 +194,9 @@ class DeepSpeedEngine:
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Between DeepSpeed's clipping and its update: tell the fused optimizer whether to leave all as it is."""
         norm = torch.as_tensor(self._engine.optimizer._global_grad_norm, device=self.device)
-        fine = torch.isfinite(norm) & torch.isfinite(self._loss) & (norm <= self._skip_above)
+        skip = must_skip(self._loss, norm, self._skip_above)
         place = next(p.device for group in optimizer.param_groups for p in group["params"])  # CPU when offloaded
-        set_skip(optimizer, (~fine).to(place))
+        set_skip(optimizer, skip.to(place))
 
     @staticmethod
     def _after_update(optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -1,1 +1,1 @@
-"""What a training log shows: following it, keeping it in bounded memory, drawing it. Neither torch nor Tk."""
+"""What a training log shows: followed, kept in bounded memory, put into words, drawn; no torch, no Tk, no settings."""

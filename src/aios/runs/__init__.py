@@ -1,1 +1,1 @@
-"""What a run leaves on disk and how it is asked to stop: the log, checkpoints, the brain bundle, stop requests."""
+"""What a run leaves on disk, and how it is asked to stop: log, checkpoints, brain, lock; no settings, no engine."""

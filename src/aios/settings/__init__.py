@@ -1,1 +1,1 @@
-"""What a run is asked for: the configuration, its files, what can be refused before anything starts; no torch."""
+"""What a run is asked for: the configuration, its files, what is refused before a start; no torch, no trainer."""

@@ -1,1 +1,1 @@
-"""What a person at the terminal sees: progress, tables, a live view of a log."""
+"""What a person at the terminal sees: progress, tables, a log live; made from records alone, no torch, no trainer."""

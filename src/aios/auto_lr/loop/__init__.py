@@ -1,1 +1,1 @@
-"""The tensor side of the controller: snapshots, updates, trials, numbers read back late."""
+"""The controller's tensor side: engines, updates, snapshots, trials, numbers read back, batches; decides nothing."""

@@ -79,8 +79,8 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 def join_states(states: Sequence[dict[str, Any]], config: TrainingConfig) -> dict[str, Any]:
     """One checkpoint dict out of the workers' own, by rank: what each has its own of becomes a list.
 
-    `step` is what every worker has reached; a worker may be beyond it (`worker_steps`), because the learning-rate
-    search counts as steps and is not equally long for all, or because a stop cut the round short.
+    `step` is what every worker has reached; a worker may be beyond it (`worker_steps`), because a stop cut
+    the round short.
     """
     steps = [int(state["step"]) for state in states]
     own = {key: [state[key] for state in states] for key in PER_WORKER}

@@ -86,8 +86,8 @@ def train_independently(origin: Origin) -> None:
 
         log_fn(start_record(origin, setup, run_id) | {"world_size": task.world_size, "unigram_entropy": entropy})
         session = open_session(origin, setup, run_id, task, log_fn)
-        with Sitting(task, session, stop, console) as sitting:
-            trouble = train_rounds(sitting)
+        with Supervision(task, session, stop, console) as supervision:
+            trouble = train_rounds(supervision)
         left_over = stop.honoured()
         console.follow()
     if left_over is not None:
@@ -158,22 +158,22 @@ def open_session(origin: Origin, setup: Setup, run_id: str, task: Task, log_fn: 
     return session
 
 
-def train_rounds(sitting: Sitting) -> str | None:
+def train_rounds(supervision: Supervision) -> str | None:
     """Round after round until the run ends; returns why it could not go on, None when it could."""
-    sitting.begin()
+    supervision.begin()
     while True:
         begun = time.time()
-        contributions = sitting.await_contributions()
+        contributions = supervision.await_contributions()
         reports = [c.report for c in contributions]
-        over = sitting.stop_reason is not None or all(report.done for report in reports)
-        sitting.take(contributions, begun)
+        over = supervision.stop_reason is not None or all(report.done for report in reports)
+        supervision.take(contributions, begun)
         if over:
-            sitting.end()
+            supervision.end()
             return next((report.trouble for report in reports if report.trouble is not None), None)
-        sitting.next_round()
+        supervision.next_round()
 
 
-class Sitting:
+class Supervision:
     """The supervisor's side of the rounds: a crew of workers, the round they are in, what has been merged."""
 
     def __init__(self, task: Task, session: MergedSession, stop: StopRequest, console: WorkersConsole) -> None:
@@ -332,7 +332,7 @@ class Sitting:
             start_new_session=True,  # Ctrl-C is for the supervisor, which tells the workers
         )
 
-    def __enter__(self) -> Sitting:
+    def __enter__(self) -> Supervision:
         self._crew.__enter__()
         return self
 

@@ -1,4 +1,4 @@
-"""HRM ACT v1 for transformers: importing this package registers it with the Auto classes.
+"""HRM ACT v1 for transformers, registered with the Auto classes on import; no optimizer, no data, no state of a run.
 
 Imports torch and transformers; the plain preset numbers are in `aios.core.architecture`.
 """
