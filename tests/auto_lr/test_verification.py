@@ -104,7 +104,8 @@ def test_a_restart_goes_back_to_the_weights_of_the_start_and_on_to_new_batches()
         assert not auto.finished
 
     assert all(torch.equal(p, s) for p, s in zip(model.parameters(), start, strict=True))
-    assert auto.batch == auto.step_count - sum(event.get("used_steps", 0) for event in events)
+    assert auto.batch == auto.step_count
+    assert auto.search_steps == sum(event.get("search_steps", 0) for event in events) > 0
 
 
 def test_a_search_that_holds_is_not_refuted() -> None:

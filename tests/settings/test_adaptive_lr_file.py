@@ -14,7 +14,7 @@ from aios.settings.adaptive_lr_file import load_adaptive_lr_file
 from aios.settings.config import TrainingConfig
 from aios.settings.learning_rate import auto_lr_config
 
-EXAMPLES = Path(__file__).parents[3] / "config"
+EXAMPLES = Path(__file__).parents[2] / "config"
 
 
 def write(folder: Path, name: str, text: str) -> Path:

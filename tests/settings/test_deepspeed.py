@@ -21,7 +21,7 @@ from aios.settings.deepspeed import (
     zero_stage,
 )
 
-EXAMPLES = Path(__file__).parents[3] / "config"
+EXAMPLES = Path(__file__).parents[2] / "config"
 
 
 def config_with(folder: Path, settings: Any, **flags: Any) -> TrainingConfig:

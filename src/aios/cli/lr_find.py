@@ -37,7 +37,7 @@ def lr_find(origin: Origin, picture: Path) -> RangeTestResult:
         console.say(f"No suggestion: {found.reason}.")
     else:
         console.say(f"Suggested learning rate: {found.suggestion:.3g} ({found.reason}).")
-        console.say(f"It takes {found.steps} of {origin.config.steps} steps when a run begins with it.")
+        console.say(f"A run of {origin.config.steps} steps takes {found.steps} more to begin with it.")
     console.say(f"The curve is in {picture}.")
     return found
 

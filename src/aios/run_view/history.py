@@ -56,6 +56,7 @@ class RunHistory:
         self._paces: dict[int | None, Pace] = {}
         self._reached = 0  # the newest step of any record
         self._finish_at: int | None = None  # where "finish now" ends the run
+        self._trial_steps = 0  # that the learning rate may still take, besides those that train
 
     def add(self, records: Iterable[dict[str, Any]]) -> None:
         """Take records in the order of the log; what is no record of a step's is passed over."""
@@ -146,6 +147,7 @@ class RunHistory:
         end = self.total_steps
         if self.state != "running" or end is None:
             return None
+        end += self._trial_steps
         known = [eta for pace in self._paces.values() if (eta := pace.eta_seconds(end, now)) is not None]
         return max(known, default=None)
 
@@ -261,6 +263,8 @@ class RunHistory:
             self._point("eval_loss", rank, step, record["loss"])
 
     def _search(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        trial = number(record, "trial_steps")  # named by the search; each trial may be the last
+        self._trial_steps = int(trial) if trial > 0 else 0
         used = number(record, "used_steps")  # logs from before the search came on top of the steps
         if used > 0:
             kind = "search" if record["event"] == "adaptive_lr_search" else "trial"

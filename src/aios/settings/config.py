@@ -56,7 +56,7 @@ class TrainingConfig:
         None, LEARNING_RATE, "Last part of the run in which the LR goes to zero. Default 0.3 (auto) or 0 (rules)."
     )
     warmup_steps: int | None = _flag(
-        None, LEARNING_RATE, "Optimizer steps of linear warm-up. Default 10 % of --steps, after a search 5 %."
+        None, LEARNING_RATE, "Optimizer steps of linear warm-up. Default 5 % of --steps (auto) or 10 %."
     )
     adaptive_lr_config: str | None = _flag(None, LEARNING_RATE, "Adaptive-LR settings file (.toml, .yaml, .json).")
     adaptive_lr_reset_state: bool = _flag(

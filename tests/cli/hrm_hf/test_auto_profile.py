@@ -32,20 +32,23 @@ def test_search_anneal_and_end(tmp_path: Path) -> None:
     (search,) = read_log(brain, "adaptive_lr_search")
     (init,) = read_log(brain, "adaptive_lr_init")
     assert 1e-4 < search["suggestion"] < 5e-2
-    assert search["used_steps"] == search["step"] <= 0.08 * STEPS
+    (final,) = read_log(brain, "final")
+    assert search["step"] == 0
+    assert 0 < search["search_steps"] == final["search_steps"] <= 0.08 * STEPS
+    assert f"{STEPS} of {STEPS}, and {final['search_steps']} to find the learning rate" in done.stdout
     assert (init["initial_lr"], init["lr_min"], init["lr_max"]) == (
         search["suggestion"],
         search["lr_min"],
         search["lr_max"],
     )
     records = train_records(brain)
-    assert list(records) == list(range(search["step"] + 1, STEPS + 1))  # the search counts as steps
+    assert list(records) == list(range(1, STEPS + 1))  # steps train; the search comes on top
     (anneal,) = read_log(brain, "adaptive_lr_anneal")
     assert (anneal["start"], anneal["end"], anneal["reason"]) == (210, STEPS, "end_of_run")
     falling = [records[step]["lr"] for step in range(anneal["start"], STEPS + 1)]
     assert falling == sorted(falling, reverse=True)
     assert falling[-1] < 0.02 * falling[0]
-    assert records[STEPS]["ce"] < records[search["step"] + 1]["ce"] - 1
+    assert records[STEPS]["ce"] < records[1]["ce"] - 1
     assert f"search found LR {search['suggestion']:.3g}" in done.stdout
 
 
@@ -161,17 +164,18 @@ def challenged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "brain"
 
 
-def test_a_higher_rate_is_tried_after_the_warm_up_and_its_steps_count(challenged: Path) -> None:
+def test_a_higher_rate_is_tried_after_the_warm_up_and_its_steps_come_on_top(challenged: Path) -> None:
     (search,) = read_log(challenged, "adaptive_lr_search")
     (tried,) = read_log(challenged, "adaptive_lr_challenge")
     (result,) = read_log(challenged, "adaptive_lr_challenge_result")
     (warm,) = read_log(challenged, "warmup_complete")
-    assert tried["step"] == warm["step"] + tried["used_steps"]
+    assert tried["step"] == warm["step"]
     assert tried["challenger_lr"] == pytest.approx(3 * search["suggestion"])
-    assert search["used_steps"] + tried["used_steps"] <= 0.08 * 1100
+    assert tried["search_steps"] == search["trial_steps"] == 32
+    (final,) = read_log(challenged, "final")
+    assert search["search_steps"] + tried["search_steps"] == final["search_steps"] <= 0.08 * 1100
     records = train_records(challenged)
-    missing = set(range(1, 1101)) - set(records)
-    assert missing == {*range(1, search["step"] + 1), *range(warm["step"] + 1, tried["step"] + 1)}
+    assert list(records) == list(range(1, 1101))
     assert result["step"] == tried["step"] + 32
     own = [records[step]["ce"] for step in range(tried["step"] + 17, tried["step"] + 33)]
     gain = 1 - sum(tried["losses"][16:]) / sum(own)
@@ -179,7 +183,7 @@ def test_a_higher_rate_is_tried_after_the_warm_up_and_its_steps_count(challenged
     raised = [r for r in read_log(challenged, "adaptive_lr_adjustment") if r["decision"] == "challenge_increase"]
     assert bool(raised) == result["won"]
     saved = [r["step"] for r in read_log(challenged, "checkpoint") if r["step"] > 0]
-    assert {step // 15 for step in saved} == {step // 15 for step in records} - {search["step"] // 15}  # none left out
+    assert saved == [*range(15, 1100, 15), 1100]
 
 
 def test_a_run_with_a_challenge_replays_as_recorded(challenged: Path) -> None:

@@ -111,7 +111,7 @@ def test_brain_bundle_is_complete_and_loads_with_transformers(finished: Finished
 def test_checkpoint_dict_has_the_keys_of_the_contract(finished: FinishedRun) -> None:
     state = torch.load(list_checkpoints(finished.brain)[0] / "state.pt", weights_only=True)
     assert state.keys() >= {"step", "optimizer", "scaler", "rng", "data", "config", "adaptive_lr", "format_version"}
-    assert state["optimizer"]["param_groups"][0]["lr"] == state["adaptive_lr"]["current_lr"]
+    assert state["optimizer"]["param_groups"][0]["lr"] == state["adaptive_lr"]["control"]["scheduler"]["current_lr"]
     assert TrainingConfig(**state["config"]).steps == STEPS
 
 

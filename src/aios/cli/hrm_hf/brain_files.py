@@ -70,7 +70,8 @@ def close_ended_run(origin: Origin, say: Say) -> None:
         return
     card = read_card(origin.weights)
     told = card.last_session if card is not None else {}
-    record: dict[str, Any] = {"event": "final", "step": step, "steps": step, "loss": told.get("loss")}
+    record: dict[str, Any] = {"event": "final", "step": step, "steps": step}
+    record |= {name: told.get(name) for name in ("search_steps", "loss")}
     record |= {"eval_loss": logged.eval_loss, "checkpoint": str(origin.weights), "wall_s": told.get("wall_s")}
     if config.parallel_independent:
         record["rank"] = None

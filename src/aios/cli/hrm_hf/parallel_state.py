@@ -83,7 +83,7 @@ def join_states(states: Sequence[dict[str, Any]], config: TrainingConfig) -> dic
     the round short.
     """
     steps = [int(state["step"]) for state in states]
-    own = {key: [state[key] for state in states] for key in PER_WORKER}
+    own = {key: [state[key] for state in states] for key in PER_WORKER if key in states[0]}
     return {"step": min(steps), "worker_steps": steps, "config": config.to_dict(), **own}
 
 

@@ -136,9 +136,9 @@ class MergedSession(Session):
         """The checkpoint dict: shared entries, and lists by rank."""
         return join_states(self.states, self.run.config)
 
-    def _result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         steps = [int(state["adaptive_lr"]["search_steps"]) for state in self.states]
-        return {**super()._result(), "search_steps": max(steps, default=0)}
+        return {**super().result(), "search_steps": max(steps, default=0)}
 
 
 def open_session(origin: Origin, setup: Setup, run_id: str, task: Task, log_fn: LogFn) -> MergedSession:

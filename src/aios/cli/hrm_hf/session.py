@@ -120,9 +120,10 @@ class Session:
         checkpoint = self.save()
         run.auto.log_summary()
         if stop_reason is None:
-            run.log_fn({"event": "final", "step": run.step, **self._result(), "checkpoint": str(checkpoint)})
+            run.log_fn({"event": "final", "step": run.step, **self.result(), "checkpoint": str(checkpoint)})
 
-    def _result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
+        """Totals of the run as it stands, losses in nats per token, time in seconds."""
         return {
             "steps": self.run.step,
             "search_steps": self.run.auto.search_steps,
@@ -140,7 +141,7 @@ class Session:
             architecture=self.run.model.config.to_diff_dict(),
             trained_steps=self.run.step,
             created=self.created,
-            last_session={"run_id": self.run_id, "started": self.started, "ended": time.time(), **self._result()},
+            last_session={"run_id": self.run_id, "started": self.started, "ended": time.time(), **self.result()},
         )
 
     def continuation(self) -> tuple[str, str]:

@@ -10,7 +10,7 @@ def summary_rows(session: Session, unigram_entropy: float) -> list[tuple[str, st
     """(name, value) lines; `unigram_entropy` in nats per token."""
     run, config = session.run, session.run.config
     return [
-        ("Steps", _steps(run)),
+        ("Steps", _steps(session)),
         ("Training loss", f"{run.last_loss:.4f} nats per token"),
         *_evaluation(run),
         ("Unigram entropy", f"{unigram_entropy:.4f} nats per token: what knowing only word counts gives"),
@@ -20,9 +20,9 @@ def summary_rows(session: Session, unigram_entropy: float) -> list[tuple[str, st
     ]
 
 
-def _steps(run: TrainingRun) -> str:
-    searched = run.auto.search_steps
-    return f"{run.step} of {run.auto.end}" + (f", and {searched} to find the learning rate" if searched else "")
+def _steps(session: Session) -> str:
+    searched, auto = session.result()["search_steps"], session.run.auto
+    return f"{auto.step_count} of {auto.end}" + (f", and {searched} to find the learning rate" if searched else "")
 
 
 def _evaluation(run: TrainingRun) -> list[tuple[str, str]]:
