@@ -206,7 +206,7 @@ STATES: dict[str, tuple[str, Any]] = {
     "format a text": ("format_version is 'x', not a whole number", {"format_version": "x"}),
     "no data": ("has no data", {"data": ...}),
     "samples infinite": ("data.samples is inf, not a whole number", {"data": {"id": "", "samples": float("inf")}}),
-    "huge samples": ("data.samples is a huge number", {"data": {"id": "", "samples": 10**400}}),
+    "huge samples": ("data.samples is a whole number of 1329 bits", {"data": {"id": "", "samples": 10**400}}),
     "no moments": ("optimizer is None", {"optimizer": None}),
     "moments": ("optimizer.state.0 is not what AdamW keeps", {"optimizer": {"state": {0: {}}, "param_groups": [{}]}}),
     "rng": (

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 
 from aios.data.tokenizer import bundled_tokenizer_dir
 from aios.errors import UserError
-from aios.runs.checkpoints import save_checkpoint
 from aios.runs.storage import StorageError, writing
+from small_checkpoints import save_small
 from small_disk import SmallDisk
 
 LARGE = 1 << 60
@@ -44,7 +44,7 @@ def test_full_disk_is_one_sentence_whoever_writes(small_disk: SmallDisk, writer:
 
 def test_what_is_kept_is_the_newest_valid_checkpoint(tmp_path: Path) -> None:
     for step in (3, 4):
-        path = save_checkpoint(tmp_path, {"step": step}, lambda folder: None, keep=3).path
+        path = save_small(tmp_path, step)
     (path / "state.pt").write_bytes(b"damaged")
     with pytest.raises(StorageError, match=r"everything up to step 3 is saved: continue with --resume once it can"):  # noqa: SIM117
         with writing(tmp_path, tmp_path):

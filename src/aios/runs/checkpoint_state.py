@@ -30,7 +30,7 @@ PER_WORKER = ("optimizer", "scaler", "rng", "data", "adaptive_lr", "lr_plan")
 def find_flaw(state: object, step: int) -> str | None:
     """What keeps a run from resuming at `step` from the checkpoint dict `state`; None when nothing does."""
     if not isinstance(state, dict):
-        return f"it is {shown(state)}, not a dict"
+        return f"it is a {type(state).__name__}, not a dict"
     entries = {**_ENTRIES, "step": one_of(step)}
     if "worker_steps" in state:
         workers = list_of(whole(), at_least=1)
@@ -70,7 +70,7 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
 
     def check(value: Any) -> str | None:
         if not isinstance(value, Mapping):
-            return f" is {shown(value)}, not a dict"
+            return f" is a {type(value).__name__}, not a dict"
         missing = [name for name in required if name not in value]
         if missing:
             return f" has no {missing[0]}"
@@ -88,7 +88,7 @@ def dict_of(key: Check, entry: Check) -> Check:
 
     def check(value: Any) -> str | None:
         if not isinstance(value, dict):
-            return f" is {shown(value)}, not a dict"
+            return f" is a {type(value).__name__}, not a dict"
         for name, inner in value.items():
             flaw = key(name)
             if flaw is not None:
@@ -106,7 +106,7 @@ def list_of(entry: Check, at_least: int = 0, at_most: int | None = None) -> Chec
 
     def check(value: Any) -> str | None:
         if not isinstance(value, list):
-            return f" is {shown(value)}, not a list"
+            return f" is a {type(value).__name__}, not a list"
         if len(value) < at_least or (at_most is not None and len(value) > at_most):
             return f" has {len(value)} entries, not {at_least if at_most == at_least else f'{at_least} or more'}"
         flaws = ((i, entry(inner)) for i, inner in enumerate(value))

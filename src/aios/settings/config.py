@@ -246,8 +246,15 @@ def _check_types(config: TrainingConfig) -> None:
         if types and not number_as_float and (wrong_bool or not isinstance(value, types)):
             wanted = " or ".join(t.__name__ for t in types if t is not type(None))
             raise UserError(f"{flag_name(name)} is {shown(value)}, but it takes a value of type {wanted}.")
-        if isinstance(value, str) and "\0" in value:
-            raise UserError(f"{flag_name(name)} is {shown(value)}, but no name holds a NUL character; take it out.")
+        if isinstance(value, str) and not _is_clean(value):
+            raise UserError(
+                f"{flag_name(name)} {shown(value)} holds a NUL character or bytes that are no UTF-8; rename it."
+            )
+
+
+def _is_clean(text: str) -> bool:
+    """Whether a text can be the name of a file, and be written into a log."""
+    return "\0" not in text and text.encode(errors="replace") == text.encode(errors="surrogatepass")
 
 
 def _require(condition: bool, name: str, value: Any, allowed: str) -> None:

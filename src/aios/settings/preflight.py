@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ from aios.errors import UserError
 from aios.runs.brain import check_writable, holds_brain
 from aios.runs.tensorboard_log import check_tensorboard
 from aios.runs.training_log import check_log
-from aios.settings.config import TrainingConfig, flag_name
+from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import check_deepspeed
 from aios.settings.learning_rate import auto_lr_config
 
@@ -23,7 +22,6 @@ def check_inputs(config: TrainingConfig) -> None:
     Raises:
         UserError: when one of them cannot be used.
     """
-    _check_texts(config)
     for text in (config.dataset_file, config.eval_file):
         if text is not None:
             check_dataset(text)
@@ -38,20 +36,6 @@ def check_inputs(config: TrainingConfig) -> None:
     if config.adaptive_lr_config is not None and not config.auto_adjust_lr:
         raise UserError("--adaptive-lr-config has no effect with --no-auto-adjust-lr; leave one of them out.")
     auto_lr_config(config)
-
-
-def _check_texts(config: TrainingConfig) -> None:
-    """Refuse texts that can be neither the name of a file nor written into a log."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, str) and not _is_clean(value):
-            raise UserError(
-                f"{flag_name(field.name)} {value[:200]!r} holds a NUL character or bytes that are no UTF-8; rename it."
-            )
-
-
-def _is_clean(text: str) -> bool:
-    return "\0" not in text and text.encode(errors="replace") == text.encode(errors="surrogatepass")
 
 
 def _check_peft(config: TrainingConfig) -> None:
@@ -69,7 +53,6 @@ def check_brain_folder(config: TrainingConfig) -> Path:
     Raises:
         UserError: when it cannot.
     """
-    _check_texts(config)
     check_writable(config.brain_dir, "--bundle-dir")
     return config.brain_dir
 

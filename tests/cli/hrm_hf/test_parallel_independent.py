@@ -89,7 +89,7 @@ def test_what_is_left_is_a_brain_with_the_state_of_every_worker(three_workers: P
     assert len(state["adaptive_lr"]) == len(state["optimizer"]) == 3
     for rank, own in enumerate(state["adaptive_lr"]):
         changes = [r["new_lr"] for r in records_of(three_workers, rank, "adaptive_lr_adjustment")]
-        assert own["lr_history"] == [4e-3, *changes]
+        assert own["control"]["scheduler"]["lr_history"] == [4e-3, *changes]
     assert (newest / "model.safetensors").read_bytes() == (three_workers / "model.safetensors").read_bytes()
     card = read_card(three_workers)
     assert card is not None
@@ -102,7 +102,7 @@ def test_resume_with_another_number_of_workers_keeps_the_learning_rates(three_wo
     train(three_workers.parent, "--resume", "--steps=124", "--world-size=2")
     for rank in range(2):
         restored = records_of(three_workers, rank, "adaptive_lr_restored")
-        assert [r["current_lr"] for r in restored] == [state["adaptive_lr"][rank]["current_lr"]]
+        assert [r["current_lr"] for r in restored] == [state["adaptive_lr"][rank]["control"]["scheduler"]["current_lr"]]
         assert [r["step"] for r in records_of(three_workers, rank)][-4:] == [121, 122, 123, 124]
     assert records_of(three_workers, 2)[-1]["step"] == 120
 
