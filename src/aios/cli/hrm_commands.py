@@ -11,12 +11,11 @@ import typer
 
 from aios.cli.flags import config_options, given_flags
 from aios.cli.hrm_hf.origin import brain_folder, find_origin
-from aios.cli.log_commands import lr_log, plot, replay, watch
+from aios.cli.log_commands import check_picture, lr_log, plot, replay, watch
 from aios.distributed.environment import WorkerPlace, parent_of, place_of
 from aios.distributed.launch_notes import has_own_launcher, refused
 from aios.distributed.parent import die_with, end_after
 from aios.errors import UserError
-from aios.runs.brain import check_writable
 from aios.runs.lock import RUN, WRITER, BrainLock
 
 hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM ACT v1).", no_args_is_help=True)
@@ -123,7 +122,7 @@ def lr_find(
     origin = find_origin(given_flags(context), trains=False)
     if origin.config.several_workers:
         raise UserError("lr-find searches on one device; leave out the flags of several workers.")
-    check_writable(output.parent, "--output")
+    check_picture(output)
     share_cores()
     from aios.cli.lr_find import lr_find
 

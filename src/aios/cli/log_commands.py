@@ -25,6 +25,20 @@ LogArgument = Annotated[
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when it fails.")]
 
 
+def check_picture(output: Path) -> None:
+    """Refuse, before anything is done, an --output that no picture can be written to.
+
+    Raises:
+        UserError: when it is a folder, has another ending than a picture, or lies where nothing can be written.
+    """
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; give --output the name of a picture file.")
+    if output.suffix.lower() not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise UserError(f"{output} has an ending that is no picture format; use one of {known} for --output.")
+    check_writable(output.parent, "--output")
+
+
 def plot(
     logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Training logs, or folders of brains.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the picture goes; its ending says the format.")]
@@ -33,12 +47,7 @@ def plot(
     debug: DebugOption = False,
 ) -> None:  # fmt: skip
     """Draw loss and learning rate of one run, or of several over each other, with a mark at each adjustment."""
-    if output.suffix.lower() not in FORMATS:
-        known = ", ".join(FORMATS)
-        raise UserError(f"{output} has an ending that is no picture format; use one of {known} for --output.")
-    if output.is_dir():
-        raise UserError(f"{output} is a folder; give --output the name of a picture file.")
-    check_writable(output.parent, "--output")
+    check_picture(output)
     # Imported late: matplotlib takes its time, and `aios --help` does not need it.
     from aios.run_view.reading import labels_of, read_history
 

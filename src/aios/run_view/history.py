@@ -23,6 +23,10 @@ State = Literal["waiting", "running", "stopped", "diverged", "finished"]
 _KEYS = ("loss", "ce", "grad_norm", "tokens_per_sec")
 
 
+HIGHEST = 1e30
+"""A number of this size is as good as infinite: no run makes one, and axes cannot show it."""
+
+
 class RunHistory:
     """Digests log records; how they are split over calls of `add` makes no difference.
 
@@ -191,7 +195,9 @@ class RunHistory:
         elif type(value) is not float:
             if type(value) is not int:
                 return
-            value = float(value) if abs(value) < 1e300 else math.inf
+            value = float(value) if abs(value) < HIGHEST else math.inf
+        if abs(value) >= HIGHEST:
+            value = math.copysign(math.inf, value)
         name = (key, rank)
         pending = self._pending.get(name)
         if pending is None:

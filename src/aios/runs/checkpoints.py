@@ -147,10 +147,14 @@ def find_damage(path: Path) -> str | None:
     return damage
 
 
-def discard_partial(brain_dir: Path) -> None:
-    """Clear away what a save that failed has left, so that its room is free again; the next save clears the rest."""
-    for leftover in checkpoint_dir(brain_dir).glob(_PARTIAL_PREFIX + "step-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def clear_leftovers(brain_dir: Path) -> None:
+    """Clear away what saves that failed or were killed have left, so that its room is free again.
+
+    A checkpoint that was set aside stays. For a process that no other one saves beside.
+    """
+    for leftover in checkpoint_dir(brain_dir).glob(_PARTIAL_PREFIX + "*"):
+        if not is_set_aside(leftover):
+            _remove(leftover)
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from aios.runs.checkpoints import newest_valid
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
 """How safetensors and tokenizers, which are written in Rust, name an error of the system in their own exceptions."""
-_TORCH_WRITER = re.compile(r"PytorchStreamWriter|inline_container|unexpected pos")
+_TORCH_WRITER = re.compile(r"PytorchStreamWriter|inline_container|unexpected pos|iostream error")
 """What `torch.save` says when a write fails; it names no cause."""
 
 

@@ -107,6 +107,17 @@ def _end_of_last_line(file: Any, size: int, chunk: int = 65536) -> int:
     return 0
 
 
+class _WholeWrites(io.FileIO):
+    """A file without a buffer whose writes are never short: the rest follows at once."""
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`; raises OSError where the system takes no more."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[super().write(rest) :]
+        return len(data)
+
+
 class TrainingLog:
     """The open log of one worker; every record gets `event`, `ts` (unix seconds) and `step`.
 
@@ -125,7 +136,8 @@ class TrainingLog:
             if repair:
                 check_log(path)
                 repair_torn_line(path)
-            self._stream = io.TextIOWrapper(path.open("ab", buffering=0), encoding="utf-8", write_through=True)
+            whole = _WholeWrites(path, "ab")
+            self._stream = io.TextIOWrapper(whole, encoding="utf-8", write_through=True)
 
     def write(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Append `record`, stamped with the time unless it already is; returns what was written."""

@@ -14,6 +14,7 @@ from aios.data.tokenizer import bundled_corpus_path
 from aios.engines.deepspeed import SHARDS
 from aios.run_view.follow import LogFollower
 from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, read_card
+from aios.runs.checkpoints import clear_leftovers
 from aios.runs.publishing import Published, publish, replace_file
 from aios.runs.storage import writing
 from aios.runs.tensorboard_log import TensorBoardLog
@@ -27,13 +28,23 @@ Say = Callable[[str], None]
 """Shows the person at the terminal one sentence."""
 
 
+def open_log(config: TrainingConfig, writes: bool = True, repair: bool = True) -> TrainingLog:
+    """The log of a run; one that keeps nothing for a worker that does not write. `repair` as `TrainingLog` has it.
+
+    Raises:
+        StorageError: when it cannot be opened.
+    """
+    with writing(config.log_path.parent, config.brain_dir):
+        return TrainingLog(config.log_path if writes else None, repair)
+
+
 def has_ended(origin: Origin) -> bool:
     """Whether the resumed run has reached `--steps` already."""
     return origin.state is not None and int(origin.state["step"]) >= origin.config.steps
 
 
 def republish(origin: Origin, say: Say) -> None:
-    """Have the brain's folder show the checkpoint that `origin` resumes, and say what was not so.
+    """Have the brain's folder show the checkpoint that `origin` resumes, and no more; say what was not so.
 
     Raises:
         StorageError: when it cannot be written.
@@ -42,6 +53,7 @@ def republish(origin: Origin, say: Say) -> None:
         return
     brain_dir, checkpoint = origin.config.brain_dir, origin.weights
     with writing(brain_dir, brain_dir):
+        clear_leftovers(brain_dir)
         done = publish(brain_dir, checkpoint, ONLY_FOR_RESUME)
         if not (checkpoint / BRAIN_FILE).exists() and _renew_card(origin.config, int(origin.state["step"]), checkpoint):
             done = Published([*done.replaced, BRAIN_FILE], done.removed)
@@ -76,7 +88,7 @@ def close_ended_run(origin: Origin, say: Say) -> None:
     if config.parallel_independent:
         record["rank"] = None
     room = writing(config.log_path.parent, config.brain_dir)
-    with room, TrainingLog(config.log_path) as log, TensorBoardLog(config.tensorboard, step) as board:
+    with room, open_log(config) as log, TensorBoardLog(config.tensorboard, step) as board:
         board.write(log.write(record))
     say(f"The run was killed after its last checkpoint: closed the log with the final record of step {step}.")
 

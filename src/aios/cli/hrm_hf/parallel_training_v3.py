@@ -23,7 +23,7 @@ import transformers
 from safetensors.torch import save_file
 
 from aios.auto_lr.events import LogFn
-from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, republish
+from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, open_log, republish
 from aios.cli.hrm_hf.launch import worker_count
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.parallel_state import TOKENIZER_FOLDER, Task, join_states, load_trained, split_state
@@ -44,7 +44,6 @@ from aios.runs.stop_file import FINISH as FINISH_REQUEST
 from aios.runs.stop_request import StopRequest
 from aios.runs.storage import writing
 from aios.runs.tensorboard_log import TensorBoardLog
-from aios.runs.training_log import TrainingLog
 from aios.settings.config import TrainingConfig
 from aios.terminal.workers_console import WorkersConsole
 
@@ -77,7 +76,7 @@ def train_independently(origin: Origin) -> None:
     entropy = unigram_entropy(setup.data.train)
     run_id = secrets.token_hex(6)
     board = TensorBoardLog(config.tensorboard, origin.state["step"] if origin.state is not None else 0)
-    with TrainingLog(config.log_path) as log, board, console, StopRequest(config.stop_request) as stop:
+    with open_log(config) as log, board, console, StopRequest(config.stop_request) as stop:
 
         def log_fn(record: dict[str, Any]) -> None:
             with writing(config.log_path.parent, config.brain_dir):

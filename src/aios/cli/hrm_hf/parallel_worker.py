@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 
+from aios.cli.hrm_hf.brain_files import open_log
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.parallel_state import TOKENIZER_FOLDER, Task, load_trained, save_trained, split_state
@@ -45,7 +46,7 @@ def work(session: Path, rank: int, checkpoint: Path, number: int, heartbeat: int
     task = Task.read(session)
     saved = load_state(checkpoint)
     board = TensorBoardLog(task.config.tensorboard, saved["step"], rank)
-    with TrainingLog(task.config.log_path, repair=False) as log, board:
+    with open_log(task.config, repair=False) as log, board:
         worker = start_worker(task, rank, session, checkpoint, saved, log, board, Heartbeat(heartbeat))
         round_end: int | None = task.next_merge(saved["step"])
         while round_end is not None:

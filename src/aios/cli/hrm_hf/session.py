@@ -20,7 +20,7 @@ from aios.core.hrm_models import load_model, read_config
 from aios.data.dataset import DataSplit, TokenWindows
 from aios.distributed.workers import PATIENCE
 from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time
-from aios.runs.checkpoints import checkpoint_path, discard_partial, open_partial, partial_path, save_checkpoint
+from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
 from aios.runs.publishing import publish
 from aios.runs.storage import StorageError, writing
 
@@ -70,7 +70,7 @@ class Session:
                         path = self._write() if run.workers.is_main else checkpoint_path(brain_dir, run.step)
             except StorageError:
                 if run.workers.is_main:
-                    discard_partial(brain_dir)
+                    clear_leftovers(brain_dir)
                 raise
             run.workers.wait()
         return path

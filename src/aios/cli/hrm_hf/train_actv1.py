@@ -12,7 +12,7 @@ import torch
 import transformers
 
 import aios
-from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, republish
+from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, open_log, republish
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
@@ -26,7 +26,6 @@ from aios.errors import RunError, UserError
 from aios.runs.stop_request import StopRequest
 from aios.runs.storage import StorageError, writing
 from aios.runs.tensorboard_log import TensorBoardLog
-from aios.runs.training_log import TrainingLog
 from aios.settings.config import TrainingConfig
 from aios.terminal.console import RunConsole
 
@@ -64,7 +63,7 @@ def _train(origin: Origin, workers: Workers) -> None:
     stop = StopRequest(config.stop_request if workers.is_main else None, launcher=workers.place.launcher)
     first_step = origin.state["step"] if origin.state is not None else 0
     board = TensorBoardLog(config.tensorboard if workers.is_main else None, first_step)
-    with TrainingLog(config.log_path if workers.is_main else None) as log, board, console, stop:
+    with open_log(config, writes=workers.is_main) as log, board, console, stop:
 
         def log_fn(record: dict[str, Any]) -> None:
             with writing(config.log_path.parent, config.brain_dir):
