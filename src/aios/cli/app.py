@@ -16,6 +16,11 @@ from aios.distributed.environment import place_of
 from aios.distributed.launch_notes import refuse
 from aios.errors import LostWorkersError, RunError, UserError, one_line
 
+_NO_MEMORY = (
+    "the memory that this process may use is used up; close other programs, raise the limit, or take a smaller "
+    "--batch-size, --max-seq-len or --preset (--debug shows where)."
+)
+
 app = typer.Typer(
     help="AI-OS: train Hierarchical Reasoning Models without choosing a learning rate.",
     no_args_is_help=True,
@@ -43,6 +48,9 @@ def _root(
 
 def _report_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An uncaught exception ends the process with exit code 1; say it in one sentence."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        typer.echo(f"{_speaker()}Error: {_NO_MEMORY}", err=True)
+        return
     sentence = " ".join(one_line(error).split()) or "no further detail"
     typer.echo(f"{_speaker()}Error: {kind.__name__}: {sentence} (--debug shows the traceback)", err=True)
 

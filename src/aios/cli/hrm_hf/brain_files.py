@@ -66,8 +66,8 @@ def republish(origin: Origin, say: Say) -> None:
 def close_ended_run(origin: Origin, say: Say) -> None:
     """Give the log of a run that has ended its `final` record, if a kill in the last save has left it without one.
 
-    Loss and duration are those that the checkpoint holds, the evaluation loss is the one in the log; what neither
-    tells is None.
+    The evaluation loss is the one in the log, where a power cut has not taken it; all else is what the checkpoint
+    holds. What neither tells is None.
 
     Raises:
         StorageError: when the log cannot be written.
@@ -84,7 +84,8 @@ def close_ended_run(origin: Origin, say: Say) -> None:
     told = card.last_session if card is not None else {}
     record: dict[str, Any] = {"event": "final", "step": step, "steps": step}
     record |= {name: told.get(name) for name in ("search_steps", "loss")}
-    record |= {"eval_loss": logged.eval_loss, "checkpoint": str(origin.weights), "wall_s": told.get("wall_s")}
+    eval_loss = told.get("eval_loss") if logged.eval_loss is None else logged.eval_loss
+    record |= {"eval_loss": eval_loss, "checkpoint": str(origin.weights), "wall_s": told.get("wall_s")}
     if config.parallel_independent:
         record["rank"] = None
     room = writing(config.log_path.parent, config.brain_dir)
