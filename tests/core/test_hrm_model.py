@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from aios.core.hrm_models import HRMConfig, HRMForCausalLM, HRMOutput
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 
 MOE = {"use_moe": True, "num_experts": 3, "num_experts_per_tok": 2}
 BOTH = pytest.mark.parametrize("kind", [{}, MOE], ids=["dense", "moe"])
@@ -148,18 +149,33 @@ def test_gradient_checkpointing_changes_no_gradient(make_model: Any, tokens: Ten
     assert checkpointed < saved / 20
 
 
+DDP_STEPS = """
+import json, os, sys, torch
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+from aios.core.hrm_models.modeling_hrm import HRMOutput
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=0, world_size=1)
+model = DistributedDataParallel(HRMForCausalLM(HRMConfig.from_dict(json.loads(sys.argv[1]))))
+tokens = torch.arange(24).reshape(2, 12)
+for _ in range(2):
+    output = model(input_ids=tokens, labels=tokens)
+    output.loss.backward()
+assert isinstance(output, HRMOutput)
+os._exit(0)  # gloo's threads and the interpreter can wait for each other at the end (pytorch#179291)
+"""
+
+
 @BOTH
-def test_ddp_finds_every_parameter_used(make_model: Any, tokens: Tensor, kind: dict[str, Any], tmp_path: Path) -> None:
+def test_ddp_finds_every_parameter_used(make_model: Any, kind: dict[str, Any], tmp_path: Path) -> None:
     """DDP refuses the second step when a parameter took no part in the first."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        model = DistributedDataParallel(make_model(**kind))
-        for _ in range(2):
-            output = model(input_ids=tokens, labels=tokens)
-            output.loss.backward()
-        assert isinstance(output, HRMOutput)
-    finally:
-        dist.destroy_process_group()
+    command = [
+        sys.executable,
+        "-c",
+        DDP_STEPS,
+        json.dumps(make_model(**kind).config.to_dict()),
+        str(tmp_path / "store"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @BOTH
