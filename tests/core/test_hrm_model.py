@@ -151,6 +151,8 @@ def test_gradient_checkpointing_changes_no_gradient(make_model: Any, tokens: Ten
 
 DDP_STEPS = """
 import json, os, sys, torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.core.hrm_models.modeling_hrm import HRMOutput
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=0, world_size=1)
