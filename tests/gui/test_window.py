@@ -58,6 +58,7 @@ def test_tick_start_and_see_every_adjustment(screen: Screen, home: Path) -> None
         assert not app.enabled("start")
         assert "at least 1" in app.text("reason")
         app.fill("steps", "80")
+        app.wait(lambda: not app.shows("problem.steps"), "the objection to go")  # the fields below it move up then
         app.fill("lr", "1e-3")
         app.wait(lambda: app.enabled("start"), "Start to be on")
         assert not app.shows("problem.steps")
