@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aios.runs.checkpoints import MANIFEST_FILE
+from aios.runs.manifest import MANIFEST_FILE
 from training_process import TIMEOUT
 
 CODE = "stranger"
