@@ -88,7 +88,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"h_layers": [[["many"]]]}, "h_layers is"),
     ({"expansion": "x"}, "expansion is 'x'"),
     ({"expansion": True}, "expansion is True"),
-    ({"expansion": 10**400}, "expansion is 1000"),
+    ({"expansion": 10**400}, "expansion is a whole number of 1329 bits"),
     ({"rope_theta": float("inf")}, "rope_theta is inf"),
     ({"q_loss_coef": {}}, "q_loss_coef is {}"),
     ({"use_moe": "yes"}, "use_moe is 'yes'"),

@@ -64,7 +64,12 @@ ASKING: dict[str, tuple[str, str, dict[str, object], Callable[[Path], list[str]]
         {"auto_map": AUTO_MAP, "model_type": "stranger"},
         as_resumed,
     ),
-    "resumed tokenizer": ("brain", "tokenizer_config.json", {"auto_map": AUTO_MAP}, as_resumed),
+    "resumed tokenizer": (
+        f"brain/checkpoints/step-{STEPS}",
+        "tokenizer_config.json",
+        {"auto_map": AUTO_MAP},
+        as_resumed,
+    ),
     "resumed adapter": (
         f"adapted/brain/checkpoints/step-{STEPS}",
         "adapter/adapter_config.json",
