@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aios.runs.training_log import repair_torn_line
+
 HELD = "held"
 LOST = "lost"
 SILENT = "silent_difference"
@@ -80,11 +82,8 @@ class Store:
         """Read what there is; a line that an interruption cut is removed from the file."""
         store = cls(path, code)
         if path.exists():
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if whole != data:
-                path.write_bytes(whole)
-            for line in whole.decode().splitlines():
+            repair_torn_line(path)
+            for line in path.read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
                 if record["code"] == code:
                     store.records[_case(record)] = record

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aios.runs.training_log import repair_torn_line
 from lr_bench.disturbances import DISTURBANCES, NONE
 from lr_bench.methods import OURS, PEERS, PRODIGY_DEFAULT, PRODIGY_GRID
 from lr_bench.regret import Losses, tuned_lr
@@ -80,11 +81,8 @@ class Store:
         """Read the results there are; a line cut off by an interruption is removed from the file."""
         store = cls(path)
         if path.exists():
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if whole != data:
-                path.write_bytes(whole)
-            for line in whole.decode().splitlines():
+            repair_torn_line(path)
+            for line in path.read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
                 store.records[Job(**record["job"])] = record
         return store
