@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
@@ -19,7 +20,8 @@ from aios.runs.manifest import MANIFEST_FILE, STATE_FILE, fsync
 
 TOKENIZER_MARK = "tokenizer_config.json"
 """Every tokenizer that transformers saves has it."""
-_OF_MODEL = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "generation_config.json")
+_OF_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+_OF_MODEL = (*_OF_WEIGHTS, "generation_config.json")
 _OF_TOKENIZER = (
     *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
     *("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt"),
@@ -44,7 +46,8 @@ def publish(brain_dir: Path, checkpoint: Path, private: Collection[str] = ()) ->
     """Show the files of a valid checkpoint in the brain's folder, all but what only a resume needs.
 
     That is the checkpoint dict and the files or folders in `private`. Each file is replaced whole and on the disk
-    before the next is, the card last; one with the right contents is left alone.
+    before the next is; one with the right contents is left alone. Weights come after all that is needed to load them,
+    so that a power cut in a first publication leaves no model that cannot be loaded; the card is the last.
     """
     names = _public_names(checkpoint, {STATE_FILE, MANIFEST_FILE, *private})
     stale = [name for name in names if not _same(brain_dir / name, checkpoint / name)]
@@ -78,12 +81,16 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _public_names(checkpoint: Path, private: Collection[str]) -> list[str]:
-    """Names, with `/`, of the checkpoint's files under its manifest that are to be shown; the card's is the last."""
+    """Names, with `/`, of the checkpoint's files under its manifest that are to be shown, in order."""
     manifest = json.loads((checkpoint / MANIFEST_FILE).read_text(encoding="utf-8"))
     names = [PurePosixPath(name) for name in manifest["files"]]
     inside = [name for name in names if not name.is_absolute() and ".." not in name.parts]
     shown = [str(name) for name in inside if name.parts[0] not in private]
-    return sorted(shown, key=lambda name: (name == BRAIN_FILE, name))
+    return sorted(shown, key=lambda name: (name == BRAIN_FILE, _is_any(name, _OF_WEIGHTS), name))
+
+
+def _is_any(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _same(shown: Path, own: Path) -> bool:

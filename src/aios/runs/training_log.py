@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import stat
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from aios.errors import UserError
+from aios.runs.manifest import fsync
 
 _BEGINNINGS = (b'{"event": "run_start", "ts": ', b'{"event": "run_resumed", "ts": ')
 """How the first record of a log begins."""
@@ -132,6 +134,7 @@ class TrainingLog:
     def __init__(self, path: Path | None, repair: bool = True) -> None:
         self._stream: TextIO | None = None
         if path is not None:
+            self._path = path
             path.parent.mkdir(parents=True, exist_ok=True)
             if repair:
                 check_log(path)
@@ -145,6 +148,12 @@ class TrainingLog:
         if self._stream is not None:
             write_jsonl(self._stream, stamped)
         return stamped
+
+    def sync(self) -> None:
+        """Return when all that was appended is on the disk, also what other processes appended."""
+        if self._stream is not None:
+            os.fsync(self._stream.fileno())
+            fsync(self._path.parent)  # a new log's name
 
     def __enter__(self) -> TrainingLog:
         return self

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import filecmp
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from transformers import AutoTokenizer
 
 from aios.core.hrm_models import HRMForCausalLM
 from aios.runs.brain import list_checkpoints
-from fault_injection import train_with_fault
+from fault_injection import strace_or_skip, train_with_fault
 from training_process import read_log, run_aios, train, train_args, train_records
 
 FLAGS = ("--lr=1e-3", "--warmup-steps=2", "--eval-every=0")
@@ -178,3 +181,29 @@ def test_without_any_checkpoint_there_is_still_nothing_to_resume(tmp_path: Path)
     done = run_aios(*train_args(tmp_path, "--resume"))
     assert (done.returncode, "no checkpoint to resume" in done.stderr) == (2, True)
     assert [path.name for path in (tmp_path / "brain").iterdir()] == ["brain.json"]
+
+
+def traced_training(folder: Path, calls: str, *flags: str) -> list[str]:
+    """The system calls of a training, one a line; file descriptors with their paths."""
+    trace = folder / "trace"
+    args = [strace_or_skip(), "-f", "-y", "-qq", "-e", f"trace={calls}", "-o", str(trace), sys.executable, "-m", "aios"]
+    subprocess.run([*args, *train_args(folder, *FLAGS, *flags)], check=True, capture_output=True)
+    return trace.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_first_publication_shows_weights_only_when_all_that_loads_them_is_there(tmp_path: Path) -> None:
+    """A power cut anywhere in it must not leave a model that transformers cannot load."""
+    calls = traced_training(tmp_path, RENAMES, "--steps=2")
+    order = re.findall(r'"[^"]*/brain/\.([^"/]+)\.new"', "\n".join(calls))
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json"} < set(order[:-2])
+    assert order[-2:] == ["model.safetensors", "brain.json"]
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_is(tmp_path: Path) -> None:
+    """Or a power cut leaves a checkpoint of steps that are missing in the log."""
+    calls = traced_training(tmp_path, f"fsync,write,{RENAMES}", "--steps=4", "--save-every=2")
+    saves = [n for n, call in enumerate(calls) if "rename" in call and re.search(r'/checkpoints/step-\d+"', call)]
+    assert len(saves) == 2
+    for save in saves:
+        of_log = [call for call in calls[:save] if "/metrics.jsonl>" in call]
+        assert "fsync(" in of_log[-1]

@@ -44,6 +44,7 @@ from aios.runs.stop_file import FINISH as FINISH_REQUEST
 from aios.runs.stop_request import StopRequest
 from aios.runs.storage import writing
 from aios.runs.tensorboard_log import TensorBoardLog
+from aios.runs.training_log import TrainingLog
 from aios.settings.config import TrainingConfig
 from aios.terminal.workers_console import WorkersConsole
 
@@ -84,7 +85,7 @@ def train_independently(origin: Origin) -> None:
             console.follow()
 
         log_fn(start_record(origin, setup, run_id) | {"world_size": task.world_size, "unigram_entropy": entropy})
-        session = open_session(origin, setup, run_id, task, log_fn)
+        session = open_session(origin, setup, run_id, task, log, log_fn)
         with Supervision(task, session, stop, console) as supervision:
             trouble = train_rounds(supervision)
         left_over = stop.honoured()
@@ -140,18 +141,19 @@ class MergedSession(Session):
         return {**super().result(), "search_steps": max(steps, default=0)}
 
 
-def open_session(origin: Origin, setup: Setup, run_id: str, task: Task, log_fn: LogFn) -> MergedSession:
+def open_session(
+    origin: Origin, setup: Setup, run_id: str, task: Task, log: TrainingLog, log_fn: LogFn
+) -> MergedSession:
     """The run as the supervisor keeps it, at its first checkpoint: the weights that all workers start from."""
     ranks = range(task.world_size)
     if origin.state is not None:
         states = [split_state(origin.state, rank, task.world_size) for rank in ranks]
-        session = MergedSession(
-            build_run(replace(origin, state=states[0]), setup, log_fn), run_id, setup.tokenizer, setup.data
-        )
+        run = build_run(replace(origin, state=states[0]), setup, log_fn)
+        session = MergedSession(run, run_id, setup.tokenizer, setup.data, log)
         session.run.auto.move_to(int(origin.state["step"]))
         put_back(origin.config.brain_dir)  # where the workers look for it
         return session
-    session = MergedSession(build_run(origin, setup, log_fn), run_id, setup.tokenizer, setup.data)
+    session = MergedSession(build_run(origin, setup, log_fn), run_id, setup.tokenizer, setup.data, log)
     session.states = [Session.state(session) for _ in ranks]
     session.save()
     return session

@@ -23,6 +23,7 @@ from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
 from aios.runs.publishing import publish
 from aios.runs.storage import StorageError, writing
+from aios.runs.training_log import TrainingLog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +44,8 @@ class Session:
     """Saved in every checkpoint, and published with the brain."""
     data: DataSplit
     """What is trained and evaluated on."""
+    log: TrainingLog
+    """On the disk up to each checkpoint before the checkpoint is, so that a power cut tears no hole into it."""
     started: float = field(default_factory=time.time)
     """Unix seconds."""
     created: float = field(init=False)
@@ -93,6 +96,7 @@ class Session:
 
     def _write(self, partial: Path | None = None) -> Path:
         run, config = self.run, self.run.config
+        self.log.sync()
         saved = save_checkpoint(config.brain_dir, self.state(), self._write_files, config.keep_checkpoints, partial)
         publish(config.brain_dir, saved.path, ONLY_FOR_RESUME)
         cost = {"bytes": saved.bytes, "seconds": saved.seconds}

@@ -75,7 +75,7 @@ def _train(origin: Origin, workers: Workers) -> None:
         entropy = unigram_entropy(setup.data.train) if workers.is_main else math.nan
         log_fn(start_record(origin, setup, run_id) | {"unigram_entropy": entropy})
         run = build_run(origin, setup, log_fn)
-        session = Session(run, run_id, setup.tokenizer, setup.data)
+        session = Session(run, run_id, setup.tokenizer, setup.data, log)
         try:
             with workers.waiting_at_most(timedelta(seconds=config.merge_timeout)):
                 begin_learning_rate(run, origin.state, session.save)
