@@ -4,10 +4,11 @@ Trains small models of several kinds by our profiles from every starting learnin
 their grids; reports how far each ends behind the best tuned peer. Every run is remembered: interrupt it, start
 it again, it goes on. Needs `pip install -e ".[bench]"`.
 
-    python scripts/bench_lr.py                     # everything, about two hours on two cores
+    python scripts/bench_lr.py                     # everything, about five hours on two cores
     python scripts/bench_lr.py --quick             # about a quarter of an hour
     python scripts/bench_lr.py --disturbances --workloads gpt,digits_sgd
     python scripts/bench_lr.py --methods auto --fresh --minutes 10
+    python scripts/bench_lr.py --development --seeds 100 101   # what rules and constants were chosen on
     python scripts/bench_lr.py --report-only
 """
 
@@ -34,7 +35,7 @@ from lr_bench.jobs import Settings, Store
 from lr_bench.methods import OURS, PEERS
 from lr_bench.report import reporting, summary, tables
 from lr_bench.runs import run_all
-from lr_bench.workloads import WORKLOADS
+from lr_bench.workloads import DEVELOPMENT, REPORT, WORKLOADS
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK_FACTOR = 0.4
@@ -93,13 +94,14 @@ def report(settings: Settings, store: Store, out: Path, console: Console) -> Non
 def settings_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Settings:
     """What the command line asks for; an unknown name ends the program."""
     chosen = {}
+    usual = {"workloads": tuple(DEVELOPMENT if args.development else REPORT), "methods": OURS + PEERS}
     for key, known in (("workloads", tuple(WORKLOADS)), ("methods", OURS + PEERS)):
-        chosen[key] = tuple(getattr(args, key).split(",")) if getattr(args, key) else known
+        chosen[key] = tuple(getattr(args, key).split(",")) if getattr(args, key) else usual[key]
         if unknown := [name for name in chosen[key] if name not in known]:
             parser.error(f"--{key}: no {', '.join(unknown)}; there are {', '.join(known)}")
     if not auto_available():
         chosen["methods"] = tuple(name for name in chosen["methods"] if name != "auto")
-    seeds = tuple(args.seeds or ((0,) if args.quick else (0, 1, 2)))
+    seeds = tuple(args.seeds or ((0,) if args.quick else range(5)))
     factor = args.steps_factor or (QUICK_FACTOR if args.quick else 1.0)
     return Settings(
         chosen["workloads"], chosen["methods"], seeds, factor, decades=args.quick, disturbances=args.disturbances
@@ -111,8 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="shorter runs, one seed, peers tuned by decades")
     add("--workloads", help=f"which, comma-separated: {','.join(WORKLOADS)}")
+    add("--development", action="store_true", help="the workloads that rules and constants were chosen on")
     add("--methods", help=f"which to run (the report has all), comma-separated: {','.join(OURS + PEERS)}")
-    add("--seeds", type=int, nargs="+", help="which; peers are tuned on the first [0 1 2]")
+    add("--seeds", type=int, nargs="+", help="which; peers are tuned on the first [0 1 2 3 4]")
     add("--steps-factor", type=float, help="length of the runs as a part of their own [1; with --quick 0.4]")
     add("--disturbances", action="store_true", help="make trouble in mid-run instead of comparing starts")
     add("--minutes", type=float, default=math.inf, help="begin no run after so many minutes")

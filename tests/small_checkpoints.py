@@ -15,7 +15,7 @@ def small_state(step: int) -> dict[str, Any]:
     """A checkpoint dict of one parameter and a fixed learning rate."""
     moments = {"step": torch.tensor(float(step)), "exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2)}
     anneal = {"start": step, "end": step, "scale": 1.0}
-    parts = ("scheduler", "recovery", "challenge")
+    parts = ("scheduler", "recovery")
     plan = {"base_lr": 1e-3, "bounds": None, "warmup_steps": 0, "first_step": 0}
     return {
         "step": step,
@@ -26,7 +26,8 @@ def small_state(step: int) -> dict[str, Any]:
         "data": {"id": "none", "samples": step},
         "config": {},
         "adaptive_lr": {
-            **{"version": 2, "step_count": step, "search_steps": 0, "batch": step, "found": None},
+            **{"version": 2, "step_count": step, "search_steps": 0, "batch": step},
+            **{"found": None, "climb": None, "races": 0},
             "control": {**plan, "anneal": anneal, "finishing": False, **dict.fromkeys(parts)},
         },
     }

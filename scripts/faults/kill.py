@@ -1,7 +1,7 @@
 """SIGKILL at random moments of real runs: chains of kill and resume on one brain, compared at the end.
 
-The moments are drawn from the phases of the undisturbed run (start, search, warm-up, trial of a higher rate,
-comparison, steps, saves, anneal, end) and awaited in its log. Each chain ends with a resume that is left alone;
+The moments are drawn from the phases of the undisturbed run (start, climb and its edge, warm-up, steps, saves,
+anneal, end) and awaited in its log. Each chain ends with a resume that is left alone;
 then losses, learning rates, gradient norms, evaluations, decisions and published files must be those of the
 undisturbed run, bit for bit. After each kill the resume must begin at the newest save that the log had told of.
 """
@@ -24,7 +24,7 @@ from faults.records import HANG, HELD, LOST, ORPHAN, SILENT, WRONG_EXIT, Case, J
 
 KIND = "kill"
 AUTO = ("--adaptive-lr-profile=auto", "--save-every=20", "--eval-every=250", "--steps=1000")
-"""Long enough for a trial of a higher rate."""
+"""Long enough for a climb of some hundred steps."""
 SHORT = ("--adaptive-lr-profile=auto", "--lr=2e-3", "--save-every=10", "--eval-every=100", "--steps=200")
 ORPHAN_SECONDS = 90.0
 """In which workers that lost their launcher must have ended."""
@@ -129,17 +129,16 @@ def draw_moments(brain: Path, steps: int, count: int, rng: random.Random) -> Ite
 
 def _phases(brain: Path, steps: int) -> dict[str, tuple[int, int, float]]:
     """Of each phase that the run had: first and last step to wait for, and how long to wait then, in seconds."""
-    found: dict[str, tuple[int, int, float]] = {"start": (-1, -1, 4.0), "search": (0, 0, 0.5)}
+    found: dict[str, tuple[int, int, float]] = {"start": (-1, -1, 4.0), "first step": (0, 0, 0.5)}
     begun = 0
     for record in read_records(brain / "metrics.jsonl"):
         step, event = record["step"], record["event"]
-        if event == "adaptive_lr_search":
+        if event == "adaptive_lr_climb":
             begun = step + 1
+            found["climb"] = (1, max(1, step - 1), 0.02)
+            found["edge"] = (step, step, 0.05)
         elif event == "warmup_complete":
             found["warm-up"] = (begun, max(begun, step - 1), 0.02)
-            found["trial"] = (step, step, 0.3)
-        elif event == "adaptive_lr_challenge":
-            found["comparison"] = (step + 1, min(steps - 1, step + 30), 0.02)
         elif event == "adaptive_lr_anneal":
             found["anneal"] = (min(steps - 1, step), steps - 1, 0.02)
     return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
+from typing import Any
 
 from aios.errors import RunError
 from lr_bench.disturbances import NONE, disturbed, kick_of
 from lr_bench.methods import Trace
-from lr_bench.workloads import Problem, Workload
+from lr_bench.problems.problem import Problem
+from lr_bench.workloads import Workload
 
 
 def auto_available() -> bool:
@@ -21,9 +23,11 @@ def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, troubl
     """Train for `steps` steps, search included, from `lr`, with `trouble` in the middle."""
     from aios.auto_lr import AutoLR, AutoLRConfig
 
-    optimizer = workload.optimizer(problem.model, lr)
+    optimizers = workload.optimizers(problem.model, lr)
+    events: list[dict[str, Any]] = []
     # The search counts: peers get the same sum of steps.
-    auto = AutoLR(problem.model, optimizer, steps, AutoLRConfig(count_search=True), use_moe=workload.moe)
+    config = AutoLRConfig(count_search=True)
+    auto = AutoLR(problem.model, optimizers, steps, config, events.append, use_moe=workload.moe)
     begun = time.perf_counter()
     auto.search(problem.loss)
     trace = Trace()
@@ -45,13 +49,15 @@ def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, troubl
                 _charge(trace, tried, begun)
     except RunError as error:
         trace.stopped = str(error)
+    finds = [event for event in events if event["event"] in ("adaptive_lr_climb", "adaptive_lr_race")]
+    trace.found_lr = finds[-1]["lr"] if finds else None
+    trace.search_steps = auto.search_steps
     trace.extra_bytes = auto.engine.snapshot().bytes  # as large as the one kept for a rewind
     return trace
 
 
 def _charge(trace: Trace, steps: int, begun: float) -> None:
-    """Enter steps that went into finding the rate; they have no loss to show."""
-    trace.search_steps += steps
+    """Enter steps that a race took; they have no loss to show."""
     trace.search_seconds += time.perf_counter() - begun
     trace.losses += [math.nan] * steps
     trace.lrs += [math.nan] * steps

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from lr_bench.methods import Trace
-from lr_bench.workloads import Problem
+from lr_bench.problems.problem import Problem
 
 NONE = "none"
 CORRUPT, NAN, KICK, CHANGE = "corrupted batch", "ten NaN batches", "LR x100", "change of data"

@@ -11,9 +11,12 @@ from typing import Any
 
 from aios.runs.training_log import repair_torn_line
 from lr_bench.disturbances import DISTURBANCES, NONE
-from lr_bench.methods import OURS, PEERS, PRODIGY_DEFAULT, PRODIGY_GRID
+from lr_bench.methods import AT_FOUND, ON_SOME, OURS, PEERS, PRODIGY_DEFAULT, PRODIGY_GRID
 from lr_bench.regret import Losses, tuned_lr
-from lr_bench.workloads import WORKLOADS, Workload
+from lr_bench.workloads import REPORT, WORKLOADS, Workload
+
+SOME = ("gpt", "chargpt", "mnist1d_mlp_adamw_100")
+"""Workloads of the peers that are run on three only."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,14 @@ class Job:
 class Settings:
     """How much of the benchmark to run."""
 
-    workloads: tuple[str, ...] = tuple(WORKLOADS)
+    workloads: tuple[str, ...] = tuple(REPORT)
     methods: tuple[str, ...] = OURS + PEERS
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Peers are tuned on the first; the results are reported on all."""
     steps_factor: float = 1.0
     """Length of every run, as a part of the workload's own."""
     decades: bool = False
-    """Tune the peers by decades instead of half-decades."""
+    """Tune the peers by decades instead of half-decades and then quarter-decades."""
     disturbances: bool = False
     """Run the disturbances after the comparison they need."""
 
@@ -54,12 +57,18 @@ class Settings:
         """The peers among the chosen ones."""
         return [m for m in self.methods if m in PEERS]
 
+    def peers_on(self, workload: str) -> list[str]:
+        """The peers that a workload is trained by."""
+        return [m for m in self.peers if m not in ON_SOME or workload.removeprefix("dev_") in SOME]
+
     def steps(self, workload: str) -> int:
         """Optimizer steps of one run of a workload."""
         return max(20, round(self.steps_factor * WORKLOADS[workload].steps))
 
     def grid(self, workload: Workload, method: str) -> list[float]:
         """The settings a peer is tuned over."""
+        if method == "mechanic":
+            return [1.0]
         if method == "prodigy":
             return [PRODIGY_DEFAULT] if self.decades else PRODIGY_GRID
         return workload.starts if self.decades else workload.grid
@@ -112,7 +121,7 @@ class Store:
         steps, found = settings.steps(workload), {}
         for job, record in self.records.items():
             same = (job.workload, job.steps, job.disturbance) == (workload, steps, disturbance)
-            if same and job.method in settings.methods and job.seed in settings.seeds:
+            if same and job.method in (*settings.methods, AT_FOUND) and job.seed in settings.seeds:
                 final = record["final"]
                 found[job.method, job.lr, job.seed] = math.inf if final is None else float(final)
         return found
@@ -120,7 +129,7 @@ class Store:
 
 def stages(settings: Settings, store: Store) -> Iterator[list[Job]]:
     """Lists of jobs not yet run, the most telling first; each list is made when the one before it is done."""
-    plans = [ours_everywhere, peers_on_their_grids, tuned_peers_on_other_seeds]
+    plans = [ours_everywhere, peers_on_their_grids, peers_refined, tuned_peers_on_other_seeds, at_the_rate_found]
     if settings.disturbances:
         plans = [peers_on_their_grids, undisturbed, disturbed]
     for plan in plans:
@@ -128,27 +137,52 @@ def stages(settings: Settings, store: Store) -> Iterator[list[Job]]:
 
 
 def ours_everywhere(settings: Settings, store: Store) -> Iterable[Job]:
-    """Our methods from every start, on every seed."""
+    """`auto` from one start on every seed, and all of ours from every start on the first: where it begins should not
+    matter to `auto`."""
     for seed in settings.seeds:
         for name in settings.workloads:
+            starts = WORKLOADS[name].starts
             for method in settings.ours:
-                for lr in WORKLOADS[name].starts:
-                    yield settings.job(name, method, lr, seed)
+                if seed == settings.seeds[0]:
+                    yield from (settings.job(name, method, lr, seed) for lr in starts)
+                elif method == "auto":
+                    yield settings.job(name, method, starts[0], seed)
 
 
 def peers_on_their_grids(settings: Settings, store: Store) -> Iterable[Job]:
     """The peers over their grids, on the seed they are tuned on."""
     for name in settings.workloads:
-        for method in settings.peers:
+        for method in settings.peers_on(name):
             for lr in settings.grid(WORKLOADS[name], method):
                 yield settings.job(name, method, lr, settings.seeds[0])
+
+
+def peers_refined(settings: Settings, store: Store) -> Iterable[Job]:
+    """The peers a quarter-decade to both sides of the best of their grids."""
+    for name in settings.workloads:
+        losses = store.losses(settings, name)
+        for method in settings.peers_on(name):
+            grid = settings.grid(WORKLOADS[name], method)
+            best = tuned_lr({key: loss for key, loss in losses.items() if key[1] in grid}, method, settings.seeds[0])
+            if best is not None and len(grid) > 1 and not settings.decades:
+                for factor in (10**-0.25, 10**0.25):
+                    yield settings.job(name, method, best * factor, settings.seeds[0])
+
+
+def at_the_rate_found(settings: Settings, store: Store) -> Iterable[Job]:
+    """WSD at the rate that `auto` found, seed by seed."""
+    for name in settings.workloads:
+        for seed in settings.seeds:
+            record = store.records.get(settings.job(name, "auto", WORKLOADS[name].starts[0], seed))
+            if record is not None and record.get("found_lr") is not None:
+                yield settings.job(name, AT_FOUND, record["found_lr"], seed)
 
 
 def tuned_peers_on_other_seeds(settings: Settings, store: Store) -> Iterable[Job]:
     """Each peer at the setting that was best on the first seed, on the others."""
     for name in settings.workloads:
         losses = store.losses(settings, name)
-        for method in settings.peers:
+        for method in settings.peers_on(name):
             if (lr := tuned_lr(losses, method, settings.seeds[0])) is not None:
                 for seed in settings.seeds[1:]:
                     yield settings.job(name, method, lr, seed)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from mechanic_pytorch import mechanize
 from prodigyopt import Prodigy
 from schedulefree import AdamWScheduleFree, SGDScheduleFree
 from torch import nn
@@ -19,8 +20,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers.optimization import GreedyLR
 
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler
-from lr_bench.workloads import BETAS, WEIGHT_DECAY, Problem, Workload
+from lr_bench.optimizers import WEIGHT_DECAY, joined
+from lr_bench.problems.problem import Problem
+from lr_bench.workloads import Workload
 
+BETAS = (0.9, 0.95)
+"""Of the peers that bring an AdamW of their own."""
 CLIP_NORM = 1.0
 PEER_WARMUP = 0.05
 """Linear warm-up of every peer but Prodigy, as a part of the run."""
@@ -40,8 +45,10 @@ class Trace:
     """Training losses, step by step; NaN where there is none to show (search, disturbed batches)."""
     lrs: list[float] = field(default_factory=list)
     """Learning rate of each of them."""
+    found_lr: float | None = None
+    """The rate that a search has found."""
     search_steps: int = 0
-    """Steps spent on the search, counted in the run's."""
+    """Steps that a search took and that trained nothing, counted in the run's."""
     search_seconds: float = 0.0
     """Time spent on the search."""
     extra_bytes: int = 0
@@ -86,7 +93,7 @@ class Driver:
 def train(problem: Problem, driver: Driver, steps: int, kick: tuple[int, float] | None = None) -> Trace:
     """Train for `steps` optimizer steps; `kick` is (step, factor) of a learning rate gone wrong."""
     trace = Trace()
-    weights = list(problem.model.parameters())
+    weights = [p for p in problem.model.parameters() if p.requires_grad]
     for step in range(steps):
         driver.before(step)
         if kick is not None and step == kick[0]:
@@ -246,6 +253,16 @@ def prodigy(workload: Workload, model: nn.Module, d_coef: float, steps: int) -> 
     return Scheduled(optimizer, steps, cosine, warmup=0)
 
 
+def mechanic(workload: Workload, model: nn.Module, steps: int) -> Driver:
+    """Mechanic (arXiv 2306.00144) around the workload's family, as its README says: base rate 1, a schedule on top."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if workload.sgd:
+        optimizer = mechanize(torch.optim.SGD)(trained, lr=1.0, momentum=0.9)
+    else:
+        optimizer = mechanize(torch.optim.AdamW)(trained, lr=1.0, betas=BETAS, weight_decay=WEIGHT_DECAY)
+    return Scheduled(optimizer, steps, linear, warmup_steps(steps))
+
+
 PRODIGY_DEFAULT = 1.0
 PRODIGY_GRID = [0.1, 10**-0.5, PRODIGY_DEFAULT, 10**0.5, 10.0]
 """Values of `d_coef`, the knob its README names; `lr` stays 1."""
@@ -256,8 +273,12 @@ _REACTIVE: dict[str, Callable[[torch.optim.Optimizer, int], Driver]] = {
     "greedy": Greedy,
     "rules": Rules,
 }
-PEERS = (*_SCHEDULES, "plateau", "greedy", "schedulefree", "prodigy")
+PEERS = ("wsd", "cosine", "linear", "greedy", "schedulefree", "prodigy", "constant", "plateau", "mechanic")
+ON_SOME = ("constant", "plateau", "mechanic")
+"""Peers that are run on three workloads only."""
 OURS = ("auto", "rules")
+AT_FOUND = "wsd_at_found"
+"""WSD at the rate that `auto` found on the seed: what the choice of the rate alone is worth."""
 
 
 def driver_for(method: str, workload: Workload, model: nn.Module, lr: float, steps: int) -> Driver:
@@ -266,7 +287,10 @@ def driver_for(method: str, workload: Workload, model: nn.Module, lr: float, ste
         return schedule_free(workload, model, lr, steps)
     if method == "prodigy":
         return prodigy(workload, model, lr, steps)
-    optimizer = workload.optimizer(model, lr)
-    if method in _SCHEDULES:
-        return Scheduled(optimizer, steps, _SCHEDULES[method], warmup_steps(steps))
+    if method == "mechanic":
+        return mechanic(workload, model, steps)
+    optimizer = joined(workload.optimizers(model, lr))
+    schedule = "wsd" if method == AT_FOUND else method
+    if schedule in _SCHEDULES:
+        return Scheduled(optimizer, steps, _SCHEDULES[schedule], warmup_steps(steps))
     return _REACTIVE[method](optimizer, steps)

@@ -48,6 +48,7 @@ def run_job(job: Job) -> dict[str, Any]:
         "final": final if math.isfinite(final) and not trace.stopped else None,
         "stopped": trace.stopped,
         "seconds": round(seconds, 3),
+        "found_lr": trace.found_lr,
         "search_steps": trace.search_steps,
         "search_seconds": round(trace.search_seconds, 3),
         "extra_bytes": trace.extra_bytes,

@@ -29,15 +29,15 @@ def test_a_small_model_is_trained_to_the_end_in_exactly_the_steps_it_was_given(k
     model, forward = classifier()
     auto = AutoLR(model, MAKERS[kind](model, 1e-5), 400, AutoLRConfig(count_search=counted))
 
-    found = auto.search(forward)
+    auto.search(forward)
     losses, lrs = train(auto, forward)
 
-    assert found.suggestion is not None
+    assert auto.control is not None
+    assert auto.control.bounds is not None
     assert 0 < auto.search_steps <= 0.08 * 400
-    assert len(losses) == (400 - auto.search_steps if counted else 400)
-    assert auto.step_count == 400
+    assert len(losses) == auto.step_count == 400  # those of a climb train, counted or not
     assert mean(losses[-20:]) < 0.3 * mean(losses[:5])
-    assert max(lrs) >= found.suggestion * 0.99
+    assert max(lrs) >= auto.control.plan.base_lr * 0.99
     assert 0 < lrs[-1] < 0.02 * max(lrs)
 
 
@@ -46,29 +46,38 @@ def test_the_events_tell_the_run_in_order() -> None:
     events: list[dict[str, Any]] = []
     auto = AutoLR(model, adamw(model), 400, log_fn=events.append)
 
-    found = auto.search(forward)
+    auto.search(forward)
+    assert events == []
+    assert (auto.begun, auto.climbing, auto.control) == (False, True, None)
+    ended = 0
+    while auto.climbing:
+        loss = forward(auto.batch)
+        loss.backward()
+        auto.step(loss)
+        ended += 1
+        assert auto.begun
+    assert auto.control is not None
     train(auto, forward)
 
-    landmarks = ["adaptive_lr_search", "adaptive_lr_init", "warmup_complete", "adaptive_lr_anneal"]
-    assert [e["event"] for e in events if e["event"] in landmarks] == landmarks
+    landmarks = ["adaptive_lr_climb", "adaptive_lr_init", "adaptive_lr_anneal"]
+    assert [e["event"] for e in events if e["event"] in [*landmarks, "warmup_complete"]] == landmarks
     assert [e["step"] for e in events] == sorted(e["step"] for e in events)
-    search, init = events[0], events[1]
-    assert (search["step"], search["suggestion"]) == (0, found.suggestion)
-    assert search["search_steps"] == found.steps
-    assert len(search["curve"]) == len(found.points)
-    assert init["initial_lr"] == found.suggestion
+    climb, init = events[0], events[1]
+    assert (climb["how"], climb["step"], init["step"]) == ("climb", ended, ended)
+    assert set(climb) == {"event", "step", "how", "lr", "edge", "curve", "search_steps", "reason", "lr_min", "lr_max"}
+    assert init["initial_lr"] == climb["lr"]
+    assert auto.search_steps == sum(e.get("search_steps", 0) for e in events)
 
 
-def test_the_rate_warms_up_from_almost_nothing_to_the_suggestion() -> None:
+def test_without_a_search_the_rate_warms_up_from_almost_nothing_to_that_of_the_optimizer() -> None:
     model, forward = classifier()
-    auto = AutoLR(model, adamw(model), 400, AutoLRConfig(warmup_fraction=0.1))
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model, 2e-3), 400, AutoLRConfig(warmup_fraction=0.1), events.append)
 
-    found = auto.search(forward)
     _, lrs = train(auto, forward)
 
-    assert found.suggestion is not None
-    warmup = 40
-    assert lrs[:warmup] == pytest.approx([found.suggestion * (i + 1) / warmup for i in range(warmup)])
+    assert lrs[:40] == pytest.approx([2e-3 * (i + 1) / 40 for i in range(40)])
+    assert [e["step"] for e in events if e["event"] == "warmup_complete"] == [40]
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -153,13 +162,14 @@ def test_gradients_are_clipped_to_the_norm_of_the_settings() -> None:
 
 def test_a_run_too_short_to_search_trains_at_the_rate_of_the_optimizer() -> None:
     model, forward = classifier()
-    auto = AutoLR(model, adamw(model, 2e-3), 60, AutoLRConfig(anneal_fraction=0.0))
+    auto = AutoLR(model, adamw(model, 2e-3), 79, AutoLRConfig(anneal_fraction=0.0))
 
     found = auto.search(forward)
     losses, lrs = train(auto, forward)
 
-    assert (found.suggestion, found.steps, len(losses)) == (None, 0, 60)
-    assert "too few steps" in found.reason
+    assert found is not None
+    assert (found.lr, found.steps, len(losses)) == (None, 0, 79)
+    assert "too few steps for a search (79 of 80)" in found.reason
     assert lrs[3] == pytest.approx(2e-3)
 
 
@@ -191,8 +201,13 @@ def test_a_sparse_gradient_is_refused_by_name(searches: bool) -> None:
     def forward(i: int) -> torch.Tensor:
         return (model["words"](torch.tensor([i % 10])) ** 2).mean()
 
+    def run() -> None:
+        if searches:
+            auto.search(forward)
+        train(auto, forward)
+
     with pytest.raises(ValueError, match=r"words.weight is sparse .*sparse=False"):
-        auto.search(forward) if searches else train(auto, forward)
+        run()
 
 
 def example() -> str:
@@ -213,12 +228,12 @@ def test_the_example_of_the_documentation_runs_and_learns(capsys: pytest.Capture
     forward: Callable[[int], torch.Tensor] = names["forward"]
     assert len([line for line in example().splitlines() if line.strip()]) <= 15
     assert names["auto"].finished
-    assert "adaptive_lr_search" in capsys.readouterr().out
+    assert "adaptive_lr_climb" in capsys.readouterr().out
     variance_of_the_target = float(torch.randn(10_000, 8).sin().sum(1).var())
     assert mean([float(forward(i).detach()) for i in range(5000, 5020)]) < 0.05 * variance_of_the_target
 
 
-@pytest.mark.parametrize("at", [5, 150, 350], ids=["warm-up", "middle", "anneal"])
+@pytest.mark.parametrize("at", [0, 60, 150, 350], ids=["before", "after the climb", "middle", "anneal"])
 def test_a_run_saved_and_gone_on_with_ends_as_if_it_had_not_been(at: int, tmp_path: Path) -> None:
     model, forward = classifier()
     optimizer = adamw(model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
-from aios.auto_lr.challenge import ChallengeConfig
+from aios.auto_lr.race import RaceConfig
 from aios.auto_lr.trouble_config import TroubleConfig
 from auto_lr.problems import adamw, classifier, fingerprint, train
 
@@ -157,21 +156,22 @@ def test_updates_of_the_next_run_move_the_weights_after_one_that_was_left_out() 
 
     seen: list[Any] = []
     second = AutoLR(model, optimizer, 400)
-    found = second.search(lambda batch: (seen.append(model[0].weight.clone()), forward(batch))[1])
+    found = second.look(lambda batch: (seen.append(model[0].weight.clone()), forward(batch))[1])
 
     assert any(not torch.equal(weight, seen[0]) for weight in seen)
-    assert found.suggestion is not None
+    assert found.lr is not None
     before = model[0].weight.clone()
     forward(0).backward()
     optimizer.step()
     assert not torch.equal(model[0].weight, before)
 
 
-def test_a_trial_of_a_higher_rate_moves_the_weights_after_a_skipped_step() -> None:
+def test_a_race_moves_the_weights_after_a_skipped_step() -> None:
     model, forward = classifier()
     events: list[dict[str, Any]] = []
-    config = AutoLRConfig(trouble=TroubleConfig(healthy_after=1))  # the trial waits for one good step only
-    auto = AutoLR(model, adamw(model, fused=True), 1000, config, events.append)
+    calm = TroubleConfig(healthy_after=1)  # the race waits for one good step only
+    config = AutoLRConfig(race=RaceConfig(again=(0.4,)), trouble=calm)
+    auto = AutoLR(model, adamw(model, fused=True), 600, config, events.append)
     weights: list[torch.Tensor] = []
 
     def watched(batch: int) -> torch.Tensor:
@@ -180,13 +180,15 @@ def test_a_trial_of_a_higher_rate_moves_the_weights_after_a_skipped_step() -> No
 
     auto.search(watched)
     weights.clear()
-    last_of_warmup = 50
-    while not weights:
-        loss = forward(auto.batch) * (math.nan if auto.batch == last_of_warmup - 1 else 1.0)
+    while not weights and not auto.finished:
+        loss = forward(auto.batch) * (math.nan if auto.batch == 237 else 1.0)
         loss.backward()
         auto.step(loss)
 
-    assert auto.batch == last_of_warmup + 1
-    assert [e["reason"] for e in events if e.get("rung") == "skip"] == ["non_finite_loss (1 in a row)"]
-    assert len(weights) == ChallengeConfig().steps
-    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(weights))
+    (race,) = (e for e in events if e["event"] == "adaptive_lr_race")
+    assert [(e["step"], e["reason"]) for e in events if e.get("rung") == "skip"] == [
+        (238, "non_finite_loss (1 in a row)")
+    ]
+    assert race["step"] == auto.step_count == 240
+    moved = {tuple(weight.flatten().tolist()) for weight in weights}
+    assert len(moved) > 3 * RaceConfig().least_steps

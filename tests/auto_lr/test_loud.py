@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from aios.auto_lr import AutoLR
-from auto_lr.problems import adamw, classifier, sgd, train
+from aios.auto_lr import AutoLR, AutoLRConfig, RaceConfig
+from auto_lr.problems import adamw, classifier, sgd, train, train_plainly
 
 
 class Asleep(torch.optim.SGD):
@@ -21,8 +21,24 @@ class Asleep(torch.optim.SGD):
 def test_a_search_in_which_no_weight_moved_says_so() -> None:
     model, forward = classifier()
     events: list[dict[str, Any]] = []
+    auto = AutoLR(model, Asleep(model.parameters(), lr=0.1), 400, log_fn=events.append)
+    auto.search(forward)
+    _, lrs = train(auto, forward)
+    (climb,) = (e for e in events if e["event"] == "adaptive_lr_climb")
+    assert climb["lr"] is None
+    assert "no weight moved" in climb["reason"]
+    assert climb["step"] <= 12
+    assert all(e["lr"] is None for e in events if e["event"] == "adaptive_lr_race")
+    assert lrs[100] == pytest.approx(0.1)
+
+
+def test_a_race_in_which_no_weight_moved_says_so() -> None:
+    model, forward = classifier()
+    train_plainly(adamw(model, 1e-2), forward, 200)
+    events: list[dict[str, Any]] = []
     found = AutoLR(model, Asleep(model.parameters(), lr=0.1), 400, log_fn=events.append).search(forward)
-    assert found.suggestion is None
+    assert found is not None
+    assert (found.how, found.lr) == ("race", None)
     assert "no weight moved" in events[0]["reason"]
 
 
@@ -40,7 +56,8 @@ def test_a_leftover_scheduler_that_writes_rates_into_the_groups_is_told_on_once_
         lrs.append(auto.step(loss))
         leftover.step()
     (told,) = (e for e in events if e["event"] == "adaptive_lr_trouble" and "foreign_lr" in e["reason"])
-    assert told["step"] == 1
+    (init,) = (e for e in events if e["event"] == "adaptive_lr_init")
+    assert told["step"] == init["step"] + 1
     assert "param group 0" in told["reason"]
 
     model, forward = classifier()
@@ -49,14 +66,15 @@ def test_a_leftover_scheduler_that_writes_rates_into_the_groups_is_told_on_once_
     assert train(alone, forward)[1] == lrs
 
 
-def test_decisions_rewinds_and_trials_of_its_own_are_no_foreign_rates() -> None:
+def test_decisions_rewinds_and_races_of_its_own_are_no_foreign_rates() -> None:
     model, forward = classifier()
     events: list[dict[str, Any]] = []
-    auto = AutoLR(model, torch.optim.RMSprop(model.parameters(), lr=1e-4), 1500, log_fn=events.append)
+    config = AutoLRConfig(race=RaceConfig(again=(0.3,)))
+    auto = AutoLR(model, torch.optim.RMSprop(model.parameters(), lr=1e-4), 1500, config, events.append)
     auto.search(forward)
     train(auto, lambda i: forward(i) * (float("nan") if 600 <= i < 630 else 1.0))
     assert [e for e in events if e.get("decision") == "rewind_decrease"]
-    assert [e for e in events if e["event"] == "adaptive_lr_challenge"]
+    assert [e for e in events if e["event"] == "adaptive_lr_race"]
     assert not [e for e in events if "foreign_lr" in str(e.get("reason"))]
 
 
@@ -78,28 +96,35 @@ def test_with_a_scaler_the_run_is_what_it_is_without(make: Any) -> None:
         model, forward = classifier()
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=scaled)
         auto = AutoLR(model, make(model), 300, scaler=scaler)
-        found = auto.search(forward)
+        auto.search(forward)
         losses = []
         while not auto.finished:
             loss = forward(auto.batch)
             scaler.scale(loss).backward()
             auto.step(loss)
             losses.append(float(loss.detach()))
-        ends.append([found.suggestion, *losses])
+        assert auto.control is not None
+        ends.append([auto.control.plan.base_lr, *losses])
     assert ends[1] == pytest.approx(ends[0], rel=1e-3)
 
 
-def test_the_state_before_the_first_step_is_that_of_a_run_yet_to_begin() -> None:
-    model, forward = classifier()
-    auto = AutoLR(model, adamw(model), 400)
+@pytest.mark.parametrize("learned_before", [False, True], ids=["climb", "race"])
+def test_the_state_before_the_first_step_is_that_of_a_run_yet_to_begin(learned_before: bool) -> None:
+    def start() -> Any:
+        model, forward = classifier()
+        if learned_before:
+            train_plainly(adamw(model, 1e-2), forward, 200)
+        return forward, AutoLR(model, adamw(model), 400)
+
+    forward, auto = start()
     empty = auto.state_dict()
     found = auto.search(forward)
+    assert (found is not None) is learned_before
     searched = auto.state_dict()
     straight = train(auto, forward)
 
     for state in (empty, searched):
-        model, forward = classifier()
-        resumed = AutoLR(model, adamw(model), 400)
+        forward, resumed = start()
         resumed.load_state_dict(state, forward)
         if state is empty:
             assert resumed.search(forward) == found

@@ -313,7 +313,7 @@ def test_auto_lr_trains_a_role_at_its_own_rate() -> None:
     adam = torch.optim.AdamW(groups, lr=1e-3)
     events: list[dict[str, Any]] = []
     config = AutoLRConfig(groups={"head": GroupSettings(lr_ratio=0.5, caution=1.0)})
-    auto = AutoLR(model, adam, 400, config, events.append)
+    auto = AutoLR(model, adam, 1500, config, events.append)
     auto.search(forward)
     assert [group["lr_scale"] for group in adam.param_groups[1:]] == [0.5]
     losses, _ = train(auto, forward)

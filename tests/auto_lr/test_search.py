@@ -1,279 +1,462 @@
-"""The range test: its decisions on curves made by hand, and the whole of it on a real model through `AutoLR`."""
+"""The search on real models through `AutoLR`: a fresh one climbs and keeps it, a trained one is raced and restored."""
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from aios.auto_lr.api import AutoLR
-from aios.auto_lr.search import (
-    RangePoint,
-    RangeTestConfig,
-    find_break,
-    find_steepest,
-    next_lr,
-    points_for,
-    run_range_test,
-    suggest,
-)
-from auto_lr.problems import Forward, adamw, classifier, fingerprint, sgd, train_plainly
-
-CONFIG = RangeTestConfig()
+from aios.auto_lr import AutoLR, AutoLRConfig, Found, RaceConfig
+from auto_lr.problems import Forward, adamw, classifier, fingerprint, sgd, train, train_plainly
 
 
-def curve(
-    *changes: float, first_lr: float = 1e-5, factor: float = 10**0.25, reference: float = 4.0
-) -> list[RangePoint]:
-    """Points at evenly spaced rates whose losses differ by `changes` from a constant reference."""
-    return [RangePoint(first_lr * factor**i, reference + c, reference) for i, c in enumerate(changes)]
+def rmsprop(model: nn.Module, lr: float = 1e-4) -> torch.optim.Optimizer:
+    """Its mean of squares starts at zero, so that the first updates are ten times as large as the later ones."""
+    return torch.optim.RMSprop(model.parameters(), lr=lr)
 
 
-FROM_SCRATCH = curve(0, -0.001, -0.02, -0.05, -0.1, -0.2, -0.4, -1.2, -1.5, -1.55, -1.56, 0.5)
-"""Falls fastest between points 6 and 7, breaks at the last one."""
+def fused(model: nn.Module, lr: float = 1e-3) -> torch.optim.Optimizer:
+    return adamw(model, lr, fused=True)
 
 
-# --- the decisions ---
+class Wrapped(torch.optim.Optimizer):
+    """Moves an average of the weights along with them, in an attribute that torch knows nothing of."""
+
+    def __init__(self, model: nn.Module, lr: float = 1e-3) -> None:
+        super().__init__(model.parameters(), {"lr": lr})
+        self.inner = adamw(model, lr)
+        self.param_groups = self.inner.param_groups
+        self.average = [p.detach().clone() for p in model.parameters()]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.inner.step()
+        for average, parameter in zip(self.average, self.param_groups[0]["params"], strict=True):
+            average.lerp_(parameter.detach(), 0.1)
 
 
-def test_a_curve_with_a_clear_steepest_descent_goes_by_it() -> None:
-    lr, reason = suggest(FROM_SCRATCH, CONFIG)
-
-    limit = FROM_SCRATCH[11 - 1 - CONFIG.lag].lr
-    steepest = find_steepest(FROM_SCRATCH[:11], CONFIG)
-    assert steepest is not None
-    assert FROM_SCRATCH[5].lr <= steepest <= FROM_SCRATCH[7].lr
-    assert lr is not None
-    assert limit / CONFIG.safety < lr <= steepest
-    assert "fell fastest" in reason
+MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": adamw,
+    "fused": fused,
+    "sgd": sgd,
+    "rmsprop": rmsprop,
+    "wrapped": Wrapped,
+}
 
 
-def test_a_trained_model_whose_loss_hardly_falls_gets_a_part_of_the_highest_stable_rate() -> None:
-    points = curve(0, 0, 0.001, -0.005, -0.01, -0.02, -0.02, -0.01, 0.1, 2.0)
-
-    lr, reason = suggest(points, CONFIG)
-
-    limit = points[9 - 1 - CONFIG.lag].lr
-    assert lr == pytest.approx(limit / CONFIG.trained_safety)
-    assert "hardly fell" in reason
+def trained(dropout: float = 0.0) -> tuple[nn.Module, Forward]:
+    """A model that has learned before."""
+    model, forward = classifier(dropout=dropout)
+    train_plainly(adamw(model, 1e-2), forward, 200)
+    return model, forward
 
 
-def test_coarse_points_below_the_break_do_not_drag_the_limit_down_by_decades() -> None:
-    rates = [1e-5, 1e-4, 1e-3, 3e-3, 4.2e-3]  # responds only just before it breaks
-    changes = [-0.0001, 0.0, -0.0009, -0.006, 0.4]
-    points = [RangePoint(lr, 1.5 + change, 1.5) for lr, change in zip(rates, changes, strict=True)]
-
-    lr, _ = suggest(points, CONFIG)
-
-    assert lr == pytest.approx(3e-3 / 1.4**CONFIG.lag / CONFIG.trained_safety)
+def mean_loss(forward: Forward) -> float:
+    """On batches that no run here meets."""
+    with torch.no_grad():
+        return sum(float(forward(batch)) for batch in range(9000, 9010)) / 10
 
 
-def test_a_descent_that_is_fastest_just_before_the_break_does_not_count() -> None:
-    points = curve(0, -0.01, -0.02, -0.05, -0.1, -0.2, -0.4, -1.4, 3.0)
-
-    lr, _ = suggest(points, CONFIG)
-
-    assert lr == pytest.approx(points[8 - 1 - CONFIG.lag].lr / CONFIG.safety)
-
-
-def test_no_suggestion_and_a_reason_where_the_curve_cannot_tell_one() -> None:
-    nan = math.nan
-    for points, why in (
-        ([], "not finite"),
-        ([RangePoint(1e-8, nan, nan)], "not finite"),
-        (curve(nan), "did not respond"),
-        (curve(*[0.0] * 12), "did not break"),
-        (curve(0, 0, 0, 0, 0, 0, 0, 5.0), "did not respond"),
-        (curve(0, -0.1, 9.0), "too soon"),
-    ):
-        lr, reason = suggest(points, CONFIG)
-        assert lr is None
-        assert why in reason
+def step(auto: AutoLR, forward: Forward) -> tuple[float, float]:
+    """One step; its loss and rate."""
+    loss = forward(auto.batch)
+    loss.backward()
+    return float(loss.detach()), auto.step(loss)
 
 
-def test_noise_between_batches_is_no_break_but_a_jump_nan_or_inf_is() -> None:
-    noisy = [RangePoint(p.lr, p.loss + n, p.reference + n) for p, n in zip(FROM_SCRATCH, [0.3, -0.3] * 8, strict=False)]
-
-    assert find_break(noisy[:-1], CONFIG) is None
-    assert find_break([*noisy[:5], RangePoint(1.0, math.nan, 4.0)], CONFIG) == 5
-    assert find_break([*noisy[:5], RangePoint(1.0, math.inf, 4.0)], CONFIG) == 5
-    assert find_break([*noisy[:5], RangePoint(1.0, 7.0, 4.0), RangePoint(2.0, 4.0, 4.0)], CONFIG) == 5
-    assert find_break([*noisy[:5], RangePoint(1.0, 4.1, 4.0)], CONFIG) is None
+def of(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == name]
 
 
-@given(st.lists(st.floats(-3, 1), min_size=1, max_size=40), st.integers(4, 40))
-def test_the_ramp_rises_until_it_breaks_or_is_used_up(changes: list[float], total: int) -> None:
-    points: list[RangePoint] = []
-    for change in changes:
-        lr = next_lr(points, total, CONFIG)
-        if lr is None:
-            break
-        assert not points or points[-1].lr < lr <= CONFIG.last_lr
-        assert len(points) < total
-        points.append(RangePoint(lr, 4 + change, 4.0))
-        broke = find_break(points, CONFIG)
-        assert broke is None or broke == len(points) - 1
+# --- a fresh model ---
 
 
-def test_a_ramp_that_nothing_breaks_reaches_the_last_rate_and_ends() -> None:
-    points: list[RangePoint] = []
-    while (lr := next_lr(points, 36, CONFIG)) is not None:
-        points.append(RangePoint(lr, 4.0, 4.0))
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_fresh_model_climbs_and_is_trained_to_the_end_in_exactly_its_steps(kind: str) -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, MAKERS[kind](model), 400, log_fn=events.append)
 
-    assert points[0].lr == CONFIG.first_lr
-    assert points[-1].lr == CONFIG.last_lr
+    assert auto.search(forward) is None
+    assert auto.climbing
+    losses, lrs = train(auto, forward)
 
-
-@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=40))
-def test_whatever_the_losses_the_suggestion_lies_below_the_break(losses: list[tuple[float, float]]) -> None:
-    points = [RangePoint(1e-8 * 1.8**i, loss, reference) for i, (loss, reference) in enumerate(losses)]
-
-    broke = find_break(points, CONFIG)
-    lr, reason = suggest(points, CONFIG)
-    next_lr(points, 36, CONFIG)
-    find_steepest(points[:broke], CONFIG)
-
-    assert reason
-    assert lr is None or (broke is not None and 0 < lr < points[broke].lr)
+    (climb,) = of(events, "adaptive_lr_climb")
+    assert len(losses) == auto.step_count == auto.batch == 400
+    assert not auto.climbing
+    assert climb["lr"] is not None
+    assert lrs[climb["step"]] == climb["lr"]  # no other warm-up
+    assert auto.search_steps == sum(e.get("search_steps", 0) for e in events) <= 0.08 * 400
+    assert sum(losses[-20:]) < 0.4 * sum(losses[:20])
 
 
-# --- the budget ---
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_the_climb_has_learned_is_kept(kind: str) -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, MAKERS[kind](model), 400)
+    auto.search(forward)
+    start = mean_loss(forward)
+
+    while auto.climbing:
+        step(auto, forward)
+
+    assert 0 < auto.step_count < 0.4 * 400
+    assert mean_loss(forward) < 0.7 * start
 
 
-class Unbreakable:
-    """A trial that never breaks, so that every point is used; counts its work."""
+@pytest.mark.parametrize("kind", MAKERS)
+def test_at_the_edge_it_goes_back_to_where_it_says(kind: str) -> None:
+    """Weights, moments and all: as they were so many steps before as it counts as lost."""
+    model, forward = classifier()
+    optimizer = MAKERS[kind](model)
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, optimizer, 400, log_fn=events.append)
+    auto.search(forward)
+    inner = getattr(optimizer, "inner", optimizer)
+    seen = [fingerprint(model, inner)[:2]]
 
-    def __init__(self, bad_batches: frozenset[int] = frozenset()) -> None:
-        self.trained: list[int] = []
-        self.evaluated = 0
-        self.bad = bad_batches
+    while auto.climbing:
+        step(auto, forward)
+        seen.append(fingerprint(model, inner)[:2])
 
-    def evaluate(self, batch: int) -> float:
-        """A finite loss, but for the bad batches."""
-        self.evaluated += 1
-        return math.nan if batch in self.bad else 4.0
-
-    def train(self, batch: int, lr: float) -> float:
-        """Responds at once and goes on falling."""
-        self.trained.append(batch)
-        return 3.9 - 0.01 * len(self.trained)
-
-
-@given(st.integers(1, 5000), st.floats(0.01, 0.5))
-@settings(deadline=None)
-def test_the_search_never_takes_more_than_its_budget(steps: int, budget: float) -> None:
-    trial = Unbreakable()
-    config = RangeTestConfig(budget=budget)
-
-    found = run_range_test(trial, steps, 0, config)
-
-    assert found.steps <= budget * steps
-    assert found.steps == len(trial.trained) + math.ceil(trial.evaluated / 3)
-    assert trial.evaluated == points_for(steps, config)
-
-
-def test_too_few_steps_mean_no_search_and_the_reason_says_how_many_it_takes() -> None:
-    needed = 275  # 16 points cost 22 steps, which are 8 % of it
-
-    too_few, enough = (run_range_test(Unbreakable(), n, 0, CONFIG) for n in (needed - 1, needed))
-
-    assert (too_few.points, too_few.suggestion, too_few.steps) == ((), None, 0)
-    assert f"{needed - 1} of {needed}" in too_few.reason
-    assert len(enough.points) == 16
-
-
-def test_batches_without_a_finite_loss_are_left_out_and_too_many_of_them_end_the_search() -> None:
-    some, many = Unbreakable(frozenset({102, 107})), Unbreakable(frozenset(range(100, 110)))
-
-    found = run_range_test(some, 300, 100, CONFIG)
-    nothing = run_range_test(many, 300, 100, CONFIG)
-
-    assert some.trained[:5] == [100, 101, 103, 104, 105]
-    assert 107 not in some.trained
-    assert len(found.points) == 16
-    assert nothing.suggestion is None
-    assert "10 of 18 batches" in nothing.reason
-    assert many.trained == []
-
-
-# --- on a real model ---
-
-
-@pytest.mark.parametrize("make", [adamw, sgd])
-@pytest.mark.parametrize("trained_before", [0, 5])
-def test_search_takes_everything_back_bit_for_bit(make: object, trained_before: int) -> None:
-    model, forward = classifier(dropout=0.2)
-    optimizer = make(model)  # type: ignore[operator]
-    train_plainly(optimizer, forward, trained_before)
-    auto = AutoLR(model, optimizer, 400)
-    before = fingerprint(model, optimizer)
-    rng, numbers = torch.get_rng_state(), random.getstate()
-
-    found = auto.search(forward)
-
-    assert len(found.points) > 3
-    assert fingerprint(model, optimizer) == before
-    assert torch.equal(torch.get_rng_state(), rng)
-    assert random.getstate() == numbers
+    (climb,) = of(events, "adaptive_lr_climb")
+    assert climb["step"] == auto.step_count == len(seen) - 1
+    assert climb["search_steps"] == auto.search_steps >= 1
+    assert seen[-1] == seen[climb["step"] - climb["search_steps"]]
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_search_restores_running_statistics_of_the_model() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+def test_rates_rise_through_the_climb_and_are_told_with_their_losses() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 400, log_fn=events.append)
+    auto.search(forward)
+    lrs = []
+    while auto.climbing:
+        lrs.append(step(auto, forward)[1])
+
+    climb, init = events[0], events[1]
+    assert (climb["event"], init["event"]) == ("adaptive_lr_climb", "adaptive_lr_init")
+    curve = climb["curve"]
+    assert lrs == sorted(lrs)
+    assert [lr for lr, _ in curve] == lrs[-len(curve) :]
+    assert curve[-1][0] == climb["edge"]
+    assert (init["initial_lr"], init["warmup_steps"]) == (climb["lr"], 0)
+    assert (init["lr_min"], init["lr_max"]) == (climb["lr_min"], climb["lr_max"])
+    assert climb["lr_min"] < climb["lr"] < climb["lr_max"]
+    assert climb["lr"] < climb["edge"]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_rate_of_the_optimizer_does_not_matter_to_the_last_bit(kind: str) -> None:
+    runs = []
+    for lr in (1e-8, 10.0):
+        model, forward = classifier(dropout=0.1)
+        auto = AutoLR(model, MAKERS[kind](model, lr), 300)
+        auto.search(forward)
+        runs.append((train(auto, forward), [p.tolist() for p in model.parameters()]))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize("at", [1, 4, 30])
+def test_gone_on_with_inside_the_climb_it_is_the_unbroken_run(kind: str, at: int) -> None:
+    model, forward = classifier(dropout=0.1)
+    optimizer = MAKERS[kind](model)
+    straight = AutoLR(model, optimizer, 400)
+    straight.search(forward)
+    while straight.step_count < at:
+        step(straight, forward)
+    assert straight.climbing
+    straight.keep_snapshot()
+    parts = [straight.state_dict(), model.state_dict(), optimizer.state_dict(), torch.get_rng_state()]
+    saved = copy.deepcopy(parts)
+    ends = train(straight, forward), fingerprint(model, optimizer), straight.search_steps
+
+    model, forward = classifier(dropout=0.1)
+    optimizer = MAKERS[kind](model)
+    model.load_state_dict(saved[1])
+    optimizer.load_state_dict(saved[2])
+    resumed = AutoLR(model, optimizer, 400)
+    resumed.load_state_dict(saved[0], forward)
+    torch.set_rng_state(saved[3])
+    resumed.keep_snapshot()
+    assert resumed.climbing
+    assert (resumed.begun, resumed.step_count) == (True, at)
+    assert (train(resumed, forward), fingerprint(model, optimizer), resumed.search_steps) == ends
+
+
+def test_a_checkpoint_past_the_knee_does_not_keep_what_the_edge_breaks() -> None:
+    """Checkpoints copy the state to go back to; the run must not end up worse for one."""
+    ends = []
+    for saves in (False, True):
+        model, forward = classifier()
+        auto = AutoLR(model, adamw(model), 1000)
+        auto.search(forward)
+        while auto.climbing:
+            step(auto, forward)
+            if saves and auto.climbing:
+                auto.keep_snapshot()
+        ends.append(mean_loss(forward))
+    assert ends[1] < ends[0] + 0.1
+
+
+@pytest.mark.parametrize("pause", [1, 20, 38, 39, 40, 60])
+def test_a_pause_in_or_near_the_climb_changes_nothing(pause: int) -> None:
+    runs = []
+    for pauses in (False, True):
+        model, forward = classifier()
+        auto = AutoLR(model, adamw(model), 300)
+        auto.search(forward)
+        if pauses:
+            auto.pause_at(pause)
+        part = train(auto, forward)
+        assert auto.step_count == (pause if pauses else 300)
+        auto.pause_at(300)
+        rest = train(auto, forward) if pauses else ([], [])
+        runs.append((part[0] + rest[0], part[1] + rest[1]))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("after", [1, 10, 30])
+def test_finish_now_inside_the_climb_ends_it_and_anneals(after: int) -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model, 1e-3), 400, log_fn=events.append)
+    auto.search(forward)
+    for _ in range(after):
+        step(auto, forward)
+
+    auto.finish_now()
+    losses, lrs = train(auto, forward)
+
+    assert not auto.climbing
+    assert len(of(events, "adaptive_lr_climb")) == 1
+    assert auto.finished
+    assert len(losses) == 40
+    assert 0 < lrs[-1] < 0.1 * max(lrs)
+    assert lrs[20:] == sorted(lrs[20:], reverse=True)  # a race leaves a warm-up to be done first
+
+
+@pytest.mark.parametrize("at", [0, 3, 20, 30])
+def test_a_batch_without_a_finite_loss_in_the_climb_is_skipped(at: int) -> None:
+    model, forward = classifier()
+    optimizer = adamw(model)
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, optimizer, 400, log_fn=events.append)
+    auto.search(forward)
+    while auto.step_count < at:
+        step(auto, forward)
+    before = fingerprint(model, optimizer)[:2]
+
+    step(auto, lambda batch: forward(batch) * math.nan)
+    assert fingerprint(model, optimizer)[:2] == before
+    losses, _ = train(auto, forward)
+
+    (climb,) = of(events, "adaptive_lr_climb")
+    assert climb["lr"] is not None
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert sum(losses[-20:]) < 20
+
+
+def test_a_model_that_breaks_for_good_beyond_some_rate_comes_back_from_there() -> None:
+    model, forward = classifier()
+
+    def fragile(batch: int) -> Tensor:
+        too_large = any(float(p.detach().abs().max()) > 0.35 for p in model.parameters())
+        return forward(batch) * (math.inf if too_large else 1.0)
+
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 400, log_fn=events.append)
+    auto.search(fragile)
+    while auto.climbing:
+        step(auto, fragile)
+
+    (climb,) = of(events, "adaptive_lr_climb")
+    assert "no longer finite" in climb["reason"]
+    assert climb["lr"] is not None
+    assert math.isfinite(mean_loss(fragile))
+
+
+@pytest.mark.parametrize("can_race", [True, False])
+def test_where_the_climb_tells_nothing_there_is_a_race_or_the_rate_asked_for(can_race: bool) -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model, 2e-3), 400, log_fn=events.append)
+
+    def unlearnable(batch: int) -> Tensor:
+        return forward(batch) - forward(batch).detach() + 4.0  # learns, but the loss does not show it
+
+    auto.search(unlearnable if can_race else None)
+    train(auto, unlearnable)
+
+    (climb,) = of(events, "adaptive_lr_climb")
+    (init,) = of(events, "adaptive_lr_init")
+    assert climb["lr"] is climb["lr_min"] is climb["lr_max"] is None
+    assert "did not fall clearly" in climb["reason"]
+    assert auto.step_count == 400
+    if can_race:
+        race, *_ = of(events, "adaptive_lr_race")
+        assert race["lr"] is not None
+        assert init["initial_lr"] == race["lr"]
+        assert init["warmup_steps"] > 0
+    else:
+        assert not of(events, "adaptive_lr_race")
+        assert init["initial_lr"] == 2e-3
+
+
+def test_setting_up_a_climb_changes_nothing() -> None:
+    model, forward = classifier(dropout=0.2)
     optimizer = adamw(model)
     auto = AutoLR(model, optimizer, 400)
-    before = fingerprint(model, optimizer)
+    before, rng, numbers = fingerprint(model, optimizer), torch.get_rng_state(), random.getstate()
 
-    auto.search(lambda i: model(torch.randn(16, 4, generator=torch.Generator().manual_seed(i))).square().mean())
+    auto.search(forward)
+
+    assert fingerprint(model, optimizer) == before
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert random.getstate() == numbers
+    assert (auto.begun, auto.step_count, auto.batch, auto.search_steps, auto.control) == (False, 0, 0, 0, None)
+
+
+def test_setting_up_a_climb_leaves_running_statistics_alone() -> None:
+    model, forward = normalized()
+    optimizer = adamw(model)
+    before = fingerprint(model, optimizer)
+    auto = AutoLR(model, optimizer, 400)
+    for group in before[2]:
+        group["initial_lr"] = group["lr"]
+
+    auto.search(forward)
 
     assert fingerprint(model, optimizer) == before
 
 
-def test_search_with_a_tensor_learning_rate_leaves_value_and_tensor_as_they_were() -> None:
-    model, forward = classifier()
+def normalized() -> tuple[nn.Module, Forward]:
+    """A model with running statistics."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
+
+    def forward(batch: int) -> Tensor:
+        x = torch.randn(32, 16, generator=torch.Generator().manual_seed(batch))
+        return nn.functional.cross_entropy(model(x), x[:, :10].argmax(1))
+
+    return model, forward
+
+
+# --- a model that was trained before ---
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_trained_model_is_raced_and_taken_back_bit_for_bit(kind: str, micro_batches: int) -> None:
+    model, forward = trained(dropout=0.2)
+    optimizer = MAKERS[kind](model)
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, optimizer, 600, log_fn=events.append)
+
+    def state() -> list[Any]:
+        averages = [t.tolist() for t in getattr(optimizer, "average", [])]
+        return [fingerprint(model, getattr(optimizer, "inner", optimizer)), averages]
+
+    before, rng, numbers = state(), torch.get_rng_state(), random.getstate()
+
+    found = auto.search(forward, micro_batches)
+
+    assert state() == before
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert random.getstate() == numbers
+    assert all(p.grad is None for p in model.parameters())
+    assert found is not None
+    assert (found.how, found.edge) == ("race", None)
+    assert len(found.rates) >= 3
+    assert found.lr is not None
+    assert found.rates[0] <= found.lr <= found.rates[-1]
+    assert not auto.climbing
+    (race,) = events
+    assert (race["event"], race["step"], race["lr"]) == ("adaptive_lr_race", 0, found.lr)
+    assert race["curve"] == [list(point) for point in zip(found.rates, found.losses, strict=True)]
+    assert 0 < auto.search_steps == found.steps == race["search_steps"] <= 0.08 * 600
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_after_a_race_it_warms_up_and_trains_to_the_end(counted: bool) -> None:
+    model, forward = trained()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 400, AutoLRConfig(count_search=counted), events.append)
+
+    found = auto.search(forward)
+    losses, lrs = train(auto, forward)
+
+    assert found is not None
+    assert found.lr is not None
+    spent = auto.search_steps if counted else 0
+    assert (len(losses), auto.step_count) == (400 - spent, 400)
+    (init,) = of(events, "adaptive_lr_init")
+    (warm,) = of(events, "warmup_complete")
+    warmup = init["warmup_steps"]
+    assert warmup > 0
+    assert warm["step"] == (found.steps if counted else 0) + warmup
+    assert lrs[:warmup] == pytest.approx([found.lr * (i + 1) / warmup for i in range(warmup)])
+    assert sum(losses[-20:]) < sum(losses[:20])
+
+
+@pytest.mark.parametrize("steps", [80, 90, 150, 300, 1000])
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_finding_the_rate_stays_within_its_part_of_the_steps(steps: int, kind: str) -> None:
+    for make in (classifier, trained):
+        model, forward = make()
+        config = AutoLRConfig(race=RaceConfig(again=(0.2, 0.45), again_if_long=(0.2, 0.45)))
+        events: list[dict[str, Any]] = []
+        auto = AutoLR(model, MAKERS[kind](model), steps, config, events.append)
+        auto.search(forward)
+        auto.pause_at(steps // 2)
+        train(auto, forward)
+        assert auto.search_steps == sum(e.get("search_steps", 0) for e in events) <= 0.08 * steps
+
+
+def test_races_restore_running_statistics_too() -> None:
+    learned, _ = trained()
+    layers = list(learned.children())
+    model = nn.Sequential(layers[0], nn.BatchNorm1d(64), *layers[1:])
+    optimizer = adamw(model, 1e-2)
+    auto = AutoLR(model, optimizer, 400)
+    before = fingerprint(model, optimizer)
+
+    found = auto.search(
+        lambda i: model(torch.randn(16, 16, generator=torch.Generator().manual_seed(i))).square().mean()
+    )
+
+    assert found is not None
+    assert found.how == "race"
+    assert fingerprint(model, optimizer) == before
+
+
+def test_a_tensor_learning_rate_keeps_value_and_tensor_through_a_race() -> None:
+    model, forward = trained()
     lr = torch.tensor(1e-3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, foreach=False)
-    auto = AutoLR(model, optimizer, 400)
 
-    assert auto.search(forward).suggestion is not None
+    found = AutoLR(model, optimizer, 400).search(forward)
 
+    assert found is not None
     assert optimizer.param_groups[0]["lr"] is lr
     assert float(lr) == pytest.approx(1e-3)
 
 
-def test_a_repeated_search_gives_the_same_result() -> None:
-    model, forward = classifier(dropout=0.2)
-    auto = AutoLR(model, adamw(model), 400)
-
-    assert auto.search(forward) == auto.search(forward)
-
-
-@pytest.mark.parametrize("make", [adamw, sgd])
-def test_the_suggestion_does_not_depend_on_the_rate_the_optimizer_has(make: object) -> None:
-    def suggestion(lr: float) -> float | None:
-        model, forward = classifier()
-        return AutoLR(model, make(model, lr), 400).search(forward).suggestion  # type: ignore[operator]
-
-    low, high = suggestion(1e-5), suggestion(1e-1)
-
-    assert low is not None
-    assert low == pytest.approx(high)
-
-
-def test_search_steps_come_on_top_and_leave_the_batches_to_training() -> None:
-    model, forward = classifier()
-    auto = AutoLR(model, adamw(model), 400)
-
-    found = auto.search(forward)
-
-    assert 0 < auto.search_steps == found.steps <= 0.08 * 400
-    assert auto.step_count == auto.batch == 0
+def test_a_repeated_race_gives_the_same_result_whatever_rate_the_optimizer_has() -> None:
+    found = []
+    for lr in (1e-5, 1e-1):
+        model, forward = trained(dropout=0.2)
+        auto = AutoLR(model, adamw(model, lr), 400)
+        found += [auto.look(forward), auto.look(forward), auto.search(forward)]
+    assert found == [found[0]] * 6
 
 
 class Saved:
@@ -283,9 +466,9 @@ class Saved:
         self.tensor = tensor
 
 
-def test_a_search_that_accumulates_is_that_of_the_large_batch_with_one_graph_at_a_time() -> None:
-    def points(how: str) -> list[tuple[float, float, float]]:
-        model, forward = classifier()
+def test_a_race_that_accumulates_is_that_of_the_large_batch_with_one_graph_at_a_time() -> None:
+    def raced(how: str) -> Found:
+        model, forward = trained()
         held: weakref.WeakSet[Saved] = weakref.WeakSet()
 
         def save(tensor: Tensor) -> Saved:
@@ -301,52 +484,24 @@ def test_a_search_that_accumulates_is_that_of_the_large_batch_with_one_graph_at_
         def at_once(batch: int) -> Tensor:
             return (forward(2 * batch) + forward(2 * batch + 1)) / 2
 
-        auto = AutoLR(model, adamw(model), 400)
+        auto = AutoLR(model, sgd(model), 400)
         found = auto.search(at_once) if how == "at once" else auto.search(watched, micro_batches=2)
-        assert found.suggestion is not None
-        return [(p.lr, p.loss, p.reference) for p in found.points]
+        assert found is not None
+        return found
 
-    one_by_one, at_once = points("one by one"), points("at once")
+    one_by_one, at_once = raced("one by one"), raced("at once")
 
-    assert one_by_one == [pytest.approx(point, rel=1e-4) for point in at_once]
-
-
-def test_one_batch_without_a_finite_loss_does_not_spoil_the_search() -> None:
-    model, forward = classifier()
-    auto = AutoLR(model, adamw(model), 400)
-
-    found = auto.search(lambda batch: forward(batch) * (math.nan if batch == 3 else 1.0))
-
-    assert found.suggestion is not None
-    assert all(math.isfinite(p.reference) for p in found.points)
+    assert one_by_one.rates == pytest.approx(at_once.rates, rel=1e-3)
+    assert one_by_one.losses == pytest.approx(at_once.losses, rel=1e-3)
 
 
-def test_a_search_in_which_training_itself_becomes_non_finite_still_suggests() -> None:
-    model, forward = classifier()
-
-    def fragile(batch: int) -> Tensor:
-        too_large = any(float(p.detach().abs().max()) > 0.5 for p in model.parameters())
-        return forward(batch) * (math.inf if too_large else 1.0)
-
-    optimizer = adamw(model)
-    auto = AutoLR(model, optimizer, 400)
-    before = fingerprint(model, optimizer)
-
-    found = auto.search(fragile)
-
-    assert not math.isfinite(found.points[-1].loss)
-    assert found.suggestion is not None
-    assert found.suggestion < found.points[-1].lr
-    assert fingerprint(model, optimizer) == before
-
-
-@pytest.mark.parametrize("fails_at_call", [3, 40])
+@pytest.mark.parametrize("fails_at_call", [1, 2, 5, 12, 30, 45])
 def test_an_error_of_the_closure_surfaces_after_everything_is_restored(fails_at_call: int) -> None:
-    model, forward = classifier()
+    model, forward = trained(dropout=0.2)
     optimizer = adamw(model)
     train_plainly(optimizer, forward, 3)
     auto, calls = AutoLR(model, optimizer, 600), [0]
-    before, rng = fingerprint(model, optimizer), torch.get_rng_state()
+    before, rng, numbers = fingerprint(model, optimizer), torch.get_rng_state(), random.getstate()
 
     def failing(batch: int) -> Tensor:
         calls[0] += 1
@@ -358,47 +513,119 @@ def test_an_error_of_the_closure_surfaces_after_everything_is_restored(fails_at_
         auto.search(failing)
 
     assert fingerprint(model, optimizer) == before
+    assert all(p.grad is None for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), rng)
-    assert auto.step_count == 0
-    assert auto.search(forward).suggestion is not None
+    assert random.getstate() == numbers
+    assert (auto.step_count, auto.search_steps, auto.begun) == (0, 0, False)
+    found = auto.search(forward)
+    assert found is not None
+    assert found.lr is not None
 
 
-def test_an_unusable_curve_keeps_the_rate_of_the_optimizer() -> None:
-    model, forward = classifier()
-    auto = AutoLR(model, sgd(model, 0.02), 300)
-    unlearnable = nn.Parameter(torch.zeros(()))
-
-    found = auto.search(lambda batch: torch.ones(()) + 0 * unlearnable)
-    lrs = _train(auto, forward, 20)
-
-    assert found.suggestion is None
-    assert "no weight moved" in found.reason
-    assert lrs == sorted(lrs)
-    assert lrs[-1] == pytest.approx(0.02)  # warmed up to it, the rules not yet heard
+def test_without_a_way_to_try_a_trained_model_climbs_too() -> None:
+    model, forward = trained()
+    auto = AutoLR(model, adamw(model), 300)
+    assert auto.search() is None
+    assert auto.climbing
+    assert len(train(auto, forward)[0]) == auto.step_count == 300
 
 
 def test_a_search_after_the_first_step_is_refused() -> None:
     model, forward = classifier()
     auto = AutoLR(model, adamw(model), 300)
-    _train(auto, forward, 1)
-
+    auto.search(forward)
+    step(auto, forward)
     with pytest.raises(ValueError, match="before the first step"):
         auto.search(forward)
 
 
-def _train(auto: AutoLR, forward: Forward, steps: int) -> list[float]:
-    lrs = []
-    for _ in range(steps):
-        loss = forward(auto.batch)
-        loss.backward()
-        lrs.append(auto.step(loss))
-    return lrs
+# --- only to look ---
 
 
-def test_dropout_does_not_look_like_a_response_to_the_rate() -> None:
-    model, forward = classifier(dropout=0.3)
-    found = AutoLR(model, adamw(model), 1000).search(forward)
-    assert found.suggestion is not None
-    untouched = [point for point in found.points if point.lr < 1e-6]
-    assert all(abs(point.change) < 1e-4 * point.reference for point in untouched)
-    assert len(untouched) < 5
+@pytest.mark.parametrize("make", [classifier, trained])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_look_settles_nothing_and_takes_everything_back(make: Any, kind: str) -> None:
+    model, forward = make(dropout=0.2)
+    optimizer = MAKERS[kind](model)
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, optimizer, 400, log_fn=events.append)
+    inner = getattr(optimizer, "inner", optimizer)
+    before, state = fingerprint(model, inner), auto.state_dict()
+    rng, numbers = torch.get_rng_state(), random.getstate()
+
+    found = auto.look(forward)
+
+    assert found.how == ("climb" if make is classifier else "race")
+    assert found.lr is not None
+    assert fingerprint(model, inner) == before
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert random.getstate() == numbers
+    assert (auto.begun, auto.climbing, auto.state_dict(), events) == (False, False, state, [])
+
+
+def test_a_look_finds_what_the_run_then_finds() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 400, log_fn=events.append)
+    looked = auto.look(forward)
+    auto.search(forward)
+    train(auto, forward)
+    (climb,) = of(events, "adaptive_lr_climb")
+    assert climb["lr"] == looked.lr
+    assert climb["curve"] == [list(point) for point in zip(looked.rates, looked.losses, strict=True)]
+
+
+# --- raced again on the way ---
+
+AGAIN = AutoLRConfig(race=RaceConfig(again=(0.4,)))
+
+
+def raced_on_the_way(make: Any, dropout: float = 0.1) -> tuple[AutoLR, Forward, list[dict[str, Any]], Any]:
+    model, forward = classifier(dropout=dropout)
+    events: list[dict[str, Any]] = []
+    optimizer = make(model)
+    return AutoLR(model, optimizer, 500, AGAIN, events.append), forward, events, optimizer
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "rmsprop"])
+def test_a_race_on_the_way_moves_the_rate_and_nothing_else(kind: str) -> None:
+    auto, forward, events, optimizer = raced_on_the_way(MAKERS[kind])
+    auto.search(forward)
+    while auto.step_count < 199:
+        step(auto, forward)
+    loss = forward(auto.batch)
+    loss.backward()
+    auto.before_step()
+    norm = auto.engine.update(loss.detach(), auto.skip_above)
+    before, rng = fingerprint(auto.model, optimizer)[:2], torch.get_rng_state()
+    auto.after_step(loss, norm)
+
+    (race,) = of(events, "adaptive_lr_race")
+    assert race["step"] == auto.step_count == auto.batch == 200
+    assert fingerprint(auto.model, optimizer)[:2] == before
+    assert torch.equal(torch.get_rng_state(), rng)
+    _, lr = step(auto, forward)
+    assert lr == pytest.approx(race["lr"])
+    assert len(train(auto, forward)[0]) == 299
+    assert not [e for e in events if "foreign_lr" in str(e.get("reason"))]
+    assert [e["step"] for e in events] == sorted(e["step"] for e in events)
+
+
+@pytest.mark.parametrize("at", [60, 199, 200, 201, 300])
+def test_gone_on_with_around_a_race_it_is_the_unbroken_run(at: int) -> None:
+    straight, forward, _, optimizer = raced_on_the_way(adamw)
+    straight.search(forward)
+    while straight.step_count < at:
+        step(straight, forward)
+    straight.keep_snapshot()
+    parts = [straight.state_dict(), straight.model.state_dict(), optimizer.state_dict(), torch.get_rng_state()]
+    saved = copy.deepcopy(parts)
+    ends = train(straight, forward), fingerprint(straight.model, optimizer), straight.search_steps
+
+    resumed, forward, _, optimizer = raced_on_the_way(adamw)
+    resumed.model.load_state_dict(saved[1])
+    optimizer.load_state_dict(saved[2])
+    resumed.load_state_dict(saved[0], forward)
+    torch.set_rng_state(saved[3])
+    assert (train(resumed, forward), fingerprint(resumed.model, optimizer), resumed.search_steps) == ends

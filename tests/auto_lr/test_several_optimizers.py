@@ -32,13 +32,16 @@ def test_every_group_keeps_its_ratio_to_the_master_rate() -> None:
     model, forward = classifier()
     optimizers = muon_and_adamw(model)
     auto = AutoLR(model, optimizers, 400)
-    found = auto.search(forward)
-    assert found.suggestion is not None
-    for _ in range(100):
-        forward(auto.batch).backward()
+    auto.search(forward)
+    climbing = set()
+    for _ in range(200):
+        climbing.add(auto.climbing)
+        loss = forward(auto.batch)
+        loss.backward()
         lr = auto.before_step()
         assert [o.param_groups[0]["lr"] for o in optimizers] == [lr, pytest.approx(lr / 3)]
-        auto.after_step(1.0, 1.0)
+        auto.after_step(loss, auto.engine.update(loss, auto.skip_above))
+    assert climbing == {True, False}
 
 
 def test_muon_beside_adamw_learns_from_any_start() -> None:
@@ -46,8 +49,11 @@ def test_muon_beside_adamw_learns_from_any_start() -> None:
     for start in (1e-6, 1e-1):
         model, forward = classifier()
         auto = AutoLR(model, muon_and_adamw(model, start), 400)
-        rates.append(auto.search(forward).suggestion)
+        auto.search(forward)
         losses, _ = train(auto, forward)
+        assert auto.control is not None
+        assert auto.control.bounds is not None
+        rates.append(auto.control.plan.base_lr)
         ends.append(sum(losses[-20:]) / 20)
     assert rates[0] == pytest.approx(rates[1])
     assert max(ends) < 0.3 * 2.3
@@ -58,7 +64,7 @@ def test_the_search_leaves_no_trace_in_any_of_them() -> None:
     optimizers = muon_and_adamw(model)
     train_a_little(model, optimizers, forward)
     before = states(model, optimizers)
-    AutoLR(model, optimizers, 400).search(forward)
+    assert AutoLR(model, optimizers, 400).look(forward).lr is not None
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group.pop("initial_lr")
@@ -143,8 +149,10 @@ def test_what_a_wrapper_keeps_for_itself_comes_back_too() -> None:
 def test_auto_lr_searches_and_trains_through_a_wrapper() -> None:
     model, forward = classifier()
     auto = AutoLR(model, Lookahead(adamw(model)), 400)
-    assert auto.search(forward).suggestion is not None
+    auto.search(forward)
     losses, _ = train(auto, forward)
+    assert auto.control is not None
+    assert auto.control.bounds is not None
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
 
 

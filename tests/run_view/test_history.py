@@ -111,6 +111,18 @@ def test_phases() -> None:
     assert history.total_steps == 1100
 
 
+def test_phases_of_a_climb_that_needs_no_warm_up_and_of_a_race_before_one() -> None:
+    climb = {"event": "adaptive_lr_climb", "step": 60, "lr": 1e-3, "search_steps": 4, "reason": "r"}
+    race = {"event": "adaptive_lr_race", "step": 0, "lr": 1e-3, "search_steps": 40, "reason": "r"}
+    init = {"event": "adaptive_lr_init", "step": 60, "warmup_steps": 0}
+    climbed = history_of([start(), climb, init])
+    assert [(p.kind, p.start, p.end) for p in climbed.phases] == [("climb", 0, 60)]
+    raced = history_of([start(), race, {**init, "step": 0, "warmup_steps": 50}])
+    assert [(p.kind, p.start, p.end) for p in raced.phases] == [("warm-up", 0, 50)]
+    fallen_back = history_of([start(), climb, {**race, "step": 60}, {**init, "warmup_steps": 50}])
+    assert [(p.kind, p.start, p.end) for p in fallen_back.phases] == [("climb", 0, 60), ("warm-up", 60, 110)]
+
+
 @pytest.mark.parametrize(
     ("last", "state"),
     [

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler
     from aios.auto_lr.api import AutoLR
-    from aios.auto_lr.challenge import ChallengeConfig
+    from aios.auto_lr.climb import ClimbConfig
     from aios.auto_lr.loop.engine import Engine
     from aios.auto_lr.loop.feed import BatchFeed
     from aios.auto_lr.loop.readback import StepReport
     from aios.auto_lr.param_groups import GroupSettings
     from aios.auto_lr.plan import AutoLRConfig, Plan
+    from aios.auto_lr.race import RaceConfig
     from aios.auto_lr.rules import NoiseRules
-    from aios.auto_lr.search import RangeTestConfig, RangeTestResult, Trial
+    from aios.auto_lr.search import Found, Trial
     from aios.auto_lr.trouble_config import TroubleConfig
 
 __all__ = [
@@ -27,13 +28,13 @@ __all__ = [
     "AutoLR",
     "AutoLRConfig",
     "BatchFeed",
-    "ChallengeConfig",
+    "ClimbConfig",
     "Engine",
+    "Found",
     "GroupSettings",
     "NoiseRules",
     "Plan",
-    "RangeTestConfig",
-    "RangeTestResult",
+    "RaceConfig",
     "StepReport",
     "Trial",
     "TroubleConfig",
@@ -43,9 +44,10 @@ _HOME = {
     "AutoLR": "api",
     "StepReport": "loop.readback",
     **dict.fromkeys(("AutoLRConfig", "Plan"), "plan"),
-    **dict.fromkeys(("RangeTestConfig", "RangeTestResult", "Trial"), "search"),
+    **dict.fromkeys(("Found", "Trial"), "search"),
+    "RaceConfig": "race",
     "BatchFeed": "loop.feed",
-    "ChallengeConfig": "challenge",
+    "ClimbConfig": "climb",
     "Engine": "loop.engine",
     "GroupSettings": "param_groups",
     "NoiseRules": "rules",

@@ -12,34 +12,33 @@ from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, ignore
-from aios.auto_lr.loop.arguments import check_trains, number_on, whole_steps
-from aios.auto_lr.loop.engine import Engine, InProcess
+from aios.auto_lr.loop.arguments import number_on, whole_steps
+from aios.auto_lr.loop.engine import Engine, in_process
+from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
-from aios.auto_lr.loop.trial import ClosureTrial, Forward, search_and_restore, train_and_restore
+from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, start_scales, write_scales
 from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
-from aios.auto_lr.search import RangeTestResult, Trial, found_from_dict, found_to_dict
+from aios.auto_lr.search import Found, Trial
 from aios.auto_lr.state_forms import STATE_VERSION, read_state
 
-__all__ = ["AutoLR", "AutoLRConfig", "RangeTestResult", "StepReport", "Trial"]
-
-SCALED = 256.0
-"""So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
+__all__ = ["AutoLR", "AutoLRConfig", "Found", "StepReport", "Trial"]
 
 
 class AutoLR:
     """Trains `steps` optimizer steps at a learning rate it finds and follows itself.
 
-    Call `search` once, before the first step, to find where to begin (leave it out to begin at the optimizers' LR);
+    Call `search` once, before the first step, to have the LR found (leave it out to begin at the optimizers' LR);
     then, until `finished`, one `step(loss)` after each backward pass, which clips, updates or skips, and follows.
     Where a framework owns clipping and update, `step` comes apart: `before_step()` sets the LR, `skips(loss, norm)`
     says on the device whether the update has to be left out, `after_step(loss, norm)` follows.
 
-    `steps` are those that train the model; what search and trials take comes on top (`search_steps`). Of several
-    `optimizers` the first param group's LR is the master, all others keep their ratio to it. `log_fn` receives every
-    event as a dict, `on_step` every step's numbers once they are there: on CUDA one step late, so that the host never
-    waits. With a `scaler` call `scaler.scale(loss).backward()`, and leave unscaling, step and update to `step(loss)`.
+    `steps` are those that train the model; what races take comes on top (`search_steps`, which also counts the few
+    steps that a climb takes back at its edge). Of several `optimizers` the first param group's LR is the master, all
+    others keep their ratio to it. `log_fn` receives every event as a dict, `on_step` every step's numbers once they
+    are there: on CUDA one step late, so that the host never waits. With a `scaler` call its `scale(loss).backward()`,
+    and leave unscaling, step and update to `step(loss)`.
 
     Raises ValueError for `steps` that are no whole number from 1 on, optimizers that train nothing of the model, a
     role in `config.groups` that no param group has, an optimizer whose state cannot be copied or (from `search` or
@@ -66,19 +65,17 @@ class AutoLR:
         self._groups = JoinedGroups(several)
         groups = self._groups.param_groups
         scales = start_scales(groups, self.config.groups)
-        self.engine: Engine = engine or _in_process(model, several, scaler, self.config.max_grad_norm)
+        self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
         self.step_count = 0
         """Optimizer steps done."""
-        self.search_steps = 0
-        """Optimizer steps' worth of work that search and trials took."""
         self.batch = 0
         """Number of the next batch to train on."""
         self.control: LearningRateControl | None = None
         """Warm-up, scheduler and recovery; None until the first step."""
         self._log, self._on_step = log_fn or ignore, on_step
         self._readback: Readback[Launched] = Readback(self.engine.device)
-        self._found: RangeTestResult | None = None
-        self._trial: Trial | None = None  # trains on any batch, once `search` was told how
+        self._finding = Finding(model, self.engine, self.steps, self.config)
+        self._found: Found | None = None
         self._pause = self.steps
         self._rates: list[float] = []  # of the step being made
         for group in groups:
@@ -98,7 +95,17 @@ class AutoLR:
     @property
     def begun(self) -> bool:
         """Whether the first step has been set up, or gone on from."""
-        return self.control is not None
+        return self.control is not None or self.step_count > 0
+
+    @property
+    def climbing(self) -> bool:
+        """Whether the LR is still being found, by a climb."""
+        return self._finding.climbing is not None
+
+    @property
+    def search_steps(self) -> int:
+        """Optimizer steps' worth of work that finding the rate took."""
+        return self._finding.search_steps
 
     @property
     def finishing(self) -> bool:
@@ -115,34 +122,47 @@ class AutoLR:
         """Why there can be no search, in words for the log; None where there can."""
         return "the engine schedules the LR" if self.engine.schedules_lr else self.engine.snapshot_obstacle
 
-    def search(self, how: Forward | Trial, micro_batches: int = 1) -> RangeTestResult:
-        """Find the LR on the first batches and take everything back.
+    def search(self, how: Forward | Trial | None = None, micro_batches: int = 1) -> Found | None:
+        """Have the LR found: at once by a race for a model that was trained before, which is taken back; else by the
+        steps to come, which begin far below any useful rate and climb.
 
-        `how` is the training loss by number, `forward(i)`, a pure function of number and weights, or a `Trial`. With
-        `micro_batches` an optimizer step accumulates so many: `forward` is asked for each by its own number.
+        `how` is the training loss by number, `forward(i)`, a pure function of number and weights, or a `Trial`; without
+        it nothing can be raced. With `micro_batches` an optimizer step accumulates so many: `forward` is asked for each
+        by its own number. Returns what was found, None where it is still to be.
 
         Raises ValueError when training has begun, or where there can be no search. An error from `how` surfaces
         after the state is restored.
         """
-        if self.control is not None:
+        if self.begun:
             raise ValueError("search comes before the first step: training has begun")
         if self.obstacle is not None:
             raise ValueError(f"there can be no search here: {self.obstacle}")
-        self._trial = self._as_trial(how, micro_batches)
-        snapshot = self.engine.snapshot()
-        self._found = found = search_and_restore(
-            self._trial, snapshot, self.steps, self.batch, self.config.range_test
-        )  # fmt: skip
-        self._account(found.steps)
-        told = {**found_to_dict(found), "trial_steps": self._trial_steps(found)}
-        self._log({"event": "adaptive_lr_search", "step": self.step_count, **told})
+        check_dense(self.model)
+        self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
+        found = self._finding.begin(self.step_count, self.batch)
+        if found is not None:
+            self._take(found)
         return found
 
-    def _trial_steps(self, found: RangeTestResult) -> int:
-        """Steps that trying a higher rate may still take."""
-        plan = make_plan(self.config, self.steps, self._asked_lr, self.use_moe, found, self.step_count)
-        wanted = plan.challenge.steps if plan.challenge is not None else 0
-        return wanted if (plan.challenge_budget or 0) >= wanted else 0
+    def look(self, how: Forward | Trial, micro_batches: int = 1) -> Found:
+        """Find the LR as `search` would, on the first batches, and take everything back; nothing is settled by it."""
+        check_dense(self.model)
+        self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
+        return self._finding.look(self.batch)
+
+    def _take(self, found: Found) -> None:
+        """Settle on what was found before training proper."""
+        self._found = found
+        self._enter(found)
+
+    def _enter(self, found: Found) -> None:
+        """Account for what was found, and log it."""
+        if found.how == "race":
+            self.step_count += found.steps if self.config.count_search else 0
+        self._finding.search_steps += found.steps
+        low, high = found.bounds or (None, None)
+        told = {"lr_min": low, "lr_max": high}
+        self._log({"event": f"adaptive_lr_{found.how}", "step": self.step_count, **found.to_dict(), **told})
 
     def step(self, loss: Tensor | float) -> float:
         """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
@@ -160,8 +180,12 @@ class AutoLR:
     def before_step(self) -> float:
         """Set the LR of the next update in every param group; returns the first one's. Its gradients may be there."""
         self._check_unfinished()
-        control = self.control or self._begin()
-        self._rates = control.before_step(self.step_count + 1)
+        if self._finding.climbing is not None:
+            if self.step_count == 0:
+                check_dense(self.model)
+            self._rates = self._finding.climbing.before_step()
+        else:
+            self._rates = (self.control or self._begin()).before_step(self.step_count + 1)
         return self._rates[0]
 
     def _check_unfinished(self) -> None:
@@ -186,14 +210,19 @@ class AutoLR:
         Raises:
             RunError: when the run cannot be saved.
         """
-        if self.control is None:
+        climbing = self._finding.climbing
+        if climbing is None and self.control is None:
             raise ValueError("after_step comes after before_step: training has not begun")
         self.step_count += 1
         self.batch += 1
-        launched = Launched(self.step_count, self._rates, self.control.skip_above, tag)
-        self._readback.push(launched, self._vector(loss, grad_norm, numbers))
+        launched = Launched(self.step_count, self._rates, self.skip_above, tag)
+        change = climbing.change() if climbing is not None else None
+        self._readback.push(launched, self._vector(loss, grad_norm, change, numbers))
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
-        self._try_higher()
+        if climbing is not None and (climbing.over or self.step_count >= self.steps):
+            self._end_climb()
+        elif self._finding.is_due(self.step_count):
+            self._race_again()
 
     def flush(self) -> None:
         """Follow everything that was launched, waiting for the device: before evaluations and checkpoints."""
@@ -204,9 +233,11 @@ class AutoLR:
 
         Raises ValueError before the first step: there is nothing to finish.
         """
-        if self.control is None:
+        if not self.begun:
             raise ValueError("finish_now comes after the first step: training has not begun")
-        self.control.finish_now(self.step_count)
+        if self.climbing:
+            self._end_climb()
+        (self.control or self._begin()).finish_now(self.step_count)
 
     def pause_at(self, step: int) -> None:
         """Be `finished` at `step`, if it comes before the end; a later call moves it on."""
@@ -223,6 +254,11 @@ class AutoLR:
         weights have just been replaced.
         """
         self.flush()
+        climbing = self._finding.climbing
+        if climbing is not None and climbing.climb.settle():
+            self._end_climb()
+        elif climbing is not None:
+            climbing.keep(self.step_count)
         recovery = self.control.recovery if self.control is not None else None
         if recovery is not None and (at_any_rate or recovery.healthy):
             recovery.keep_snapshot()
@@ -238,10 +274,10 @@ class AutoLR:
         Several workers all call `keep_snapshot` before one of them calls this.
         """
         self.flush()
-        counts = {"step_count": self.step_count, "search_steps": self.search_steps, "batch": self.batch}
-        found = found_to_dict(self._found) if self._found is not None and self.control is None else None
+        found = self._found.to_dict() if self._found is not None and self.control is None else None
         learned = self.control.state_dict() if self.control is not None else None
-        return {"version": STATE_VERSION, **counts, "found": found, "control": learned}
+        counts = {"step_count": self.step_count, "batch": self.batch}
+        return {"version": STATE_VERSION, **counts, **self._finding.state_dict(), "found": found, "control": learned}
 
     def log_summary(self) -> None:
         """Log `adaptive_lr_summary`; call it at the end of a run."""
@@ -257,19 +293,18 @@ class AutoLR:
     ) -> None:
         """Go on from `state_dict()`; load model and optimizers first. Nothing is searched again.
 
-        With the `how` that `search` was given, higher rates are tried as they would have been. `forget` keeps what a
-        search found, but nothing that was learned since. Raises ValueError, before any change, when training has
+        With the `how` that `search` was given, what it would have raced later is raced. `forget` keeps what a search
+        found, but nothing that was learned since. Raises ValueError, before any change, when training has
         begun or for any other kind of state.
         """
-        if self.control is not None:
+        if self.begun:
             raise ValueError("load_state_dict comes before the first step: training has begun")
         saved = read_state(state)
         control = self._control_of(saved, forget) if saved["control"] is not None else None
         self.step_count, self.batch = saved["step_count"], saved["batch"]
-        self.search_steps = saved["search_steps"]
-        self._found = found_from_dict(saved["found"]) if saved["found"] is not None else None
-        if how is not None:
-            self._trial = self._as_trial(how, micro_batches)
+        self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
+        self._finding.load_state_dict(saved)
+        self._found = Found.from_dict(saved["found"]) if saved["found"] is not None else None
         self.control = control
         self.keep_snapshot(at_any_rate=True)
 
@@ -294,59 +329,49 @@ class AutoLR:
         self.keep_snapshot(at_any_rate=True)
         return self.control
 
-    def _try_higher(self) -> None:
-        """Where it is time, train some steps at a higher rate and take back all but the knowledge."""
-        control, trial, end = self.control, self._trial, min(self.end, self._pause)
-        if trial is None or control is None or control.challenger_lr(self.step_count, end) is None:
-            return
+    def _end_climb(self) -> None:
+        """Leave the edge, and settle on what the climb has told; where that is nothing, race."""
         self.flush()
-        lr = control.challenger_lr(self.step_count, end)
-        if lr is None or control.challenge is None:
-            return
-        losses = train_and_restore(trial, self.engine.snapshot(), self.batch, lr, control.challenge.config.steps)
-        counted = self._account(len(losses))
-        control.challenge.begin(self.step_count, lr, losses, counted)
+        self._take(self._finding.end_climb(self.step_count))
+        goes_on = self.step_count < self.steps
+        if self._found is not None and self._found.lr is None and goes_on:
+            raced = self._finding.race_fresh(self.batch)
+            if raced is not None:
+                self._take(raced)
+        if goes_on:
+            self._begin()
 
-    def _account(self, used: int) -> int:
-        """Enter steps that trained nothing; returns how many of them count as the run's."""
-        self.search_steps += used
-        counted = used if self.config.count_search else 0
-        self.step_count += counted
-        return counted
+    def _race_again(self) -> None:
+        """Race rates around the one in force, where it can be changed now."""
+        control = self.control or self._begin()
+        self.flush()
+        middle = control.adaptive_lr if control.may_race(self.step_count) else None
+        found = self._finding.race_again(self.batch, middle)
+        if found is not None:
+            self._enter(found)
+            control.take_over(found)
 
     def _follow(self, done: list[tuple[Launched, list[float]]]) -> None:
-        for launched, (loss, grad_norm, *numbers) in done:
-            assert self.control is not None
-            self._check_scale(launched, loss)
+        for launched, (loss, grad_norm, change, *numbers) in done:
+            self._finding.check_scale(loss)
             if self._on_step is not None:
                 self._on_step(StepReport(launched, loss, grad_norm, numbers))
             # An overflow under loss scaling is the scaler's business: it skips the update and lowers its scale.
             overflow = self.engine.scales_loss and math.isfinite(loss) and not math.isfinite(grad_norm)
+            if self._finding.climbing is not None:
+                if not overflow:
+                    seen = loss if math.isfinite(grad_norm) else math.nan
+                    self._finding.climbing.observe(self.step_count, launched.lrs[0], seen, change)
+                continue
+            assert self.control is not None
             self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)
 
-    def _check_scale(self, launched: Launched, loss: float) -> None:
-        """The search saw the first batches under the same weights: a loss out of all proportion was multiplied."""
-        assert self.control is not None
-        if self._found is None or launched.step != self.control.plan.first_step + 1:
-            return
-        highest = max((abs(point.reference) for point in self._found.points), default=0.0)
-        if math.isfinite(loss) and loss > SCALED * highest > 0:
-            raise ValueError(
-                f"the loss of the first step is {loss:.4g}, where the search saw no more than {highest:.4g}: it was "
-                "scaled; hand the plain loss to step, and the GradScaler to AutoLR(..., scaler=scaler)"
-            )
-
-    def _vector(self, loss: Tensor | float, grad_norm: Tensor | float, numbers: Tensor | None) -> Tensor:
-        device = self.engine.device
-        first = torch.stack(
-            [number_on(device, loss, "loss").float(), number_on(device, grad_norm, "grad_norm").float()]
-        )
+    def _vector(
+        self, loss: Tensor | float, grad_norm: Tensor | float, change: Tensor | None, numbers: Tensor | None
+    ) -> Tensor:
+        named = {"loss": loss, "grad_norm": grad_norm, "change": 0.0 if change is None else change}
+        first = torch.stack([number_on(self.engine.device, value, name).float() for name, value in named.items()])
         return first if numbers is None else torch.cat([first, numbers.float()])
-
-    def _as_trial(self, how: Forward | Trial, micro_batches: int) -> Trial:
-        if hasattr(how, "evaluate") and hasattr(how, "train"):
-            return how
-        return ClosureTrial(self.model, self.engine, how, micro_batches)
 
     def _effective_config(self) -> AutoLRConfig:
         """The settings, with the profile that the engine leaves room for."""
@@ -370,16 +395,3 @@ class AutoLR:
     @property
     def _take_snapshot(self) -> Any:
         return self.engine.snapshot if self.engine.snapshot_obstacle is None else None
-
-
-def _in_process(
-    model: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
-    scaler: torch.amp.GradScaler | None,
-    max_grad_norm: float,
-) -> InProcess:
-    check_trains(model, JoinedGroups(optimizers).param_groups)
-    device = next(model.parameters()).device
-    return InProcess(
-        model, tuple(optimizers), scaler or torch.amp.GradScaler(device.type, enabled=False), device, max_grad_norm
-    )

@@ -9,14 +9,15 @@ from typing import Any, Protocol
 
 from aios.auto_lr.adaptive_lr import warmup_lr
 from aios.auto_lr.anneal import Anneal
-from aios.auto_lr.challenge import Challenge
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
+from aios.auto_lr.learning import LESS, LearningWatch
 from aios.auto_lr.param_groups import read_learning_rates, set_learning_rate
-from aios.auto_lr.plan import Plan
+from aios.auto_lr.plan import MOE_LR_MAX, Plan
 from aios.auto_lr.recovery import Recovery, Restorable
 from aios.auto_lr.saved_state import COUNT, FLAG, MAPPING, RATE, check_state, optional, row
 from aios.auto_lr.scheduler import AutoLRScheduler
+from aios.auto_lr.search import Found, bounds_around
 from aios.auto_lr.trouble import TroubleMonitor
 
 
@@ -48,19 +49,21 @@ class LearningRateControl:
         self.anneal = plan.anneal
         self.finishing = plan.finishing
         """Whether the run was asked to finish now."""
+        self.base_lr = plan.base_lr
+        """The rate that a search, or the latest race, has found."""
         self.bounds = plan.bounds
-        """(lr_min, lr_max) as measured by a search and by challenges."""
+        """(lr_min, lr_max) as measured by a search."""
         self.scheduler = _scheduler(plan, optimizer, log_fn, step)
         self.recovery: Recovery | None = None
-        self.challenge: Challenge | None = None
+        self.learning: LearningWatch | None = None
+        if plan.expected is not None:
+            self.learning = LearningWatch(plan.expected, plan.first_step, plan.steps)
         self._optimizer, self._log = optimizer, log_fn
         self._written: list[float] = []  # the rate given to each param group
         self._told_foreign = False
         if isinstance(self.scheduler, AutoLRScheduler):
             monitor = TroubleMonitor(plan.trouble)
-            self.recovery = Recovery(self.scheduler, monitor, take_snapshot, log_fn, plan.expectation)
-            if plan.challenge is not None and plan.challenge_budget is not None:
-                self.challenge = Challenge(self.scheduler, plan.challenge_budget, log_fn, plan.challenge)
+            self.recovery = Recovery(self.scheduler, monitor, take_snapshot, log_fn)
 
     @property
     def skip_above(self) -> float:
@@ -84,7 +87,7 @@ class LearningRateControl:
         if step <= plan.warmup_end:
             lr = warmup_lr(plan.base_lr, step - plan.first_step - 1, plan.warmup_steps)
         else:
-            lr = plan.base_lr if self.scheduler is None else self.scheduler.current_lr
+            lr = self.adaptive_lr
         return lr * self.anneal.factor(step)
 
     def _report_foreign_rates(self, step: int, groups: list[dict[str, Any]]) -> None:
@@ -121,19 +124,42 @@ class LearningRateControl:
             self.scheduler.step(loss)
         if self.recovery is not None and grad_norm is not None:
             self.recovery.after_step(step, loss, grad_norm, skip_above)
-        if self.challenge is not None and self.challenge.observe(step, loss):
-            self._widen_bounds()
+        self._watch_learning(step, loss)
 
-    def challenger_lr(self, step: int, end: int) -> float | None:
-        """A higher rate to try after optimizer step `step` of a run, or a part of it, that ends at `end`.
+    def _watch_learning(self, step: int, loss: float) -> None:
+        """Lower the rate, and say so, where the run does not learn at the one that was found."""
+        if self.learning is None or self.anneal.begun(step + 1) or not isinstance(self.scheduler, AutoLRScheduler):
+            return
+        now = self.learning.observe(step, loss)
+        if now is None:
+            return
+        since, expected, lr = self.learning.since, self.learning.expected, self.adaptive_lr
+        reason = f"not_learning (loss {now:.4g} since step {since}, {expected.reference:.4g} at the end of the climb)"
+        told = {"since": since, "loss": now, "reference": expected.reference, "reason": reason}
+        lower = lr / LESS if expected.broke else lr
+        self._log({"event": "not_learning", "step": step, **told, "lr": lower})
+        if expected.broke:
+            self.base_lr, self.bounds = lower, bounds_around(lower)
+            self.scheduler.move_to(lower, self.bounds, "learning_decrease", reason)
+            self.learning.go_on(step)
 
-        None where there is none to try, or no time.
-        """
-        if self.challenge is None or step < self.plan.warmup_end:
-            return None
-        if self.recovery is not None and not self.recovery.monitor.healthy:
-            return None
-        return self.challenge.next_lr(step, min(end, self.anneal.start))
+    @property
+    def adaptive_lr(self) -> float:
+        """The rate of base that is followed, warm-up and anneal aside."""
+        return self.plan.base_lr if self.scheduler is None else self.scheduler.current_lr
+
+    def may_race(self, step: int) -> bool:
+        """Whether, after optimizer step `step`, another rate could be taken over: not in trouble, nor near an end."""
+        calm = self.recovery is not None and self.recovery.healthy
+        return calm and step >= self.plan.warmup_end and not self.anneal.begun(step + 1)
+
+    def take_over(self, found: Found) -> None:
+        """Go on at the rate that a race on the way has found, within its bounds."""
+        assert isinstance(self.scheduler, AutoLRScheduler)
+        if found.lr is not None and found.bounds is not None:
+            self.base_lr, self.bounds = found.lr, found.bounds
+            name = "race_increase" if found.lr > self.adaptive_lr else "race_decrease"
+            self.scheduler.move_to(found.lr, found.bounds, name, found.reason)
 
     def finish_now(self, step: int) -> int:
         """Anneal to zero over the next tenth of the run; returns the step at which to end.
@@ -157,16 +183,14 @@ class LearningRateControl:
             self.scheduler.forget_reference()
         if self.recovery is not None:
             self.recovery.monitor.forget_level()
-        if self.challenge is not None:
-            self.challenge.cancel()
 
     def state_dict(self) -> dict[str, Any]:
         """What was settled and learned, as plain values; the snapshot for rewinds is not among them."""
         plan = self.plan
-        parts = {"scheduler": self.scheduler, "recovery": self.recovery, "challenge": self.challenge}
+        parts = {"scheduler": self.scheduler, "recovery": self.recovery, "learning": self.learning}
         return {
             "profile": plan.profile,
-            "base_lr": plan.base_lr,
+            "base_lr": self.base_lr,
             "bounds": list(self.bounds) if self.bounds is not None else None,
             "warmup_steps": plan.warmup_steps,
             "first_step": plan.first_step,
@@ -178,15 +202,20 @@ class LearningRateControl:
     @staticmethod
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is what `state_dict()` returned of some run."""
-        check_state("learning rate state", state, _STATE)
+        check_state("learning rate state", state, _STATE, may_lack=("learning",))
         assert isinstance(state, Mapping)
         Anneal.from_dict(state["anneal"])
         bounds = state["bounds"]
         if bounds is not None and bounds[0] > bounds[1]:
             raise ValueError(f"learning rate state: bounds = {list(bounds)}: the first must not be above the second")
-        for name, part in (("scheduler", AutoLRScheduler), ("recovery", Recovery), ("challenge", Challenge)):
-            if state[name] is not None:
-                part.check_state(state[name])
+        checks: dict[str, Callable[[Any], None]] = {
+            "scheduler": AutoLRScheduler.check_state,
+            "recovery": Recovery.check_state,
+            "learning": LearningWatch.check_state,
+        }
+        for name, check in checks.items():
+            if state.get(name) is not None:
+                check(state[name])
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
         """Go on, after optimizer step `step`, with what `state_dict` returned; the plan is `resumed_plan`'s.
@@ -205,13 +234,8 @@ class LearningRateControl:
                 self.scheduler.start_step += self.plan.warmup_steps  # it does not count the steps of a warm-up
         if self.recovery is not None and state["recovery"] is not None:
             self.recovery.load_state_dict(state["recovery"])
-        if isinstance(self.scheduler, AutoLRScheduler) and self.plan.challenge is not None and state["challenge"]:
-            self.challenge = Challenge.from_state(self.scheduler, state["challenge"], self._log, self.plan.challenge)
-
-    def _widen_bounds(self) -> None:
-        assert self.bounds is not None
-        assert self.scheduler is not None
-        self.bounds = (self.bounds[0], self.scheduler.config.lr_max)
+        if self.recovery is not None and state.get("learning") is not None:
+            self.learning = LearningWatch.from_state(state["learning"], self.plan.steps)
 
     def _follow_anneal(self, step: int) -> None:
         if isinstance(self.scheduler, AutoLRScheduler):
@@ -226,7 +250,7 @@ class LearningRateControl:
 _STATE = {
     **{"base_lr": RATE, "bounds": optional(row(RATE, RATE)), "warmup_steps": COUNT, "first_step": COUNT},
     **{"anneal": MAPPING, "finishing": FLAG},
-    **dict.fromkeys(("scheduler", "recovery", "challenge"), optional(MAPPING)),
+    **dict.fromkeys(("scheduler", "recovery", "learning"), optional(MAPPING)),
 }
 
 
@@ -234,7 +258,7 @@ def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> Gr
     """The scheduler of the profile; it announces itself at `step`, and counts from where the warm-up hands over."""
     if plan.profile not in ("auto", "rules"):
         return None
-    _announce_preflight(plan, log_fn, step)
+    _announce_moe(plan, log_fn, step)
     shared: dict[str, Any] = {
         "use_moe": plan.use_moe,
         "log_fn": log_fn,
@@ -251,11 +275,14 @@ def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> Gr
     return scheduler
 
 
-def _announce_preflight(plan: Plan, log_fn: LogFn, step: int) -> None:
-    """Say, when a run begins, that a mixture of experts starts at another rate than was asked for."""
-    if step <= plan.first_step and plan.preflight is not None:
-        rates = {"original_lr": plan.asked_lr, "adjusted_lr": plan.base_lr}
-        log_fn({"event": "moe_lr_adjustment", "step": step, **rates, "reason": plan.preflight})
+def _announce_moe(plan: Plan, log_fn: LogFn, step: int) -> None:
+    """Say, when a run begins, that a mixture of experts starts at another rate than was asked for, or than is usual."""
+    if step > plan.first_step:
+        return
+    for before, reason in ((plan.asked_lr, plan.preflight), (MOE_LR_MAX, plan.lifted)):
+        if reason is not None:
+            rates = {"original_lr": before, "adjusted_lr": plan.base_lr}
+            log_fn({"event": "moe_lr_adjustment", "step": step, **rates, "reason": reason})
 
 
 def _differs(lr: Any, rate: float) -> bool:

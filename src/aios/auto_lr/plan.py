@@ -13,17 +13,21 @@ from typing import Any, Literal
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, default_warmup_steps, preflight_moe_lr
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
-from aios.auto_lr.challenge import ChallengeConfig
+from aios.auto_lr.climb import ClimbConfig
+from aios.auto_lr.learning import Expected
 from aios.auto_lr.param_groups import GroupSettings
+from aios.auto_lr.race import RaceConfig
 from aios.auto_lr.rules import NoiseRules
-from aios.auto_lr.search import RangeTestConfig, RangeTestResult
+from aios.auto_lr.search import Found
 from aios.auto_lr.trouble_config import TroubleConfig
-from aios.auto_lr.verification import Expectation
 
 WARMUP_FRACTION = 0.05
 """Part of the steps that the warm-up takes under profile `auto`."""
 UNSEARCHED_INCREASE = 1.3
 """Factor of an increase where no search said how high the LR may go: it may begin orders of magnitude too low."""
+
+MOE_LR_MAX = AdaptiveLRConfig().moe_lr_max
+"""Highest rate of a mixture of experts, unless a higher one was measured."""
 
 Profile = Literal["auto", "rules", "fixed", "engine"]
 """`auto`: all of it; `rules`: the plain rules; `fixed`: warm-up and anneal alone; `engine`: the LR is not ours."""
@@ -49,14 +53,14 @@ class AutoLRConfig:
     """Fields of `AdaptiveLRConfig` given explicitly; they win over what is derived or found."""
     window_limit: int | None = None
     """Longest window of losses, in optimizer steps, whatever `settings` say."""
-    range_test: RangeTestConfig = field(default_factory=RangeTestConfig)
-    """The search."""
+    climb: ClimbConfig = field(default_factory=ClimbConfig)
+    """The search of a fresh model."""
+    race: RaceConfig = field(default_factory=RaceConfig)
+    """The search of a model that was trained before, or where the climb tells nothing."""
     rules: NoiseRules = field(default_factory=NoiseRules)
     """The decisions between warm-up and anneal under `auto`."""
     trouble: TroubleConfig = field(default_factory=TroubleConfig)
     """When to skip, cut, rewind and stop."""
-    challenge: ChallengeConfig | None = field(default_factory=ChallengeConfig)
-    """When a higher rate is taken that was tried after the warm-up; None: none is tried."""
     groups: Mapping[str, GroupSettings] = field(default_factory=dict)
     """Settings of param groups by role: a group's `role` entry, else its `name`."""
 
@@ -101,12 +105,8 @@ class Plan:
     """Of param groups, by role."""
     use_moe: bool = False
     """Whether the model is a mixture of experts."""
-    challenge: ChallengeConfig | None = None
-    """How higher rates are tried; None: none is."""
-    challenge_budget: int | None = None
-    """Steps that trying them may take; None: none is tried."""
-    expectation: Expectation | None = None
-    """What the rate that was found still has to prove."""
+    expected: Expected | None = None
+    """What the loss has to come down to at the rate that a climb found."""
     rises_again: bool = False
     """Whether the warm-up is a second one, of a run that had been annealed and goes on for longer."""
     finishing: bool = False
@@ -116,6 +116,13 @@ class Plan:
     def warmup_end(self) -> int:
         """The last step of the warm-up."""
         return self.first_step + self.warmup_steps
+
+    @property
+    def lifted(self) -> str | None:
+        """Why a mixture of experts trains above its bound; None where it does not."""
+        if not self.use_moe or self.bounds is None or self.base_lr <= MOE_LR_MAX:
+            return None
+        return f"measured on this model: {self.base_lr:.3g} trains, so the bound of {MOE_LR_MAX:.3g} gives way"
 
     @property
     def preflight(self) -> str | None:
@@ -130,21 +137,22 @@ def make_plan(
     steps: int,
     asked_lr: float,
     use_moe: bool = False,
-    found: RangeTestResult | None = None,
+    found: Found | None = None,
     first_step: int = 0,
 ) -> Plan:
     """The plan of a run of `steps` optimizer steps, `first_step` of which are over, that begins at `asked_lr`.
 
-    What a search `found` replaces the rate and its bounds. Raises ValueError for settings that contradict each other.
+    What a search `found` replaces the rate and its bounds; after a climb there is no other warm-up. Raises ValueError
+    for settings that contradict each other.
     """
     base_lr, bounds = asked_lr, None
-    if found is not None and found.suggestion is not None:
-        base_lr, bounds = found.suggestion, found.bounds
+    if found is not None and found.lr is not None:
+        base_lr, bounds = found.lr, found.bounds
     plan = _plan(config, steps, asked_lr, use_moe, base_lr, bounds, first_step)
-    if bounds is None or found is None or plan.profile != "auto":
+    if plan.profile != "auto" or found is None or (expected := Expected.after(found)) is None:
         return plan
-    expectation = Expectation.from_search(found, config.range_test.clear_drop)
-    return replace(plan, expectation=expectation, challenge_budget=_challenge_budget(plan, config, found))
+    kept = plan.base_lr == found.lr  # or the settings say otherwise, and nothing was promised
+    return replace(plan, warmup_steps=0, expected=expected if kept else None)
 
 
 def resumed_plan(
@@ -183,6 +191,8 @@ def scheduler_settings(
         derived["increase_factor"] = UNSEARCHED_INCREASE
     elif bounds is not None and not {"initial_lr", "lr_min", "lr_max"} & given.keys():
         derived |= {"lr_min": bounds[0], "lr_max": bounds[1]}
+        if use_moe:  # what was measured on this model says more than the bound for all
+            derived["moe_lr_max"] = max(MOE_LR_MAX, bounds[1])
     settings = AdaptiveLRConfig.from_base_lr(base_lr, steps, use_moe, **{**derived, **given})
     if config.window_limit is not None and settings.window_size > config.window_limit:
         settings.window_size = config.window_limit  # in place: it remembers a rate that was moved
@@ -226,7 +236,6 @@ def _plan(
         trouble=config.trouble,
         groups=config.groups,
         use_moe=use_moe,
-        challenge=config.challenge,
     )
 
 
@@ -242,15 +251,3 @@ def _anneal_fraction(config: AutoLRConfig) -> float:
     if config.anneal_fraction is not None:
         return config.anneal_fraction
     return DEFAULT_FRACTION if config.profile == "auto" else 0.0
-
-
-def _challenge_budget(plan: Plan, config: AutoLRConfig, found: RangeTestResult) -> int | None:
-    """What the search has left of the part of the steps that both may use.
-
-    None where a bound of the user's, or of a mixture of experts, holds in place of the measured one, and where param
-    groups are told something of their own: their rates would have to be tried, too.
-    """
-    told = any(own.said for own in plan.groups.values())
-    if config.challenge is None or plan.use_moe or told or plan.settings.lr_max != found.lr_max:
-        return None
-    return math.floor(config.range_test.budget * plan.steps) - found.steps

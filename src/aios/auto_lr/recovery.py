@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -11,16 +10,13 @@ from aios.auto_lr.adaptive_lr import LRDecision
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.grouped_scheduler import Rates
 from aios.auto_lr.restoration import Restoration
-from aios.auto_lr.saved_state import COUNT, LOSS, MAPPING, NUMBER, check_state, optional, series
+from aios.auto_lr.saved_state import MAPPING, check_state
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.trouble import Rung, TroubleMonitor, Verdict
-from aios.auto_lr.verification import MAX_RESTARTS, Expectation
 from aios.errors import RunError
 
 SNAPSHOT_EVERY = 50
 """Optimizer steps between in-memory snapshots of a healthy run."""
-VERIFY_STEPS = 20
-"""Steps after the warm-up by whose loss the search's rate is judged."""
 
 
 class Restorable(Protocol):
@@ -52,17 +48,11 @@ class Recovery:
         monitor: TroubleMonitor,
         take_snapshot: Callable[[], Restorable] | None,
         log_fn: LogFn,
-        expectation: Expectation | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.monitor = monitor
-        self.restarts = 0
-        """Times the search's rate did not hold and training began anew."""
-        self.expectation = expectation
-        """What the search's rate still has to prove."""
         self.restoration = Restoration()
         """What passing trouble took and is owed back."""
-        self._trial_losses: list[float] = []
         self._take_snapshot = take_snapshot
         self._log = log_fn
         self._kept: Kept | None = None
@@ -75,7 +65,7 @@ class Recovery:
     @property
     def healthy(self) -> bool:
         """Whether the state of now would be a good one to come back to."""
-        return self.monitor.healthy and self.expectation is None
+        return self.monitor.healthy
 
     def keep_snapshot(self) -> None:
         """Copy the training state now: at the start, after a resume, and beside every healthy checkpoint."""
@@ -88,8 +78,6 @@ class Recovery:
         Raises:
             RunError: when nothing more can be done; its message is the advice.
         """
-        if self.expectation is not None:
-            self._verify(step, loss)
         skipped = not (math.isfinite(loss) and grad_norm <= skip_above)
         verdict = self.monitor.observe(step, loss, grad_norm, skipped)
         if verdict.reason:
@@ -99,22 +87,6 @@ class Recovery:
         self._give_back(step, verdict.rung)
         if verdict.rung is Rung.NONE and step % SNAPSHOT_EVERY == 0 and self.healthy:
             self.keep_snapshot()
-
-    def _verify(self, step: int, loss: float) -> None:
-        """Collect the first losses after the warm-up; back to the start with a quarter of the LR if too high."""
-        if self.scheduler.total_steps == 0 or self.expectation is None:
-            return
-        self._trial_losses.append(loss)
-        if len(self._trial_losses) < VERIFY_STEPS:
-            return
-        losses, self._trial_losses = self._trial_losses, []
-        if self.expectation.met(losses) or self.restarts == MAX_RESTARTS or self._kept is None:
-            self.expectation = None
-            return
-        self.restarts += 1
-        self._go_back(step, self._kept)
-        reason = f"search_refuted (loss {statistics.fmean(losses):.4g} above {self.expectation.ceiling:.4g})"
-        self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "search_decrease", reason, times=2)
 
     def _record(self, step: int, verdict: Verdict) -> None:
         numbers = {name: float(value) for name, value in verdict.numbers.items()}
@@ -153,10 +125,7 @@ class Recovery:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; the snapshot is not among them, it is taken anew on resume."""
-        ceiling = self.expectation.ceiling if self.expectation is not None else None
-        trial = {"ceiling": ceiling, "trial_losses": list(self._trial_losses)}
-        own = {"monitor": self.monitor.state_dict(), "restoration": self.restoration.state_dict()}
-        return {**own, "restarts": self.restarts, **trial}
+        return {"monitor": self.monitor.state_dict(), "restoration": self.restoration.state_dict()}
 
     @staticmethod
     def check_state(state: object) -> None:
@@ -171,14 +140,8 @@ class Recovery:
         """Restore what `state_dict` returned; ValueError, before any change, for anything else."""
         self.check_state(state)
         self.monitor.load_state_dict(state["monitor"])
-        self.restarts = state["restarts"]
         if "restoration" in state:  # not in checkpoints from before it
             self.restoration.load_state_dict(state["restoration"])
-        self.expectation = Expectation(state["ceiling"]) if state["ceiling"] is not None else None
-        self._trial_losses = list(state["trial_losses"])
 
 
-_STATE = {
-    **{"monitor": MAPPING, "restoration": MAPPING, "restarts": COUNT},
-    **{"ceiling": optional(NUMBER), "trial_losses": series(LOSS)},
-}
+_STATE = {"monitor": MAPPING, "restoration": MAPPING}

@@ -29,13 +29,12 @@ class AutoLRScheduler(GroupedLRScheduler):
         self.level_moved = False
         super().__init__(*args, **kwargs)
 
-    def intervene(self, decision: LRDecision, name: str, reason: str, times: int = 1) -> None:
-        """Adjust the LR by `decision`, `times` over, on behalf of something that watches more than the loss."""
+    def intervene(self, decision: LRDecision, name: str, reason: str) -> None:
+        """Adjust the LR by `decision` on behalf of something that watches more than the loss."""
         if self.annealing and decision is LRDecision.INCREASE:
             return
         self.window, self.windows, self._unread = [], [], []
-        for _ in range(times):
-            self._change_lr(decision, reason, None, name)
+        self._change_lr(decision, reason, None, name)
         self._apply()  # a snapshot restored before this brought old scales back into the param groups
 
     def restore(self, kept: Rates, name: str, reason: str) -> None:
@@ -43,9 +42,9 @@ class AutoLRScheduler(GroupedLRScheduler):
         self.window, self.windows, self._unread = [], [], []
         super().restore(kept, name, reason)
 
-    def raise_to(self, lr: float, lr_max: float, name: str, reason: str) -> None:
-        """Bring the LR up to `lr`, and its upper bound to `lr_max`, on the record."""
-        self.config = replace(self.config, lr_max=lr_max)
+    def move_to(self, lr: float, bounds: tuple[float, float], name: str, reason: str) -> None:
+        """Bring the LR to `lr`, and its bounds to `bounds`, on the record."""
+        self.config = replace(self.config, lr_min=bounds[0], lr_max=bounds[1])
         self.restore(Rates(lr, self.scales), name, reason)
 
     def keep_own_lr(self) -> None:

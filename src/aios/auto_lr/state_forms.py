@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aios.auto_lr.climb import Climb
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, check_state, check_version, optional, row
-from aios.auto_lr.search import found_from_dict
-from aios.errors import shown
+from aios.auto_lr.search import Found
 
 STATE_VERSION = 2
 _WHAT = "AutoLR state"
 _STATE = {
-    **dict.fromkeys(("step_count", "search_steps", "batch"), COUNT),
-    **dict.fromkeys(("found", "control"), optional(MAPPING)),
+    **dict.fromkeys(("step_count", "search_steps", "batch", "races"), COUNT),
+    **dict.fromkeys(("found", "control", "climb"), optional(MAPPING)),
 }
 _FIRST_FORM = {
     **{"step_count": COUNT, "batch": COUNT, "control": MAPPING, "scheduler": MAPPING},
@@ -57,25 +57,20 @@ def _from_first_form(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _state(step: int, search_steps: int, batch: int, control: dict[str, Any]) -> dict[str, Any]:
-    control.setdefault("challenge", None)
     counts = {"step_count": step, "search_steps": search_steps, "batch": batch}
     return {"version": STATE_VERSION, **counts, "found": None, "control": control}
 
 
 def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    check_state(_WHAT, state, _STATE)
+    check_state(_WHAT, state, _STATE, may_lack=("climb", "races"))
     control, step = state["control"], state["step_count"]
     if control is not None:
         LearningRateControl.check_state(control)
         if control["first_step"] > step:
             raise ValueError(f"{_WHAT}: it begins at step {control['first_step']}, after step_count = {step}")
     if state["found"] is not None:
-        _check_found(state["found"])
+        Found.from_dict(state["found"])
+    if state.get("climb") is not None:
+        check_state("climbing state", state["climb"], {"climb": MAPPING, "kept_at": COUNT})
+        Climb.check_state(state["climb"]["climb"])
     return state
-
-
-def _check_found(found: Mapping[str, Any]) -> None:
-    try:
-        found_from_dict(found)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{_WHAT}: found = {shown(found)} is not what a search found ({shown(error)})") from error

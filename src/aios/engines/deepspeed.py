@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +137,15 @@ class DeepSpeedEngine:
         self._loss, self._skip_above = loss, skip_above
         self._engine.step()
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32, device=self.device)
+
+    @property
+    def weights(self) -> Sequence[Tensor]:
+        """This worker's flat fp32 pieces."""
+        return self.shards.masters
+
+    def agreed(self, number: Tensor) -> Tensor:
+        """As `Engine.agreed`."""
+        return self.average(number.clone())
 
     def snapshot(self) -> Snapshot:
         """A copy of this worker's pieces, to be restored by all workers together."""

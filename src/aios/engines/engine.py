@@ -49,9 +49,6 @@ class TrainEngine(Engine, Protocol):
     def optimizer_state(self) -> dict[str, Any] | None:
         """What the checkpoint dict holds of the optimizer; None where the engine writes it itself."""
 
-    def whole_model(self) -> AbstractContextManager[None]:
-        """While the block runs every worker holds all weights; all must enter it."""
-
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Write this worker's part, with what of the checkpoint dict `state` goes along, below `folder`."""
 
@@ -87,10 +84,6 @@ class LocalEngine(InProcess):
         """As `TrainEngine.optimizer_state`."""
         [optimizer] = self.optimizers
         return optimizer.state_dict()
-
-    def whole_model(self) -> AbstractContextManager[None]:
-        """It always is."""
-        return nullcontext()
 
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Nothing of its own."""

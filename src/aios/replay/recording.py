@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aios.auto_lr.anneal import Anneal
-from aios.auto_lr.search import RangeTestResult, found_from_dict
+from aios.auto_lr.search import Found
 from aios.errors import UserError, shown
 from aios.run_view.events import Adjustment, Record, adjustment_from, number
 from aios.run_view.follow import LogFollower
@@ -39,15 +39,6 @@ class Step(NamedTuple):
     """LR of the step's update, that of the first param group."""
 
 
-class Tried(NamedTuple):
-    """A higher rate that was trained for some steps and taken back."""
-
-    losses: list[float]
-    """On the batches that follow."""
-    counted: int
-    """Steps of the run that it took: all in logs from before trials came on top, since then none."""
-
-
 @dataclass
 class Sitting:
     """What a run did from one start or resume to the next."""
@@ -64,16 +55,14 @@ class Sitting:
     """Steps at which it saved."""
     finishes: dict[int, Anneal] = field(default_factory=dict)
     """By step: the anneal that began when the run was asked to finish now."""
-    challenges: dict[int, Tried] = field(default_factory=dict)
-    """Higher rates that were tried, by the step after which training went on."""
     merges: set[int] = field(default_factory=set)
     """Steps at which the weights were replaced by the mean of several workers'."""
     init: Record | None = None
     """The `adaptive_lr_init` record; None where the LR was fixed."""
-    search: RangeTestResult | None = None
+    search: Found | None = None
     """What a search found before the first step."""
     search_counted: int = 0
-    """Steps of the run that the search took: none since it comes on top."""
+    """Steps of the run up to which the rate was being found."""
     warmup_complete: int | None = None
     """The last step of the warm-up."""
     restored_lr: float | None = None
@@ -85,7 +74,6 @@ class Sitting:
         self.adjustments = [a for a in self.adjustments if a.step <= step]
         self.checkpoints = {s for s in self.checkpoints if s <= step}
         self.merges = {s for s in self.merges if s <= step}
-        self.challenges = {s: tried for s, tried in self.challenges.items() if s <= step}
         self.finishes = {s: anneal for s, anneal in self.finishes.items() if s <= step}
         if self.warmup_complete is not None and self.warmup_complete > step:
             self.warmup_complete = None
@@ -157,6 +145,8 @@ def _take(sittings: list[Sitting], record: Record) -> None:
         _begin_sitting(sittings, sittings[-1].config, step)  # a worker that was lost was started again
     if sittings and event in _TAKE:
         _TAKE[event](sittings[-1], record, step)
+        if event in _FINDS:
+            del sittings[:-1]  # the controller begins here
 
 
 def _begin_sitting(sittings: list[Sitting], config: TrainingConfig, step: int) -> None:
@@ -206,19 +196,12 @@ def _initialised(sitting: Sitting, record: Record, step: int) -> None:
 
 def _searched(sitting: Sitting, record: Record, step: int) -> None:
     try:
-        sitting.search = found_from_dict(record)
+        sitting.search = Found.from_dict(record)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"The log's adaptive_lr_search record is damaged ({shown(error)}); it cannot be replayed."
+            f"The log's {record['event']} record is damaged ({shown(error)}); it cannot be replayed."
         ) from error
     sitting.search_counted = step
-
-
-def _challenged(sitting: Sitting, record: Record, step: int) -> None:
-    losses = record.get("losses")
-    if isinstance(losses, list) and all(loss is None or isinstance(loss, (int, float)) for loss in losses):
-        counted = 0 if "search_steps" in record else len(losses)
-        sitting.challenges[step] = Tried([math.nan if loss is None else float(loss) for loss in losses], counted)
 
 
 def _merged(sitting: Sitting, record: Record, step: int) -> None:
@@ -233,12 +216,12 @@ def _restored(sitting: Sitting, record: Record, step: int) -> None:
     sitting.restored_lr = number(record, "current_lr")
 
 
+_FINDS = ("adaptive_lr_search", "adaptive_lr_climb", "adaptive_lr_race")
 _TAKE: dict[str, Callable[[Sitting, Record, int], None]] = {
     "train": _train,
     "adaptive_lr_adjustment": _adjusted,
     "adaptive_lr_init": _initialised,
-    "adaptive_lr_search": _searched,
-    "adaptive_lr_challenge": _challenged,
+    **dict.fromkeys(_FINDS, _searched),
     "adaptive_lr_restored": _restored,
     "adaptive_lr_anneal": _annealing,
     "warmup_complete": _warmed_up,

@@ -146,8 +146,7 @@ class _Player:
 
     def play(self) -> bool:
         """Feed all steps; False when the ladder of profile `auto` would have ended the run before."""
-        for step in sorted(self.sitting.steps):
-            self._try_higher(step - 1)
+        for step in sorted(s for s in self.sitting.steps if s > self.control.plan.first_step):
             try:
                 self._feed(self.sitting.steps[step])
             except RunError as error:
@@ -171,14 +170,6 @@ class _Player:
             self.result.lrs.append(lr)
         overflow = self.sitting.config.model_dtype == "fp16" and math.isfinite(seen.ce) and math.isnan(seen.grad_norm)
         self.control.after_step(seen.step, seen.ce, None if overflow else seen.grad_norm, self.control.skip_above)
-
-    def _try_higher(self, step: int) -> None:
-        """Let a higher rate have shown what it showed in the recorded run, where one was tried up to `step`."""
-        tried, challenge = self.sitting.challenges.get(step), self.control.challenge
-        if tried is not None and challenge is not None:
-            lr = challenge.next_lr(step - tried.counted, self.control.anneal.start)
-            if lr is not None:
-                challenge.begin(step, lr, tried.losses, tried.counted)
 
     def _keep_snapshot(self) -> None:
         if self.control.recovery is not None:
@@ -241,8 +232,7 @@ def _likeness(recording: Recording, player: _Player, choice: Choice) -> list[str
     """Sentences on what differs from the recording for another reason than `choice`."""
     notes = []
     logged = [step.step for step in recording.ordered_steps()]
-    tried = sum(tried.counted for sitting in recording.sittings for tried in sitting.challenges.values())
-    if (missing := logged[-1] - logged[0] + 1 - len(logged) - tried) > 0:
+    if (missing := logged[-1] - logged[0] + 1 - len(logged)) > 0:
         notes.append(f"{missing} steps are missing from the log; decisions behind them may differ for that reason.")
     if any(sitting.init is None for sitting in recording.sittings):
         notes.append("The rate was fixed in a part of the recording; the replay shows what it would have been.")

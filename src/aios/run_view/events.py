@@ -72,7 +72,7 @@ class RunEvent:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of steps with a purpose of its own: `search`, `warm-up` or `anneal`."""
+    """A stretch of steps with a purpose of its own: `climb`, `search`, `trial`, `warm-up` or `anneal`."""
 
     kind: str
     """What is done in it."""
@@ -118,6 +118,7 @@ _PLAIN_REASONS = {
     "vanishing_gradient": "the gradient vanishes while the loss is flat",
     "persistent_trouble": "the trouble did not pass",
     "search_refuted": "the rate of the search did not hold",
+    "not_learning": "the loss did not come down at the rate that was found",
     "rewinds_exhausted": "rewinding did not help",
     "regime_change": "the data changed",
     "higher_rate_won": "a higher rate was clearly better on the same batches",
@@ -152,6 +153,12 @@ def _search(record: Record) -> str:
     found = record.get("suggestion")
     what = f"search found LR {_of(record, 'suggestion', '.3g')}" if found is not None else "search found no LR"
     return f"{what}: {_of(record, 'reason')}"
+
+
+def _found(record: Record) -> str:
+    way = "climb" if record.get("event") == "adaptive_lr_climb" else "race"
+    what = f"found LR {_of(record, 'lr', '.3g')}" if record.get("lr") is not None else "found no LR"
+    return f"{way} {what}: {_of(record, 'reason')} ({_of(record, 'search_steps')} steps without training)"
 
 
 def _challenge(record: Record) -> str:
@@ -199,6 +206,11 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
         f"adaptive LR from {_of(r, 'initial_lr', '.3g')} within {_of(r, 'lr_min', '.3g')} to {_of(r, 'lr_max', '.3g')}"
     ),
     "adaptive_lr_search": _search,
+    **dict.fromkeys(("adaptive_lr_climb", "adaptive_lr_race"), _found),
+    "not_learning": lambda r: (
+        f"not learning since step {_of(r, 'since')}: loss {_of(r, 'loss', '.4g')}, at the end of the climb it was "
+        f"{_of(r, 'reference', '.4g')}; LR now {_of(r, 'lr', '.3g')}"
+    ),
     "adaptive_lr_challenge": _challenge,
     "adaptive_lr_challenge_result": _challenge_result,
     "adaptive_lr_anneal": _anneal,

@@ -60,7 +60,6 @@ class RunHistory:
         self._paces: dict[int | None, Pace] = {}
         self._reached = 0  # the newest step of any record
         self._finish_at: int | None = None  # where "finish now" ends the run
-        self._trial_steps = 0  # that the learning rate may still take, besides those that train
 
     def add(self, records: Iterable[dict[str, Any]]) -> None:
         """Take records in the order of the log; what is no record of a step's is passed over."""
@@ -151,7 +150,6 @@ class RunHistory:
         end = self.total_steps
         if self.state != "running" or end is None:
             return None
-        end += self._trial_steps
         known = [eta for pace in self._paces.values() if (eta := pace.eta_seconds(end, now)) is not None]
         return max(known, default=None)
 
@@ -269,17 +267,19 @@ class RunHistory:
             self._point("eval_loss", rank, step, record["loss"])
 
     def _search(self, record: dict[str, Any], step: int, rank: int | None) -> None:
-        trial = number(record, "trial_steps")  # named by the search; each trial may be the last
-        self._trial_steps = int(trial) if trial > 0 else 0
         used = number(record, "used_steps")  # logs from before the search came on top of the steps
         if used > 0:
             kind = "search" if record["event"] == "adaptive_lr_search" else "trial"
             self._add_phase(Phase(kind, max(0, step - int(used)), step))
 
+    def _climb(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        if step > 0:
+            self._add_phase(Phase("climb", 0, step))
+
     def _init(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         warmup = number(record, "warmup_steps")
         # The event may carry the step before the warm-up or the one behind it; the phases tell which.
-        begun = max((p.end for p in self._phases if p.kind == "search"), default=0)
+        begun = max((p.end for p in self._phases if p.kind in ("search", "climb")), default=0)
         if warmup > 0 and not any(p.kind == "warm-up" and p.start == begun for p in self._phases):
             self._add_phase(Phase("warm-up", begun, begun + int(min(warmup, _MAX_STEP))))
 
@@ -317,6 +317,7 @@ _HANDLERS: dict[str, Callable[[RunHistory, dict[str, Any], int, int | None], Non
     "eval": RunHistory._eval,
     "adaptive_lr_search": RunHistory._search,
     "adaptive_lr_challenge": RunHistory._search,
+    "adaptive_lr_climb": RunHistory._climb,
     "adaptive_lr_init": RunHistory._init,
     "adaptive_lr_anneal": RunHistory._anneal,
     "stopped": RunHistory._stopped,

@@ -55,6 +55,9 @@ def _decisions(up: str, down: str, brake: str, back: str, search: str) -> dict[s
         "trouble_over_increase": DecisionStyle(">", back),
         "search_decrease": DecisionStyle("P", search),
         "challenge_increase": DecisionStyle("*", search),
+        "race_increase": DecisionStyle("*", search),
+        "race_decrease": DecisionStyle("P", search),
+        "learning_decrease": DecisionStyle("P", search),
     }
 
 
@@ -68,7 +71,7 @@ LIGHT = Theme(
     grid="#e8eaed",
     curves=("#0072b2", "#d55e00", "#00835f", "#b8578f", "#9a6a00", "#2f8fc4", "#4d4d4d"),
     decisions=_decisions("#00835f", "#c77700", "#c8321f", "#8a4fbf", "#2f8fc4"),
-    phases={"search": "#e4effa", "trial": "#e0f2ec", "warm-up": "#fdf3dc", "anneal": "#f2eefa"},
+    phases={"climb": "#e4effa", "search": "#e4effa", "trial": "#e0f2ec", "warm-up": "#fdf3dc", "anneal": "#f2eefa"},
 )
 DARK = Theme(
     name="dark",
@@ -78,5 +81,5 @@ DARK = Theme(
     grid="#2e333a",
     curves=("#56b4e9", "#f08a3c", "#2fc79a", "#e29ac6", "#f0d24a", "#8fb4ff", "#c8c8c8"),
     decisions=_decisions("#2fc79a", "#f2b134", "#ff6b57", "#c39bf0", "#8fb4ff"),
-    phases={"search": "#22303f", "trial": "#1f3632", "warm-up": "#383221", "anneal": "#2e2a3c"},
+    phases={"climb": "#22303f", "search": "#22303f", "trial": "#1f3632", "warm-up": "#383221", "anneal": "#2e2a3c"},
 )

@@ -53,6 +53,8 @@ def check_brain_folder(config: TrainingConfig) -> Path:
     Raises:
         UserError: when it cannot.
     """
+    if not config.bundle_dir:  # Path("") would be the folder the command is run in
+        raise UserError("--bundle-dir is empty; name a folder, or leave it out.")
     check_writable(config.brain_dir, "--bundle-dir")
     return config.brain_dir
 

@@ -38,7 +38,6 @@ class RunConsole:
         )
         self._task: TaskID | None = None
         self._step_seconds: float | None = None
-        self._trial_steps = 0  # that may still come on top
         self._last_line = 0.0
         self.decisions: Counter[str] = Counter()
         """Learning-rate adjustments seen, by decision."""
@@ -102,7 +101,7 @@ class RunConsole:
 
     def _status(self, record: Mapping[str, Any]) -> str:
         # Remaining time from this sitting's own steps, so that it is right at once after a resume.
-        remaining = (self._steps - record["step"] + self._trial_steps) * (self._step_seconds or 0.0)
+        remaining = (self._steps - record["step"]) * (self._step_seconds or 0.0)
         lr = record["lr"] if isinstance(record["lr"], float) else record["lr"][0]
         speed = f"{record['tokens_per_sec']:,.0f} tok/s"
         return f"loss {record['ce']:.3f}  lr {lr:.2e}  {speed}  ETA {clock(remaining)}"
@@ -112,14 +111,7 @@ class RunConsole:
         rates = f"{record['old_lr']:.3g} -> {record['new_lr']:.3g} ({record['change_pct']:+.0f} %)"
         self.say(f"step {record['step']}: {record['decision']} LR {rates}: {record['reason']}", style="cyan")
 
-    def _search(self, record: Mapping[str, Any]) -> None:
-        found = record["suggestion"]
-        what = f"found LR {found:.3g}" if found is not None else "found no LR, keeping the one given"
-        self._trial_steps = record["trial_steps"]
-        self.say(f"step {record['step']}: search {what}: {record['reason']}", style="cyan")
-
     def _told(self, record: Mapping[str, Any]) -> None:
-        self._trial_steps = 0
         self.say(f"step {record['step']}: {sentence(record)}", style="cyan")
 
     def _sentence(self, record: Mapping[str, Any]) -> None:
@@ -143,8 +135,7 @@ _SENTENCES = {
 _SHOW: dict[str, Callable[[RunConsole, Mapping[str, Any]], None]] = {
     "train": RunConsole._train,
     "adaptive_lr_adjustment": RunConsole._adjustment,
-    "adaptive_lr_search": RunConsole._search,
-    **dict.fromkeys(("adaptive_lr_challenge", "adaptive_lr_challenge_result"), RunConsole._told),
+    **dict.fromkeys(("adaptive_lr_climb", "adaptive_lr_race", "not_learning"), RunConsole._told),
     **dict.fromkeys(_SENTENCES, RunConsole._sentence),
 }
 

@@ -26,30 +26,32 @@ STEPS = 300
 AUTO = ("--adaptive-lr-profile=auto", f"--steps={STEPS}", "--eval-every=0")
 
 
-def test_search_anneal_and_end(tmp_path: Path) -> None:
+def test_climb_anneal_and_end(tmp_path: Path) -> None:
     done = train(tmp_path, *AUTO, "--lr=1e-5")
     brain = tmp_path / "brain"
-    (search,) = read_log(brain, "adaptive_lr_search")
+    (climb,) = read_log(brain, "adaptive_lr_climb")
     (init,) = read_log(brain, "adaptive_lr_init")
-    assert 1e-4 < search["suggestion"] < 5e-2
+    assert 1e-4 < climb["lr"] < 1e-1
     (final,) = read_log(brain, "final")
-    assert search["step"] == 0
-    assert 0 < search["search_steps"] == final["search_steps"] <= 0.08 * STEPS
+    assert 0 < climb["step"] == init["step"] < 0.4 * STEPS
+    found = [r for r in read_log(brain) if r["event"] in ("adaptive_lr_climb", "adaptive_lr_race")]
+    assert 0 < sum(r["search_steps"] for r in found) == final["search_steps"] <= 0.08 * STEPS
     assert f"{STEPS} of {STEPS}, and {final['search_steps']} to find the learning rate" in done.stdout
-    assert (init["initial_lr"], init["lr_min"], init["lr_max"]) == (
-        search["suggestion"],
-        search["lr_min"],
-        search["lr_max"],
-    )
+    assert (init["initial_lr"], init["lr_min"], init["lr_max"]) == (climb["lr"], climb["lr_min"], climb["lr_max"])
     records = train_records(brain)
-    assert list(records) == list(range(1, STEPS + 1))  # steps train; the search comes on top
+    assert list(records) == list(range(1, STEPS + 1))  # those of the climb train, too
+    rising = [records[step]["lr"] for step in range(1, climb["step"] + 1)]
+    assert rising == sorted(rising)
+    assert rising[-1] == pytest.approx(climb["edge"])
+    assert records[climb["step"] + 1]["lr"] == climb["lr"]  # no other warm-up
+    assert records[climb["step"] + 1]["ce"] < records[1]["ce"] - 0.3  # what was learned is kept
     (anneal,) = read_log(brain, "adaptive_lr_anneal")
     assert (anneal["start"], anneal["end"], anneal["reason"]) == (210, STEPS, "end_of_run")
     falling = [records[step]["lr"] for step in range(anneal["start"], STEPS + 1)]
     assert falling == sorted(falling, reverse=True)
     assert falling[-1] < 0.02 * falling[0]
     assert records[STEPS]["ce"] < records[1]["ce"] - 1
-    assert f"search found LR {search['suggestion']:.3g}" in done.stdout
+    assert f"climb found LR {climb['lr']:.3g}" in done.stdout
 
 
 @pytest.mark.slow
@@ -70,21 +72,44 @@ def test_resume_equals_the_unbroken_run(tmp_path: Path, killed_at: int) -> None:
     process.communicate()
     train(tmp_path / "broken", *flags, "--resume")
     straight, resumed = (train_records(tmp_path / name / "brain") for name in ("straight", "broken"))
-    assert len(read_log(tmp_path / "broken" / "brain", "adaptive_lr_search")) == 1
+    assert len(read_log(tmp_path / "broken" / "brain", "adaptive_lr_climb")) == 1
     assert [(r["ce"], r["lr"]) for r in resumed.values()] == [(r["ce"], r["lr"]) for r in straight.values()]
 
 
-def test_run_killed_inside_the_search_resumes(tmp_path: Path) -> None:
+def test_run_killed_at_its_start_resumes(tmp_path: Path) -> None:
     brain = tmp_path / "broken" / "brain"
     train(tmp_path / "straight", *AUTO)
     process = start_training(tmp_path / "broken", *AUTO)
     wait_for(process, lambda: (brain / "checkpoints" / "step-0").exists())
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not read_log(brain, "train")
     train(tmp_path / "broken", "--resume", "--adaptive-lr-profile=auto")
     straight, resumed = (train_records(b) for b in (tmp_path / "straight" / "brain", brain))
     assert [r["ce"] for r in resumed.values()] == [r["ce"] for r in straight.values()]
+
+
+def test_run_killed_inside_the_climb_resumes_exactly(tmp_path: Path) -> None:
+    flags = [*AUTO, "--save-every=4"]
+    brain = tmp_path / "broken" / "brain"
+    train(tmp_path / "straight", *flags)
+    process = start_training(tmp_path / "broken", *flags)
+    wait_for_step(process, brain, 14)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not read_log(brain, "adaptive_lr_climb")
+    train(tmp_path / "broken", *flags, "--resume")
+    straight, resumed = (train_records(b) for b in (tmp_path / "straight" / "brain", brain))
+    (restored,) = read_log(brain, "run_resumed")
+    assert 4 <= restored["step"] <= 20
+    assert list(resumed) == list(range(1, STEPS + 1))
+    assert [(r["ce"], r["lr"]) for r in resumed.values()] == [(r["ce"], r["lr"]) for r in straight.values()]
+    keys = ("step", "lr", "edge", "curve", "search_steps")
+    climbs = [
+        [[r[key] for key in keys] for r in read_log(b, "adaptive_lr_climb")]
+        for b in (tmp_path / "straight" / "brain", brain)
+    ]
+    assert climbs[0] == climbs[1]
+    assert len(climbs[0]) == 1
 
 
 def test_finish_now_anneals_and_ends_early(tmp_path: Path) -> None:
@@ -121,8 +146,8 @@ def test_annealed_run_that_goes_on_rises_gently(tmp_path: Path) -> None:
 
 def test_tiny_budget_says_there_is_no_search(tmp_path: Path) -> None:
     done = train(tmp_path, "--adaptive-lr-profile=auto", "--steps=40", "--lr=1e-3")
-    (search,) = read_log(tmp_path / "brain", "adaptive_lr_search")
-    assert search["suggestion"] is None
+    (climb,) = read_log(tmp_path / "brain", "adaptive_lr_climb")
+    assert (climb["lr"], climb["step"], climb["search_steps"]) == (None, 0, 0)
     assert "too few steps for a search" in done.stdout
     assert list(train_records(tmp_path / "brain")) == list(range(1, 41))
     assert read_log(tmp_path / "brain", "adaptive_lr_init")[0]["initial_lr"] == 1e-3
@@ -141,6 +166,7 @@ def test_lr_find_draws_and_trains_nothing(tmp_path: Path) -> None:
     done = run_aios("hrm-hf", "lr-find", *args[2:])
     assert done.returncode == 0, done.stderr
     assert "Suggested learning rate:" in done.stdout
+    assert "Finding it costs a run of 300 steps" in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert sorted(tmp_path.iterdir()) == [picture]
 
@@ -150,60 +176,51 @@ def test_profile_auto_is_what_the_ticked_box_means(tmp_path: Path) -> None:
     assert run_aios(*args).returncode == 0
     start = json.loads((tmp_path / "brain" / "metrics.jsonl").read_text().splitlines()[0])
     assert start["config"]["adaptive_lr_profile"] == "auto"
-    assert read_log(tmp_path / "brain", "adaptive_lr_search")
+    assert read_log(tmp_path / "brain", "adaptive_lr_climb")
 
 
-CHALLENGED = ("--adaptive-lr-profile=auto", "--steps=1100", "--eval-every=0", "--save-every=15")
-"""Long enough for the budget of the search to leave something to try a higher rate with."""
+TRAINED = ("--adaptive-lr-profile=auto", "--steps=300", "--eval-every=0", "--save-every=15")
 
 
 @pytest.fixture(scope="module")
-def challenged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("challenged")
-    train(folder, *CHALLENGED)
-    return folder / "brain"
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The brain of a run that began from weights that were trained before."""
+    folder = tmp_path_factory.mktemp("raced")
+    before = ("--no-auto-adjust-lr", "--lr=1e-2", "--steps=200", "--warmup-steps=5", "--eval-every=0")
+    train(folder / "before", *before)
+    train(folder / "after", *TRAINED, f"--student-init={folder / 'before' / 'brain'}")
+    return folder / "after" / "brain"
 
 
-def test_a_higher_rate_is_tried_after_the_warm_up_and_its_steps_come_on_top(challenged: Path) -> None:
-    (search,) = read_log(challenged, "adaptive_lr_search")
-    (tried,) = read_log(challenged, "adaptive_lr_challenge")
-    (result,) = read_log(challenged, "adaptive_lr_challenge_result")
-    (warm,) = read_log(challenged, "warmup_complete")
-    assert tried["step"] == warm["step"]
-    assert tried["challenger_lr"] == pytest.approx(3 * search["suggestion"])
-    assert tried["search_steps"] == search["trial_steps"] == 32
-    (final,) = read_log(challenged, "final")
-    assert search["search_steps"] + tried["search_steps"] == final["search_steps"] <= 0.08 * 1100
-    records = train_records(challenged)
-    assert list(records) == list(range(1, 1101))
-    assert result["step"] == tried["step"] + 32
-    own = [records[step]["ce"] for step in range(tried["step"] + 17, tried["step"] + 33)]
-    gain = 1 - sum(tried["losses"][16:]) / sum(own)
-    assert result["gain"] == pytest.approx(gain, rel=1e-6)
-    raised = [r for r in read_log(challenged, "adaptive_lr_adjustment") if r["decision"] == "challenge_increase"]
-    assert bool(raised) == result["won"]
-    saved = [r["step"] for r in read_log(challenged, "checkpoint") if r["step"] > 0]
-    assert saved == [*range(15, 1100, 15), 1100]
+def test_a_trained_model_is_raced_first_and_the_race_comes_on_top(raced: Path) -> None:
+    assert not read_log(raced, "adaptive_lr_climb")
+    race, *_ = found = read_log(raced, "adaptive_lr_race")
+    (warm,) = read_log(raced, "warmup_complete")
+    (final,) = read_log(raced, "final")
+    assert race["step"] == 0
+    assert len(race["curve"]) >= 3
+    assert race["curve"][0][0] <= race["lr"] <= race["curve"][-1][0]
+    assert 0 < sum(r["search_steps"] for r in found) == final["search_steps"] <= 0.08 * 300
+    records = train_records(raced)
+    assert list(records) == list(range(1, 301))
+    assert warm["step"] == 15
+    assert [records[step]["lr"] for step in (1, 15)] == pytest.approx([race["lr"] / 15, race["lr"]])
+    saved = [r["step"] for r in read_log(raced, "checkpoint") if r["step"] > 0]
+    assert saved == [*range(15, 300, 15), 300]
 
 
-def test_a_run_with_a_challenge_replays_as_recorded(challenged: Path) -> None:
-    recording = read_recording(challenged)
+def test_a_run_with_a_race_replays_as_recorded(raced: Path) -> None:
+    recording = read_recording(raced)
     replayed = replay(recording, Choice())
     assert same_decisions(recording, replayed)
     assert replayed.lrs == [step.lr for step in replayed.steps]
     assert replayed.notes == []
 
 
-@pytest.mark.slow
-def test_a_run_killed_during_the_comparison_ends_like_the_unbroken_one(challenged: Path, tmp_path: Path) -> None:
-    brain = tmp_path / "brain"
-    process = start_training(tmp_path, *CHALLENGED)
-    wait_for_step(process, brain, read_log(challenged, "adaptive_lr_challenge")[0]["step"] + 20)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not read_log(brain, "adaptive_lr_challenge_result")
-    train(tmp_path, *CHALLENGED, "--resume")
-    for event, key in (("adaptive_lr_challenge_result", "gain"), ("adaptive_lr_adjustment", "new_lr")):
-        assert [r[key] for r in read_log(brain, event)] == [r[key] for r in read_log(challenged, event)]
-    straight, resumed = train_records(challenged), train_records(brain)
-    assert [(r["ce"], r["lr"]) for r in resumed.values()] == [(r["ce"], r["lr"]) for r in straight.values()]
+def test_a_run_with_a_climb_replays_as_recorded(tmp_path: Path) -> None:
+    train(tmp_path, *AUTO)
+    recording = read_recording(tmp_path / "brain")
+    replayed = replay(recording, Choice())
+    assert same_decisions(recording, replayed)
+    assert replayed.lrs == [step.lr for step in replayed.steps]
+    assert replayed.notes == []

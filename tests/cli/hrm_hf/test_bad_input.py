@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training_process import run_aios, train_args
+from training_process import run_aios, train, train_args
 
 
 def refused(folder: Path, *args: str) -> str:
@@ -28,6 +28,7 @@ def refused(folder: Path, *args: str) -> str:
     [
         (["--lr=0"], "--lr is 0.0, but it must be a positive number"),
         (["--lr=-1"], "--lr is -1.0"),
+        (["--bundle-dir="], "--bundle-dir is empty"),
         (["--lr=nan"], "--lr is nan"),
         (["--steps=0"], "--steps is 0"),
         (["--batch-size=0"], "--batch-size is 0"),
@@ -129,3 +130,8 @@ def test_older_command_name_is_reachable(tmp_path: Path) -> None:
     done = run_aios("hrm-hf", "train-actv1", f"--bundle-dir={tmp_path}", "--lr=0")
     assert done.returncode == 2
     assert "--lr is 0.0" in done.stderr
+
+
+def test_the_shortest_sequences_train_to_the_end_and_say_words(tmp_path: Path) -> None:
+    """One token in, one out: room for a prompt of one token."""
+    assert "Continued:" in train(tmp_path, "--steps=2", "--max-seq-len=2").stdout

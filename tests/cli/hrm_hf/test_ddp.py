@@ -99,15 +99,13 @@ def test_auto_takes_every_decision_together(tmp_path: Path, lr: str) -> None:
     rates = torchrun(tmp_path, "1", ",".join(map(str, range(180, 190))), *args)
     brain = tmp_path / "brain"
     assert rates[0] == rates[1]
-    (found,) = read_log(brain, "adaptive_lr_search")
-    assert found["suggestion"] is not None
+    (found,) = read_log(brain, "adaptive_lr_climb")
+    assert found["lr"] is not None
     assert read_log(brain, "adaptive_lr_trouble")
     assert train_records(brain)[320]["loss"] < train_records(brain)[min(train_records(brain))]["loss"]
     other = tmp_path / "one"
     train(other, *args, "--batch-size=8", f"--lr={lr}")
-    assert read_log(other / "brain", "adaptive_lr_search")[0]["suggestion"] == pytest.approx(
-        found["suggestion"], rel=0.2
-    )
+    assert read_log(other / "brain", "adaptive_lr_climb")[0]["lr"] == pytest.approx(found["lr"], rel=0.2)
 
 
 def test_a_lost_worker_is_replaced_and_the_lr_goes_on(tmp_path: Path) -> None:

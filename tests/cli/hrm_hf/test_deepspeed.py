@@ -92,7 +92,9 @@ def test_a_scheduler_of_deepspeeds_wins(tmp_path: Path) -> None:
     train(tmp_path / "straight", *flags, "--steps=16")
     brain = tmp_path / "straight" / "brain"
     assert [r["reason"] for r in read_log(brain, "adaptive_lr_disabled")] == ["deepspeed_scheduler_present"]
-    assert not [r for r in read_log(brain) if r["event"] in ("adaptive_lr_init", "adaptive_lr_search")]
+    assert not [
+        r for r in read_log(brain) if r["event"] in ("adaptive_lr_init", "adaptive_lr_climb", "adaptive_lr_race")
+    ]
     rates = [record["lr"] for _, record in sorted(train_records(brain).items())]
     # DeepSpeed's own schedule, which begins with two steps at 0.
     assert rates == pytest.approx([min(max(step - 1, 0), 10) / 10 * 4e-3 for step in range(16)], abs=1e-9)
@@ -105,12 +107,13 @@ def test_a_scheduler_of_deepspeeds_wins(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 3])
-def test_profile_auto_searches_and_takes_it_back_under_zero(tmp_path: Path, stage: int) -> None:
+def test_profile_auto_climbs_and_goes_back_from_the_edge_under_zero(tmp_path: Path, stage: int) -> None:
     flags = (f"--zero-stage=zero{stage}", "--world-size=2", "--eval-every=0", "--adaptive-lr-profile=auto")
     train(tmp_path, *flags, "--steps=300", "--lr=1e-5", "--batch-size=2", "--max-seq-len=16")
     brain = tmp_path / "brain"
-    [found] = read_log(brain, "adaptive_lr_search")
-    assert found["suggestion"] > 1e-4
+    [found] = read_log(brain, "adaptive_lr_climb")
+    assert found["lr"] > 1e-4
+    assert found["search_steps"] > 0
     assert not read_log(brain, "adaptive_lr_disabled")
     records = train_records(brain)
     assert records[300]["ce"] < records[min(records)]["ce"] - 0.5
@@ -126,7 +129,8 @@ def test_parts_that_need_a_snapshot_are_named_where_there_is_none_and_the_rest_g
     disabled = read_log(brain, "adaptive_lr_disabled")
     assert [record["part"] for record in disabled] == ["search", "rewind"]
     assert all("offload_optimizer" in record["reason"] for record in disabled)
-    assert not read_log(brain, "adaptive_lr_search")
+    assert not read_log(brain, "adaptive_lr_climb")
+    assert not read_log(brain, "adaptive_lr_race")
     assert read_log(brain, "adaptive_lr_anneal")
     records = train_records(brain)
     assert records[40]["ce"] < records[1]["ce"] - 0.2

@@ -34,7 +34,7 @@ def small_model(use_moe: bool = True) -> HRMForCausalLM:
 
 @pytest.mark.parametrize("profile", [pytest.param("rules", marks=pytest.mark.slow), "auto"])
 def test_the_router_goes_its_own_way_in_the_log(tmp_path: Path, profile: str) -> None:
-    steps = ("--steps=80",) if profile == "rules" else ("--steps=120",)
+    steps = ("--steps=80",) if profile == "rules" else ("--steps=300",)  # time enough after the climb
     train(tmp_path, *MOE, *steps, f"--adaptive-lr-profile={profile}", settings_file(tmp_path, TEXTS[profile]))
     brain = tmp_path / "brain"
     (init,) = read_log(brain, "adaptive_lr_init")
@@ -51,7 +51,7 @@ def test_the_router_goes_its_own_way_in_the_log(tmp_path: Path, profile: str) ->
     lrs = [record["lr"] for record in train_records(brain).values()]
     assert all(decay == no_decay for decay, no_decay, _ in lrs)
     ratios = [router / base for base, _, router in lrs]
-    assert ratios[:5] == [0.5] * 5
+    assert ratios[:5] == pytest.approx([0.5] * 5, rel=1e-12)
     assert min(ratios) < 0.48
 
 

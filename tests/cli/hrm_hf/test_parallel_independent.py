@@ -230,8 +230,8 @@ def test_profile_auto_searches_and_follows_the_loss_in_every_worker(tmp_path: Pa
     auto = ("--adaptive-lr-profile=auto", "--steps=300", "--merge-every=60", "--eval-every=60", "--eval-batches=16")
     train(tmp_path, "--parallel-independent", "--world-size=3", *auto)
     brain = tmp_path / "brain"
-    found = [records_of(brain, rank, "adaptive_lr_search") for rank in range(3)]
-    assert all(len(one) == 1 and one[0]["suggestion"] > 1e-4 for one in found)
+    found = [records_of(brain, rank, "adaptive_lr_climb") for rank in range(3)]
+    assert all(len(one) == 1 and one[0]["lr"] > 1e-4 for one in found)
     paths = [tuple(r["lr"] for r in records_of(brain, rank)) for rank in range(3)]
     assert len(set(paths)) == 3
     assert all(path[-1] < max(path) / 20 for path in paths)  # annealed

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.loop.arguments import check_trains
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.update import clip_and_update
+from aios.auto_lr.loop.weights import trainable
 
 
 class Engine(Protocol):
@@ -35,6 +38,16 @@ class Engine(Protocol):
     @property
     def snapshot_obstacle(self) -> str | None:
         """Why there are no exact snapshots; None when there are."""
+
+    @property
+    def weights(self) -> Sequence[Tensor]:
+        """Those that learn, or this worker's part of them where the workers share them out."""
+
+    def agreed(self, number: Tensor) -> Tensor:
+        """A number made from this worker's part of the weights, as the mean over all workers."""
+
+    def whole_model(self) -> AbstractContextManager[None]:
+        """While the block runs every worker holds all weights; all must enter it."""
 
     def snapshot(self) -> Snapshot:
         """A copy of the training state; where several processes share it, all call this and `restore` together."""
@@ -73,6 +86,19 @@ class InProcess:
         """As `Engine.scales_loss`."""
         return self.scaler.is_enabled()
 
+    @property
+    def weights(self) -> Sequence[Tensor]:
+        """As `Engine.weights`."""
+        return trainable(self.model.parameters())
+
+    def agreed(self, number: Tensor) -> Tensor:
+        """Every worker holds all weights, and has the same number."""
+        return number
+
+    def whole_model(self) -> AbstractContextManager[None]:
+        """It always is."""
+        return nullcontext()
+
     def snapshot(self) -> Snapshot:
         """As `Engine.snapshot`."""
         return Snapshot(self.model, self.optimizers, self.scaler)
@@ -84,3 +110,17 @@ class InProcess:
     def update(self, loss: Tensor, skip_above: float) -> Tensor:
         """As `Engine.update`."""
         return clip_and_update(self.model, self.optimizers, self.scaler, loss, self.max_grad_norm, skip_above)
+
+
+def in_process(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    scaler: torch.amp.GradScaler | None,
+    max_grad_norm: float,
+) -> InProcess:
+    """The engine of a loop of anyone's own; ValueError where the optimizers train nothing of the model."""
+    check_trains(model, [group for optimizer in optimizers for group in optimizer.param_groups])
+    device = next(model.parameters()).device
+    return InProcess(
+        model, tuple(optimizers), scaler or torch.amp.GradScaler(device.type, enabled=False), device, max_grad_norm
+    )

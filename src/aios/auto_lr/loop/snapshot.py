@@ -45,10 +45,6 @@ class Snapshot:
         weights = sum(copy.numel() * copy.element_size() for _, copy in self._tensors)
         return weights + sum(optimizer.bytes for optimizer in self._optimizers)
 
-    def differs(self) -> bool:
-        """Whether any weight or buffer is not what it was; waits for the device."""
-        return any(not torch.equal(tensor, copy) for tensor, copy in self._tensors)
-
     def restore(self) -> None:
         """Bring model, optimizers, scaler and random state back; can be called again and again."""
         with torch.no_grad():

@@ -1,46 +1,56 @@
-"""Any model as a `Trial`: for the range test, and for a higher rate; both taken back."""
+"""Any model as a `Trial`, for what is tried and taken back."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.climb import ClimbConfig
 from aios.auto_lr.loop.engine import Engine
-from aios.auto_lr.loop.snapshot import Snapshot, seed
+from aios.auto_lr.loop.snapshot import seed
 from aios.auto_lr.loop.update import check_dense
+from aios.auto_lr.loop.weights import ChangeMeter
 from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
-from aios.auto_lr.search import RangeTestConfig, RangeTestResult, Trial, run_range_test
+from aios.auto_lr.search import Trial
 
 Forward = Callable[[int], Tensor]
 """The training loss on the micro-batch of a number, forward only; a pure function of number and weights."""
 
 
-def search_and_restore(
-    trial: Trial, snapshot: Snapshot, total_steps: int, first_batch: int, config: RangeTestConfig
-) -> RangeTestResult:
-    """The range test, after which `snapshot`, taken before it, is restored: also when the trial raises.
+def find_unit(trial: Trial, engine: Engine, restore: Callable[[], object], batch: int, config: ClimbConfig) -> Unit:
+    """What one update does to the weights, by trying ten times higher rates until it can be seen; all taken back."""
+    meter, lr, tried = ChangeMeter(engine.weights), config.first_lr, 0
+    while lr <= config.last_lr:
+        meter.mark()
+        try:
+            trial.train(batch, lr)
+            change = float(engine.agreed(meter.measure()))
+        finally:
+            restore()
+        tried += 1
+        if math.isfinite(change) and change >= config.visible_change:
+            return Unit(change / lr, tried)
+        lr *= 10
+    return Unit(None, tried)
 
-    Where no update moved a weight, nothing was measured, whatever the curve looks like.
-    """
-    try:
-        found = run_range_test(_Paired(trial), total_steps, first_batch, config)
-        if found.points and not snapshot.differs():
-            reason = "no weight moved at any rate: does the optimizer's step do anything, and hold the model's weights?"
-            return replace(found, suggestion=None, lr_min=None, lr_max=None, reason=reason)
-        return found
-    finally:
-        snapshot.restore()
+
+class Unit(NamedTuple):
+    """How strongly an optimizer acts."""
+
+    change: float | None
+    """Change of the weights (RMS over RMS) by the first update, per unit of learning rate; None: nothing moves."""
+    steps: int
+    """Updates that finding it took."""
 
 
-class _Paired:
+class Paired:
     """A trial that meets a batch with the same random numbers every time.
 
-    Else dropout alone would make a difference between the loss on a batch with and without training, and the ramp
-    would take that for a response to a rate that is far too low.
+    Else dropout alone would make a difference between two rates, or between the loss with and without training.
     """
 
     def __init__(self, trial: Trial) -> None:
@@ -57,22 +67,10 @@ class _Paired:
         return self._trial.train(batch, lr)
 
 
-def train_and_restore(trial: Trial, snapshot: Snapshot, first_batch: int, lr: float, steps: int) -> list[float]:
-    """Losses of `steps` updates with `lr`, up to the first that is not finite; `snapshot` is restored at any rate."""
-    losses: list[float] = []
-    try:
-        while len(losses) < steps and all(map(math.isfinite, losses[-1:])):
-            losses.append(trial.train(first_batch + len(losses), lr))
-    finally:
-        snapshot.restore()
-    return losses
-
-
 class ClosureTrial:
     """Trains and evaluates through `forward(micro-batch number) -> loss`; updates as the real training does.
 
-    A batch is `micro_batches` of them, one graph at a time. The loss is read back at every point: the search is
-    short, and each point decides where the next one lies.
+    A batch is `micro_batches` of them, one graph at a time. The loss is read back at every step: trials are short.
     """
 
     def __init__(self, model: nn.Module, engine: Engine, forward: Forward, micro_batches: int = 1) -> None:
@@ -101,3 +99,10 @@ class ClosureTrial:
     def _numbers(self, batch: int) -> range:
         first = batch * self._micro_batches
         return range(first, first + self._micro_batches)
+
+
+def as_trial(how: Forward | Trial | None, model: nn.Module, engine: Engine, micro_batches: int) -> Trial | None:
+    """`how` as a trial: it may be one, or the loss by number, or nothing."""
+    if how is None or (hasattr(how, "evaluate") and hasattr(how, "train")):
+        return how
+    return ClosureTrial(model, engine, how, micro_batches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aios.auto_lr.search import RangeTestResult
+from aios.auto_lr.search import Found
 from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
 from aios.errors import UserError
@@ -35,10 +35,16 @@ def begin_learning_rate(
         run.auto.load_state_dict(learned, RunTrial(run), forget=forget)
 
 
-def search(run: TrainingRun) -> RangeTestResult:
-    """Find the LR on the first batches of the run and take everything back."""
+def search(run: TrainingRun) -> Found | None:
+    """Have the LR found, now or by the steps to come."""
     run.model.train()
     return run.auto.search(RunTrial(run))
+
+
+def look(run: TrainingRun) -> Found:
+    """Find the LR as a run would and take everything back."""
+    run.model.train()
+    return run.auto.look(RunTrial(run))
 
 
 def learned_state(state: Mapping[str, Any]) -> Mapping[str, Any]:

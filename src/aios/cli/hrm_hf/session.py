@@ -157,8 +157,9 @@ class Session:
         if self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
             brain_dir = self.run.config.brain_dir
             model = load_model(brain_dir, read_config(brain_dir)).to(self.run.device)
-        prompt = self.data.eval[0][:PROMPT_TOKENS].unsqueeze(0).to(model.device)
-        room = model.config.max_position_embeddings - prompt.shape[1]
+        longest = model.config.max_position_embeddings
+        prompt = self.data.eval[0][: min(PROMPT_TOKENS, longest - 1)].unsqueeze(0).to(model.device)
+        room = longest - prompt.shape[1]
         model.eval()
         torch.manual_seed(self.run.config.seed)
         with self.run.precision.autocast_context(self.run.device):

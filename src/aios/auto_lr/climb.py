@@ -1,0 +1,264 @@
+"""The search that is the warm-up: the rate climbs through steps that are kept, until a higher one gains nothing.
+
+The rate rises geometrically, a fixed part of the run to each decade, on real batches; the loss falls, faster and
+faster, until higher rates gain nothing more (it stays where it is) or break what was learned (it rises). The *knee* is
+the lowest rate that had reached the lowest loss. Training goes back to where the loss was lowest and goes on with a
+rate just below the knee; all that was learned up to there is kept.
+
+Why the knee: the minimum itself wanders over a decade where the loss is flat (text models rest at the entropy of
+single tokens up to absurd rates), the steepest descent over two. Why a fixed part of the run to each decade: a slower
+climb finds its knee at a lower rate, as longer runs want lower rates, so one number serves all lengths.
+
+The decades in which nothing happens are skipped by what an update does to the weights. Everything here is a pure
+function of the numbers observed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aios.auto_lr.saved_state import BALANCE, COUNT, NUMBER, RATE, Kind, check_state, optional, row, series
+from aios.auto_lr.search import Found
+
+ROUNDING = 1e-6
+"""A fall of a smaller part of the loss is none, however calm the loss."""
+_MOST_DECADES = 12.0
+
+
+@dataclass(frozen=True)
+class ClimbConfig:
+    """Settings of the climb. Changes are those of an update: RMS of the change over RMS of the weight."""
+
+    decade: float = 0.06
+    """Part of the run's steps in which the rate rises by a factor of ten ..."""
+    calm_steps: int = 30
+    """... or so many steps where those are more, for the loss follows the rate late (most of all under SGD) ..."""
+    short_decade: float = 0.1
+    """... but never more than this part of the run ..."""
+    shortest_decade: int = 8
+    """... and never fewer than this many."""
+    first_lr: float = 1e-8
+    """Where it is tried first what an update does to the weights."""
+    visible_change: float = 1e-6
+    """Smallest change that is no rounding error of fp32."""
+    first_change: float = 1e-3
+    """Change by the first update of the climb proper: far below what trains, whatever the optimizer."""
+    harmful_change: float = 0.01
+    """Updates smaller than this break nothing: a rise of the loss before is noise, or passes."""
+    longest: float = 0.35
+    """Part of the run that the climb may take; then it ends wherever it is."""
+    last_lr: float = 1e3
+    """Where the climb ends if nothing else ends it."""
+    rise: float = 0.1
+    """The loss has risen when it stands this part of its fall above the lowest ..."""
+    rise_sigmas: float = 3.0
+    """... and at least so many of its standard deviations."""
+    tolerance: float = 0.05
+    """The knee: as low as the lowest loss but for this part of the fall ..."""
+    tolerance_sigmas: float = 0.5
+    """... or so many standard deviations."""
+    clear_sigmas: float = 3.0
+    """A fall is clear by so many standard errors, beyond what the lowest of so many losses is by chance."""
+    flat_decades: float = 0.45
+    """The climb ends when it is so far past its knee."""
+    divisor: float = 1.5
+    """The rate taken is the knee's divided by this: the smoothed loss lags behind the rate."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a climb has shown so far."""
+
+    lowest: float
+    """The lowest smoothed loss."""
+    fall: float
+    """From the first losses to it."""
+    sigma: float
+    """Standard deviation of the smoothed loss, by the noise from batch to batch."""
+    clear: bool
+    """Whether the loss fell by more than noise can make it."""
+    knee: int
+    """Index of the first point as low, within the tolerance."""
+
+
+class Climb:
+    """One climb in a run of `steps` optimizer steps: `next_lr` before each, `observe` when its numbers are there.
+
+    Observations may lag behind by a step or two. `ended` says why it is over.
+    """
+
+    def __init__(self, steps: int, config: ClimbConfig) -> None:
+        self.config = config
+        self.steps_per_decade = steps_per_decade(steps, config)
+        self.unit: float | None = None
+        """Change of the weights by an update, per unit of learning rate, as the first ones had it."""
+        self.ended: str | None = None
+        """Why the climb is over, in plain words; None while it goes on."""
+        self.most_points = max(1, round(config.longest * steps))
+        self._alpha = min(0.5, 12 / self.steps_per_decade)  # of the moving average
+        self._trying = config.first_lr
+        self._first_lr: float | None = None  # of the climb proper
+        self._launched = 0
+        self._points: list[list[float]] = []  # [lr, loss, smoothed loss]
+        self._lost = 0  # losses in a row that were not finite
+        self._kept_knee = self._kept_at = -1  # indices: knee and newest point when a state was last worth keeping
+
+    def next_lr(self) -> float:
+        """The rate of the next step."""
+        if self._first_lr is None:
+            return self._trying
+        lr = self._first_lr * 10 ** min(self._launched / self.steps_per_decade, _MOST_DECADES)
+        self._launched += 1
+        return lr
+
+    def observe(self, lr: float, loss: float, change: float) -> bool:
+        """Take what a step at `lr` cost and did; returns whether the state of now is worth going back to.
+
+        `change` is RMS of the update over RMS of the weights; a loss that is not finite had no update.
+        """
+        if self.ended is not None:
+            return False
+        if self._first_lr is not None and lr < 0.999 * self._first_lr:
+            return False  # launched before it was known where to begin
+        if not math.isfinite(loss):
+            return self._miss(lr)
+        self._lost = 0
+        if self._first_lr is None:
+            self._approach(lr, change)
+            return False
+        before = self._points[-1][2] if self._points else loss
+        self._points.append([lr, loss, before + self._alpha * (loss - before)])
+        return self._judge(change)
+
+    def found(self, lost: int) -> Found:
+        """What the climb has found; `lost` steps were taken back when it ended."""
+        rates, losses = tuple(p[0] for p in self._points), tuple(p[2] for p in self._points)
+        edge = rates[-1] if rates else None
+        shape = self.shape() if self._points else None
+        if shape is None or not shape.clear:
+            reason = f"the loss did not fall clearly at any rate; {self.ended}"
+            return Found("climb", rates, losses, None, edge, reason, lost)
+        knee = rates[shape.knee]
+        reason = f"higher rates than {knee:.3g} gained nothing; {self.ended}; back to where the loss was lowest"
+        return Found("climb", rates, losses, knee / self.config.divisor, edge, reason, lost)
+
+    def shape(self) -> Shape:
+        """What the points so far show; there must be one."""
+        config, smooth = self.config, [p[2] for p in self._points]
+        losses = [p[1] for p in self._points]
+        noise = batch_noise(losses)
+        sigma = noise * math.sqrt(self._alpha / (2 - self._alpha))
+        lowest, first = min(smooth), statistics.fmean(losses[:3])
+        fall = first - lowest
+        reach = lowest + max(config.tolerance * fall, config.tolerance_sigmas * sigma)
+        knee = next(i for i, loss in enumerate(smooth) if loss <= reach)
+        # The lowest of n normal numbers lies some sqrt(2 ln n) deviations below their mean.
+        by_chance = sigma * math.sqrt(2 * math.log(len(smooth)))
+        error = math.sqrt(sigma * sigma + noise * noise / 3)
+        clear = fall > max(by_chance + config.clear_sigmas * error, ROUNDING * abs(first))
+        return Shape(lowest, fall, sigma, clear, knee)
+
+    def settle(self) -> bool:
+        """Let the climb be over where it knows its knee by now, because a copy of the state has to be taken; returns
+        whether it is. Past the knee the state of now is not one to come back to."""
+        if self.ended is None and self._points:
+            shape, newest = self.shape(), len(self._points) - 1
+            if shape.clear and newest > shape.knee + self.steps_per_decade / 8:
+                self.ended = f"at {self._points[-1][0]:.3g} it was no lower, and a checkpoint was due"
+        return self.ended is not None
+
+    def _approach(self, lr: float, change: float) -> None:
+        """Find where an update of the wanted size begins: ten times higher until the change can be seen."""
+        config = self.config
+        if lr != self._trying:
+            return  # launched before the last decision
+        if math.isfinite(change) and change >= config.visible_change:
+            self.unit = change / lr
+            self._first_lr = min(config.first_change / self.unit, config.last_lr)
+        elif lr >= config.last_lr:
+            self.ended = f"no weight moved at any rate up to {lr:.3g}: does the optimizer train the model?"
+        else:
+            self._trying = min(10 * lr, config.last_lr)
+
+    def _miss(self, lr: float) -> bool:
+        """A loss that is not finite: one may be a bad batch, two in a row are the rate's doing."""
+        self._lost += 1
+        if self._lost == 2:
+            self.ended = f"at {lr:.3g} the loss was no longer finite"
+        return False
+
+    def _judge(self, change: float) -> bool:
+        config, shape, (lr, _, smooth) = self.config, self.shape(), self._points[-1]
+        risen = smooth > shape.lowest + max(config.rise * shape.fall, config.rise_sigmas * shape.sigma)
+        past = len(self._points) - 1 - shape.knee
+        if change >= config.harmful_change and len(self._points) > 5:
+            if risen:
+                self.ended = f"at {lr:.3g} the loss had risen"
+            elif shape.clear and past > config.flat_decades * self.steps_per_decade:
+                self.ended = f"up to {lr:.3g} it fell no further"
+        if self.ended is None and (lr >= config.last_lr or len(self._points) >= self.most_points):
+            self.ended = f"nothing broke up to {lr:.3g}"
+        return self.ended is None and self._worth_keeping(shape)
+
+    def _worth_keeping(self, shape: Shape) -> bool:
+        """Whether the knee has moved on since a state was kept, and not just now: a copy costs a part of a step.
+
+        Never far behind the knee: there the loss may be as low, but the weights have been through higher rates.
+        """
+        newest, apart = len(self._points) - 1, self.steps_per_decade / 8
+        if shape.knee <= self._kept_knee or newest < self._kept_at + apart or newest > shape.knee + apart:
+            return False
+        self._kept_knee, self._kept_at = shape.knee, newest
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            **{"steps_per_decade": self.steps_per_decade, "most_points": self.most_points},
+            **{"unit": self.unit, "trying": self._trying, "first_lr": self._first_lr},
+            **{"kept_knee": self._kept_knee, "kept_at": self._kept_at},
+            **{"launched": self._launched, "lost": self._lost, "points": [list(point) for point in self._points]},
+        }
+
+    @staticmethod
+    def check_state(state: object) -> None:
+        """Raise ValueError, naming what is wrong, unless `state` is one that `from_state` takes."""
+        check_state("climb state", state, _STATE)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], config: ClimbConfig) -> Climb:
+        """Go on from what `state_dict` returned of a climb that had not ended; ValueError for anything else."""
+        cls.check_state(state)
+        climb = cls(1, config)
+        climb.steps_per_decade, climb.most_points = state["steps_per_decade"], state["most_points"]
+        climb._alpha = min(0.5, 12 / climb.steps_per_decade)
+        climb.unit, climb._trying, climb._first_lr = state["unit"], state["trying"], state["first_lr"]
+        climb._kept_knee, climb._kept_at = state["kept_knee"], state["kept_at"]
+        climb._launched, climb._lost = state["launched"], state["lost"]
+        climb._points = [list(point) for point in state["points"]]
+        return climb
+
+
+def steps_per_decade(steps: int, config: ClimbConfig) -> int:
+    """Steps in which the rate rises tenfold, in a run of `steps`."""
+    calm = min(config.calm_steps, config.short_decade * steps)
+    return max(config.shortest_decade, round(max(config.decade * steps, calm)))
+
+
+def batch_noise(losses: Sequence[float]) -> float:
+    """Standard deviation of the losses from batch to batch, robustly, by their second differences: trends drop out."""
+    bends = [abs(a - 2 * b + c) for a, b, c in zip(losses, losses[1:], losses[2:], strict=False)]
+    return 1.4826 * statistics.median(bends) / math.sqrt(6) if bends else 0.0
+
+
+_LENGTH = Kind("a count > 0", lambda v: COUNT.fits(v) and v > 0)
+_STATE = {
+    **dict.fromkeys(("steps_per_decade", "most_points"), _LENGTH),
+    **{"unit": optional(RATE), "trying": RATE, "first_lr": optional(RATE)},
+    **dict.fromkeys(("kept_knee", "kept_at"), BALANCE),
+    **{"launched": COUNT, "lost": COUNT, "points": series(row(RATE, NUMBER, NUMBER))},
+}

@@ -1,0 +1,111 @@
+"""Does a run learn at the rate that its climb has found? If not, a word about it, and a lower rate where that may help.
+
+At too high a rate a language model stays at the entropy of single tokens: the loss is finite and calm, no ladder sees
+trouble, and nothing is learned. What a run has to show is little: a part of the fall that the climb itself has brought
+in fewer steps. The rate is lowered only where the climb was ended by a rise of the loss: where still higher rates did
+no harm, a loss that rests (at the best linear fit, say) does not rest because of the rate. Pure.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, NUMBER, check_state, series
+from aios.auto_lr.search import Found
+
+PATIENCE = 0.2
+"""Part of the run after which it is asked first, and then again."""
+WINDOW = 0.05
+"""Part of the run whose median loss answers."""
+SHARE = 0.02
+"""Least part of the climb's fall by which the loss must have fallen further."""
+ROSE = 0.07
+"""Part of the climb's fall above which its end is a rise: somewhat less than what ends it."""
+LESS = 3.0
+"""The rate is divided by this where it has not."""
+MOST_CUTS = 3
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the loss has to come down to."""
+
+    reference: float
+    """The lowest loss of the climb."""
+    ceiling: float
+    """The highest median loss that counts as learning."""
+    broke: bool
+    """Whether the climb was ended by a rise of the loss."""
+
+    @classmethod
+    def after(cls, found: Found) -> Expected | None:
+        """After a climb that found a rate; None after anything else."""
+        if found.how != "climb" or found.lr is None:
+            return None
+        lowest, first = min(found.losses), statistics.fmean(found.losses[:3])
+        fall = first - lowest
+        return cls(lowest, lowest - SHARE * fall, broke=found.losses[-1] > lowest + ROSE * fall)
+
+
+class LearningWatch:
+    """Asks, `PATIENCE` after `step` and again, whether the loss has come below `expected`, until it has."""
+
+    def __init__(self, expected: Expected, step: int, steps: int) -> None:
+        self.expected = expected
+        self.since = step
+        """Optimizer step from which it is counted."""
+        self._steps = steps
+        self._cuts = 0
+        self._losses: list[float] = []
+        self.over = False
+        """Whether there is nothing more to ask."""
+
+    def observe(self, step: int, loss: float) -> float | None:
+        """Take the loss of optimizer step `step`; returns the median loss where that says: not learning."""
+        if self.over:
+            return None
+        due = self.since + max(10, round(PATIENCE * self._steps))
+        if step > due - max(5, round(WINDOW * self._steps)):
+            self._losses.append(loss)
+        if step < due:
+            return None
+        median = statistics.median(self._losses)
+        self._losses, self._cuts = [], self._cuts + 1
+        if median <= self.expected.ceiling or self._cuts > MOST_CUTS:
+            self.over = True
+            return None
+        self.over = not self.expected.broke  # said once; there is nothing to try
+        return median
+
+    def go_on(self, step: int) -> None:
+        """Count anew from optimizer step `step`: the rate has been lowered."""
+        self.since = step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        own = {"reference": self.expected.reference, "ceiling": self.expected.ceiling}
+        own |= {"broke": self.expected.broke, "since": self.since}
+        return {**own, "cuts": MOST_CUTS + 1 if self.over else self._cuts, "losses": list(self._losses)}
+
+    @staticmethod
+    def check_state(state: object) -> None:
+        """Raise ValueError, naming what is wrong, unless `state` is one that `from_state` takes."""
+        check_state("learning watch state", state, _STATE)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], steps: int) -> LearningWatch:
+        """Go on from what `state_dict` returned; ValueError for anything else."""
+        cls.check_state(state)
+        watch = cls(Expected(state["reference"], state["ceiling"], state["broke"]), state["since"], steps)
+        watch._cuts, watch._losses = state["cuts"], list(state["losses"])
+        watch.over = watch._cuts > MOST_CUTS
+        return watch
+
+
+_STATE = {
+    **{"reference": NUMBER, "ceiling": NUMBER, "broke": FLAG},
+    **{"since": COUNT, "cuts": COUNT, "losses": series(LOSS)},
+}

@@ -1,0 +1,84 @@
+"""A climb carried out on a training loop: its rates, what its updates change, and the way back from its edge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from aios.auto_lr.climb import Climb, ClimbConfig
+from aios.auto_lr.loop.engine import Engine
+from aios.auto_lr.loop.snapshot import Snapshot
+from aios.auto_lr.loop.weights import ChangeMeter
+from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
+from aios.auto_lr.search import Found, Trial
+
+
+class Climbing:
+    """`climb` on the weights that `engine` trains, from optimizer step `step` on.
+
+    Keeps one copy of the training state, to go back to, and one of the weights, to measure the updates by.
+    """
+
+    def __init__(self, climb: Climb, engine: Engine, step: int) -> None:
+        self.climb = climb
+        self._engine, self._meter = engine, ChangeMeter(engine.weights)
+        self._groups = JoinedGroups(engine.optimizers)
+        self._kept_at = step
+        self._kept: Snapshot = engine.snapshot()
+        self._candidate: tuple[int, Snapshot] | None = None  # kept once the next loss shows that it is whole
+
+    @property
+    def over(self) -> bool:
+        """Whether the climb has ended."""
+        return self.climb.ended is not None
+
+    def before_step(self) -> list[float]:
+        """Set the rate of the next update; returns that of each param group."""
+        self._meter.mark()
+        return set_learning_rate(self._groups.param_groups, self.climb.next_lr())
+
+    def change(self) -> Tensor:
+        """What the update just launched has changed, a scalar on the device that all workers agree on."""
+        return self._engine.agreed(self._meter.measure())
+
+    def observe(self, step: int, lr: float, loss: float, change: float) -> None:
+        """Take the numbers of a step; `step` is the newest one launched."""
+        worth_keeping = self.climb.observe(lr, loss, change)
+        if self._candidate is not None and math.isfinite(loss) and not self.over:
+            self._kept_at, self._kept = self._candidate
+        self._candidate = (step, self._engine.snapshot()) if worth_keeping else None
+
+    def keep(self, step: int) -> None:
+        """Copy the state of now, after optimizer step `step`: beside each checkpoint, too, so that resume is exact."""
+        self._kept_at, self._kept, self._candidate = step, self._engine.snapshot(), None
+
+    def go_back(self, step: int) -> Found:
+        """Leave the edge for where the loss was lowest, `step` being the newest one; returns what was found."""
+        self._kept.restore()
+        return self.climb.found(step - self._kept_at)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values; the copy is not among them, it is taken anew on resume."""
+        return {"climb": self.climb.state_dict(), "kept_at": self._kept_at}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], engine: Engine, config: ClimbConfig) -> Climbing:
+        """Go on from what `state_dict` returned, the training state being the one it was saved with; checked before."""
+        return cls(Climb.from_state(state["climb"], config), engine, state["kept_at"])
+
+
+def climb_and_restore(climb: Climb, engine: Engine, trial: Trial, first_batch: int) -> Found:
+    """The climb through `trial`, on the batches from `first_batch` on, taken back: for a look at the curve."""
+    snapshot, climbing, step = engine.snapshot(), Climbing(climb, engine, 0), 0
+    try:
+        while not climbing.over:
+            lr = climbing.before_step()[0]
+            loss = trial.train(first_batch + step, lr)
+            step += 1
+            climbing.observe(step, lr, loss, float(climbing.change()))
+        return climbing.go_back(step)
+    finally:
+        snapshot.restore()

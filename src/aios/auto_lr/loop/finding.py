@@ -1,0 +1,146 @@
+"""How the rate of a run is found on its model: by a climb or a race at its start, and by races on its way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from aios.auto_lr.climb import Climb
+from aios.auto_lr.loop.climbing import Climbing, climb_and_restore
+from aios.auto_lr.loop.engine import Engine
+from aios.auto_lr.loop.trial import Paired, find_unit
+from aios.auto_lr.loop.weights import looks_trained, trainable
+from aios.auto_lr.plan import AutoLRConfig
+from aios.auto_lr.race import run_race
+from aios.auto_lr.search import BUDGET, SHORTEST_RUN, Found, Trial
+
+SCALED = 256.0
+"""So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
+_NOTHING_MOVES = "no weight moved at any rate: does the optimizer's step do anything, and hold the model's weights?"
+
+
+class Finding:
+    """Finds the rate of a run of `steps`; whoever drives the loop accounts for and logs what is found.
+
+    `trial`, once set, trains on any batch; without it nothing is raced.
+    """
+
+    def __init__(self, model: nn.Module, engine: Engine, steps: int, config: AutoLRConfig) -> None:
+        self.trial: Trial | None = None
+        self.climbing: Climbing | None = None
+        """The climb in progress."""
+        self.search_steps = 0
+        """Optimizer steps' worth of work that finding the rate took."""
+        self._model, self._engine = model, engine
+        self._steps, self._config = steps, config
+        self._races = 0  # of those on the way, how many are over
+        self._first_loss: float | None = None  # of the first batch, untrained
+        self._moves = True  # whether the climb saw a weight move
+
+    def begin(self, step: int, batch: int) -> Found | None:
+        """What is found at once; None where the steps to come are a climb."""
+        self._first_loss = self._look_at(batch)
+        if self._steps < SHORTEST_RUN:
+            reason = f"too few steps for a search ({self._steps} of {SHORTEST_RUN})"
+            return Found("climb", (), (), None, None, reason, 0)
+        if self.trial is not None and self._was_trained():
+            return self._race_from_start(self.trial, batch, self._config.race.trained_change)
+        self.climbing = Climbing(self._new_climb(), self._engine, step)
+        return None
+
+    def look(self, batch: int) -> Found:
+        """What `begin`, and the climb if there is one, finds on the batches from `batch` on; all is taken back."""
+        found = self.begin(0, batch)
+        if found is None:
+            assert self.trial is not None
+            self.climbing = None
+            found = climb_and_restore(self._new_climb(), self._engine, self.trial, batch)
+            if found.lr is None:
+                return self.race_fresh(batch) or found
+        return found
+
+    def end_climb(self, step: int) -> Found:
+        """Leave the edge of the climb, `step` being the newest one, for where the loss was lowest."""
+        assert self.climbing is not None
+        climbing, self.climbing = self.climbing, None
+        self._moves = climbing.climb.unit is not None
+        return climbing.go_back(step)
+
+    def race_fresh(self, batch: int) -> Found | None:
+        """A race in place of a climb that told nothing; None where nothing can be raced, or no weight moved."""
+        if self.trial is None or not self._moves:
+            return None
+        return self._race_from_start(self.trial, batch, self._config.race.fresh_change)
+
+    def is_due(self, step: int) -> bool:
+        """Whether the rate is to be raced again after optimizer step `step`."""
+        places = self._config.race.places(self._steps)
+        return self.trial is not None and self._races < len(places) and step >= places[self._races]
+
+    def race_again(self, batch: int, middle: float | None) -> Found | None:
+        """Race rates around `middle` from the weights of now; None where it is None (the race is left out), or where
+        the steps left over are too few."""
+        left = len(self._config.race.places(self._steps)) - self._races
+        self._races += 1
+        if self.trial is None or middle is None:
+            return None
+        restore, budget = self._engine.snapshot().restore, self._budget_left() // left
+        return run_race(Paired(self.trial), restore, batch, budget, middle, self._config.race, fresh_optimizer=False)
+
+    def check_scale(self, loss: float) -> None:
+        """The search saw the first batch under the same weights: raise ValueError for a first loss that is out of all
+        proportion to that, because it was multiplied."""
+        seen, self._first_loss = self._first_loss, None
+        if seen is not None and math.isfinite(loss) and abs(loss) > SCALED * abs(seen) > 0:
+            raise ValueError(
+                f"the loss of the first step is {loss:.4g}, where the search saw {seen:.4g}: it was scaled; hand the "
+                "plain loss to step, and the GradScaler to AutoLR(..., scaler=scaler)"
+            )
+
+    def _look_at(self, batch: int) -> float | None:
+        """The loss on a batch before any training; that leaves no trace. None without a trial."""
+        if self.trial is None:
+            return None
+        snapshot = self._engine.snapshot()
+        try:
+            return Paired(self.trial).evaluate(batch)
+        finally:
+            snapshot.restore()
+
+    def _new_climb(self) -> Climb:
+        return Climb(self._steps, self._config.climb)
+
+    def _was_trained(self) -> bool:
+        with self._engine.whole_model():
+            return looks_trained(trainable(self._model.parameters()))
+
+    def _race_from_start(self, trial: Trial, batch: int, change: float) -> Found:
+        """Race rates around the one whose first update makes `change`, on the batches from `batch` on."""
+        trial, snapshot = Paired(trial), self._engine.snapshot()
+        unit = find_unit(trial, self._engine, snapshot.restore, batch, self._config.climb)
+        if unit.change is None:
+            return Found("race", (), (), None, None, _NOTHING_MOVES, unit.steps)
+        middle, budget = change / unit.change, self._budget_left() - unit.steps
+        found = run_race(trial, snapshot.restore, batch, budget, middle, self._config.race, fresh_optimizer=True)
+        if found is None:
+            reason = f"too few steps for a race; by what an update changes, {middle:.3g} suits such a model"
+            return Found("race", (), (), middle, None, reason, unit.steps)
+        return replace(found, steps=found.steps + unit.steps)
+
+    def _budget_left(self) -> int:
+        return math.floor(BUDGET * self._steps) - self.search_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        climb = self.climbing.state_dict() if self.climbing is not None else None
+        return {"search_steps": self.search_steps, "races": self._races, "climb": climb}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; checked before (see `state_forms`)."""
+        self.search_steps, self._races = state["search_steps"], state.get("races", 0)
+        if state.get("climb") is not None:
+            self.climbing = Climbing.from_state(state["climb"], self._engine, self._config.climb)

@@ -1,0 +1,79 @@
+"""What the weights tell of themselves: how much an update changes them, and whether they have been trained before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+TRAINED_NORM = 1.25
+"""Spectral norm, as a multiple of what random entries give it, from which on a matrix has learned something."""
+_LEAST_SIDE = 8
+_POWER_STEPS = 12
+
+
+class ChangeMeter:
+    """Measures an update: the RMS of what it changes over the RMS of the weights, the median over all matrices.
+
+    The median, because an embedding as torch initialises it outweighs all the rest. Weights that are zero (the second
+    half of fresh adapters) and vectors are left out, unless there is nothing else. Nothing waits for the device.
+    """
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self._weights = [w.detach() for w in weights if w.numel()]
+        self._before: list[Tensor] = []
+
+    def mark(self) -> None:
+        """Remember the weights of now."""
+        self._before = [w.clone() for w in self._weights]
+
+    def measure(self) -> Tensor:
+        """The change since `mark`, a scalar on the device; 0 where there is none."""
+        if not self._before:
+            return torch.zeros(())
+        moved = torch.stack([n.float() for n in torch._foreach_norm(torch._foreach_sub(self._weights, self._before))])
+        sizes = torch.stack([n.float() for n in torch._foreach_norm(self._before)])
+        matrix = torch.tensor([w.ndim >= 2 for w in self._weights], device=sizes.device)
+        counts = matrix & (sizes > 0)
+        counts = torch.where(counts.any(), counts, sizes > 0)
+        ratios = torch.where(counts, moved / sizes.clamp_min(torch.finfo(torch.float32).tiny), torch.nan)
+        return torch.nan_to_num(ratios.nanmedian(), nan=0.0)
+
+
+def looks_trained(weights: Iterable[Tensor]) -> bool:
+    """Whether most of the weights, by number, lie in matrices that are not random any more.
+
+    The spectral norm of a matrix [m, n] of independent entries of standard deviation s, whatever their distribution,
+    is s (sqrt m + sqrt n) (Bai and Yin 1993); training adds directions that stand out far above that (Martin and
+    Mahoney 2021, arXiv 1810.01075). Orthogonal matrices lie below. Matrices that are too small to tell are left out.
+    """
+    trained = told = 0
+    for weight in weights:
+        matrix = weight.detach().flatten(1) if weight.ndim >= 2 else None
+        if matrix is None or min(matrix.shape) < _LEAST_SIDE:
+            continue
+        norm = _relative_norm(matrix.float())
+        if norm is not None:
+            told += matrix.numel()
+            trained += matrix.numel() if norm > TRAINED_NORM else 0
+    return 2 * trained > told
+
+
+def _relative_norm(matrix: Tensor) -> float | None:
+    """Spectral norm over what random entries would give it; None for a matrix of zeros."""
+    sigma = float(matrix.std())
+    if not sigma > 0 or not math.isfinite(sigma):
+        return None
+    generator = torch.Generator().manual_seed(0)  # not the training's: it would draw other numbers afterwards
+    vector = torch.randn(matrix.shape[1], generator=generator).to(matrix.device)
+    for _ in range(_POWER_STEPS):
+        vector = torch.nn.functional.normalize(matrix.T @ (matrix @ vector), dim=0)
+    rows, columns = matrix.shape
+    return float((matrix @ vector).norm()) / (sigma * (math.sqrt(rows) + math.sqrt(columns)))
+
+
+def trainable(parameters: Iterable[Tensor]) -> Sequence[Tensor]:
+    """Those that learn."""
+    return [p for p in parameters if p.requires_grad]

@@ -1,0 +1,168 @@
+"""Short runs with an end, side by side: at which rate does the loss end lowest?
+
+Each candidate trains from the same weights on the same batches, its rate falls linearly to zero over the second half,
+and it is judged on the same further batches; all is taken back. The decay is what makes so short a run tell the truth:
+without it the lower rate wins, because it makes less noise (Wu et al. 2018, arXiv 1803.02021).
+
+Raced are a model that was trained before, at its start, since there a climb would do harm: the loss sees its new head
+learn while the rate ruins the rest. The rates then lie around the one whose first update changes the weights by
+`trained_change`. And every run once more on its way, around the rate in force: a climb cannot see that a model rests at
+the entropy of single tokens, where all rates look alike; a fifth of the way on, they do not. Pure functions but for
+`run_race`, which needs only a `Trial` and somebody to restore it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aios.auto_lr.search import Found, Trial, cost_in_steps
+
+
+@dataclass(frozen=True)
+class RaceConfig:
+    """Settings of a race."""
+
+    factor: float = 2.5
+    """Ratio of neighbouring candidates."""
+    rounds: int = 5
+    """Most candidates."""
+    least_steps: int = 5
+    """Shortest run that tells anything; with a smaller budget there is no race."""
+    most_steps: int = 128
+    """Longest run; longer ones tell nothing new."""
+    judges: int = 3
+    """Batches on which the ends are compared."""
+    warmup: float = 0.3
+    """Part of each short run in which its rate rises, where the optimizer is fresh."""
+    decay: float = 0.5
+    """Part of each short run, its last, in which its rate falls to zero."""
+    trained_change: float = 0.01
+    """Change of the weights (RMS over RMS) by the first update at the middle candidate, for a model trained before."""
+    fresh_change: float = 0.02
+    """The same for a fresh one."""
+    again: tuple[float, ...] = ()
+    """Where in the run, as parts of its steps, the rate is raced again ..."""
+    long_run: int = 5000
+    """... and in runs from so many steps on ..."""
+    again_if_long: tuple[float, ...] = (0.2, 0.45)
+    """... here."""
+
+    def places(self, steps: int) -> list[int]:
+        """The steps of a run of `steps` after which it is raced again."""
+        return [round(part * steps) for part in (self.again if steps < self.long_run else self.again_if_long)]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a race may be."""
+
+    steps: int
+    """Of each candidate's run."""
+    candidates: int
+    """How many can be run."""
+
+
+def pace_of(budget: int, config: RaceConfig) -> Pace | None:
+    """Length and number of the runs that `budget` steps pay for; None when too few.
+
+    Rather four longer runs than five short ones, and three where four would be too short.
+    """
+    judging = cost_in_steps(0, config.judges)  # of each candidate, and of the untouched weights
+    for candidates in (4, 3):
+        steps = min((budget - judging) // candidates - judging, config.most_steps)
+        if steps >= (2 if candidates == 4 else 1) * config.least_steps:
+            return Pace(steps, min((budget - judging) // (steps + judging), config.rounds))
+    return None
+
+
+def factor_at(step: int, steps: int, warmup: float, decay: float) -> float:
+    """Factor on the candidate's rate for update `step` (from 0) of a short run of `steps`."""
+    rising = min(1.0, (step + 1) / max(1, round(warmup * steps)))
+    return rising * min(1.0, (steps - step) / max(1.0, decay * steps))
+
+
+def next_candidate(losses: Mapping[float, float], middle: float, config: RaceConfig) -> float | None:
+    """The rate to try after those in `losses` (by rate): the middle, both sides, then on beyond the best while it is
+    the last of them; None when the best lies between others."""
+    for lr in (middle, middle / config.factor, middle * config.factor):
+        if lr not in losses:
+            return lr
+    best = winner(losses)
+    if best == max(losses):
+        return best * config.factor
+    return best / config.factor if best == min(losses) else None
+
+
+def winner(losses: Mapping[float, float]) -> float:
+    """The rate with the lowest loss; the lowest rate where none is finite."""
+    finite = {lr: loss for lr, loss in losses.items() if math.isfinite(loss)}
+    return min(finite, key=lambda lr: (finite[lr], lr)) if finite else min(losses)
+
+
+def between(losses: Mapping[float, float]) -> float:
+    """Where the parabola through the best rate and its neighbours, over log LR, is lowest; at most half way to one."""
+    best, rates = winner(losses), sorted(losses)
+    place = rates.index(best)
+    if not 0 < place < len(rates) - 1:
+        return best
+    left, right = rates[place - 1], rates[place + 1]
+    fall, rise = losses[left] - losses[best], losses[right] - losses[best]
+    if not (math.isfinite(fall) and math.isfinite(rise)) or fall + rise <= 0:
+        return best * math.sqrt(left / best) if not math.isfinite(rise) else best
+    shift = 0.5 * (fall - rise) / (fall + rise)
+    return best * math.exp(shift * math.log(right / best))
+
+
+def run_race(
+    trial: Trial,
+    restore: Callable[[], object],
+    first_batch: int,
+    budget: int,
+    middle: float,
+    config: RaceConfig,
+    fresh_optimizer: bool,
+) -> Found | None:
+    """Race rates around `middle` on the batches from `first_batch` on; `restore` brings the state back after each.
+
+    Held also against the loss that the untouched weights have: when no candidate betters it, the lowest is taken.
+    None where `budget` steps are too few.
+    """
+    pace = pace_of(budget, config)
+    if pace is None:
+        return None
+    judges = range(first_batch + pace.steps, first_batch + pace.steps + config.judges)
+    warmup = config.warmup if fresh_optimizer else 0.0
+    factors = [factor_at(step, pace.steps, warmup, config.decay) for step in range(pace.steps)]
+    try:
+        untouched = _mean_loss(trial, judges)
+    finally:
+        restore()  # random numbers and running means move
+    losses: dict[float, float] = {}
+    while len(losses) < pace.candidates and (lr := next_candidate(losses, middle, config)) is not None:
+        try:
+            losses[lr] = _short_run(trial, [lr * factor for factor in factors], first_batch, judges)
+        finally:
+            restore()
+    judging = cost_in_steps(0, config.judges)
+    cost = judging + len(losses) * (pace.steps + judging)
+    if losses[winner(losses)] < untouched:
+        lr, why = between(losses), f"{winner(losses):.3g} ended lowest, untouched weights have {untouched:.4g}"
+    else:
+        lr, why = min(losses), f"none of them did better than the untouched weights ({untouched:.4g})"
+    rates = tuple(sorted(losses))
+    reason = f"runs of {pace.steps} steps at {len(rates)} rates: {why}"
+    return Found("race", rates, tuple(losses[rate] for rate in rates), lr, None, reason, cost)
+
+
+def _short_run(trial: Trial, rates: Sequence[float], first_batch: int, judges: range) -> float:
+    for step, lr in enumerate(rates):
+        if not math.isfinite(trial.train(first_batch + step, lr)):
+            return math.inf
+    return _mean_loss(trial, judges)
+
+
+def _mean_loss(trial: Trial, batches: range) -> float:
+    total = sum(trial.evaluate(batch) for batch in batches) / len(batches)
+    return total if math.isfinite(total) else math.inf
