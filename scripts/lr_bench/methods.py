@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers.optimization import GreedyLR
 
+from aios.auto_lr.loop.weights import trainable
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler
 from lr_bench.optimizers import WEIGHT_DECAY, joined
 from lr_bench.problems.problem import Problem
@@ -93,7 +94,7 @@ class Driver:
 def train(problem: Problem, driver: Driver, steps: int, kick: tuple[int, float] | None = None) -> Trace:
     """Train for `steps` optimizer steps; `kick` is (step, factor) of a learning rate gone wrong."""
     trace = Trace()
-    weights = [p for p in problem.model.parameters() if p.requires_grad]
+    weights = trainable(problem.model.parameters())
     for step in range(steps):
         driver.before(step)
         if kick is not None and step == kick[0]:
@@ -255,7 +256,7 @@ def prodigy(workload: Workload, model: nn.Module, d_coef: float, steps: int) -> 
 
 def mechanic(workload: Workload, model: nn.Module, steps: int) -> Driver:
     """Mechanic (arXiv 2306.00144) around the workload's family, as its README says: base rate 1, a schedule on top."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = trainable(model.parameters())
     if workload.sgd:
         optimizer = mechanize(torch.optim.SGD)(trained, lr=1.0, momentum=0.9)
     else:

@@ -9,41 +9,43 @@ import torch
 from lion_pytorch import Lion
 from torch import nn
 
+from aios.auto_lr.loop.weights import trainable
+
 WEIGHT_DECAY = 0.1
 MakeOptimizers = Callable[[nn.Module, float], list[torch.optim.Optimizer]]
 """The optimizers of a model at a learning rate."""
-
-
-def _trained(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad]
 
 
 def adamw(
     model: nn.Module, lr: float, beta2: float = 0.95, weight_decay: float = WEIGHT_DECAY
 ) -> list[torch.optim.Optimizer]:
     """AdamW, fused."""
-    return [torch.optim.AdamW(_trained(model), lr=lr, betas=(0.9, beta2), weight_decay=weight_decay, fused=True)]
+    return [
+        torch.optim.AdamW(
+            trainable(model.parameters()), lr=lr, betas=(0.9, beta2), weight_decay=weight_decay, fused=True
+        )
+    ]
 
 
 def sgd(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     """SGD with momentum 0.9."""
-    return [torch.optim.SGD(_trained(model), lr=lr, momentum=0.9)]
+    return [torch.optim.SGD(trainable(model.parameters()), lr=lr, momentum=0.9)]
 
 
 def rmsprop(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     """RMSprop with torch's defaults."""
-    return [torch.optim.RMSprop(_trained(model), lr=lr)]
+    return [torch.optim.RMSprop(trainable(model.parameters()), lr=lr)]
 
 
 def lion(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     """Lion (arXiv 2302.06675) from the package lion-pytorch."""
-    return [Lion(_trained(model), lr=lr, weight_decay=WEIGHT_DECAY)]
+    return [Lion(trainable(model.parameters()), lr=lr, weight_decay=WEIGHT_DECAY)]
 
 
 def muon(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices within the blocks, AdamW for the rest, at one rate."""
     inner = {id(p) for name, p in model.named_parameters() if p.ndim == 2 and "blocks" in name}
-    matrices, rest = _split(_trained(model), lambda p: id(p) in inner)
+    matrices, rest = _split(trainable(model.parameters()), lambda p: id(p) in inner)
     return [
         torch.optim.Muon(matrices, lr=lr, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY),

@@ -133,22 +133,27 @@ class AutoLR:
         Raises ValueError when training has begun, or where there can be no search. An error from `how` surfaces
         after the state is restored.
         """
-        if self.begun:
-            raise ValueError("search comes before the first step: training has begun")
-        if self.obstacle is not None:
-            raise ValueError(f"there can be no search here: {self.obstacle}")
-        check_dense(self.model)
-        self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
+        self._prepare_search(how, micro_batches)
         found = self._finding.begin(self.step_count, self.batch)
         if found is not None:
             self._take(found)
         return found
 
     def look(self, how: Forward | Trial, micro_batches: int = 1) -> Found:
-        """Find the LR as `search` would, on the first batches, and take everything back; nothing is settled by it."""
+        """Find the LR as `search` would, on the first batches, and take everything back; nothing is settled by it.
+
+        Raises ValueError as `search` does.
+        """
+        self._prepare_search(how, micro_batches)
+        return self._finding.look(self.batch)
+
+    def _prepare_search(self, how: Forward | Trial | None, micro_batches: int) -> None:
+        if self.begun:
+            raise ValueError("search comes before the first step: training has begun")
+        if self.obstacle is not None:
+            raise ValueError(f"there can be no search here: {self.obstacle}")
         check_dense(self.model)
         self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
-        return self._finding.look(self.batch)
 
     def _take(self, found: Found) -> None:
         """Settle on what was found before training proper."""
@@ -160,8 +165,7 @@ class AutoLR:
         if found.how == "race":
             self.step_count += found.steps if self.config.count_search else 0
         self._finding.search_steps += found.steps
-        low, high = found.bounds or (None, None)
-        told = {"lr_min": low, "lr_max": high}
+        told = dict(zip(("lr_min", "lr_max"), found.bounds or (None, None), strict=True))
         self._log({"event": f"adaptive_lr_{found.how}", "step": self.step_count, **found.to_dict(), **told})
 
     def step(self, loss: Tensor | float) -> float:
@@ -204,8 +208,7 @@ class AutoLR:
     ) -> None:
         """Follow the update just launched; `grad_norm` is the global one before clipping.
 
-        `numbers` (float vector on the device) and `tag` come back in the step's report. May lower the LR, rewind the
-        model, or try a higher rate on the next batches and take that back.
+        `numbers` (float vector on the device) and `tag` come back in the step's report. May move the LR, rewind, race.
 
         Raises:
             RunError: when the run cannot be saved.
@@ -332,14 +335,14 @@ class AutoLR:
     def _end_climb(self) -> None:
         """Leave the edge, and settle on what the climb has told; where that is nothing, race."""
         self.flush()
-        self._take(self._finding.end_climb(self.step_count))
-        goes_on = self.step_count < self.steps
-        if self._found is not None and self._found.lr is None and goes_on:
-            raced = self._finding.race_fresh(self.batch)
-            if raced is not None:
-                self._take(raced)
-        if goes_on:
-            self._begin()
+        found = self._finding.end_climb(self.step_count)
+        self._take(found)
+        if self.step_count >= self.steps:
+            return
+        raced = self._finding.race_fresh(self.batch) if found.lr is None else None
+        if raced is not None:
+            self._take(raced)
+        self._begin()
 
     def _race_again(self) -> None:
         """Race rates around the one in force, where it can be changed now."""

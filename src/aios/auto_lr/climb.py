@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios.auto_lr.saved_state import BALANCE, COUNT, NUMBER, RATE, Kind, check_state, optional, row, series
+from aios.auto_lr.robust_window import MAD_TO_SIGMA
+from aios.auto_lr.saved_state import BALANCE, COUNT, NUMBER, POSITIVE_COUNT, RATE, check_state, optional, row, series
 from aios.auto_lr.search import Found
 
 ROUNDING = 1e-6
@@ -99,13 +100,17 @@ class Climb:
         self.ended: str | None = None
         """Why the climb is over, in plain words; None while it goes on."""
         self.most_points = max(1, round(config.longest * steps))
-        self._alpha = min(0.5, 12 / self.steps_per_decade)  # of the moving average
         self._trying = config.first_lr
         self._first_lr: float | None = None  # of the climb proper
         self._launched = 0
         self._points: list[list[float]] = []  # [lr, loss, smoothed loss]
         self._lost = 0  # losses in a row that were not finite
         self._kept_knee = self._kept_at = -1  # indices: knee and newest point when a state was last worth keeping
+
+    @property
+    def _alpha(self) -> float:
+        """Weight of the newest loss in the moving average."""
+        return min(0.5, 12 / self.steps_per_decade)
 
     def next_lr(self) -> float:
         """The rate of the next step."""
@@ -235,7 +240,6 @@ class Climb:
         cls.check_state(state)
         climb = cls(1, config)
         climb.steps_per_decade, climb.most_points = state["steps_per_decade"], state["most_points"]
-        climb._alpha = min(0.5, 12 / climb.steps_per_decade)
         climb.unit, climb._trying, climb._first_lr = state["unit"], state["trying"], state["first_lr"]
         climb._kept_knee, climb._kept_at = state["kept_knee"], state["kept_at"]
         climb._launched, climb._lost = state["launched"], state["lost"]
@@ -252,12 +256,11 @@ def steps_per_decade(steps: int, config: ClimbConfig) -> int:
 def batch_noise(losses: Sequence[float]) -> float:
     """Standard deviation of the losses from batch to batch, robustly, by their second differences: trends drop out."""
     bends = [abs(a - 2 * b + c) for a, b, c in zip(losses, losses[1:], losses[2:], strict=False)]
-    return 1.4826 * statistics.median(bends) / math.sqrt(6) if bends else 0.0
+    return MAD_TO_SIGMA * statistics.median(bends) / math.sqrt(6) if bends else 0.0
 
 
-_LENGTH = Kind("a count > 0", lambda v: COUNT.fits(v) and v > 0)
 _STATE = {
-    **dict.fromkeys(("steps_per_decade", "most_points"), _LENGTH),
+    **dict.fromkeys(("steps_per_decade", "most_points"), POSITIVE_COUNT),
     **{"unit": optional(RATE), "trying": RATE, "first_lr": optional(RATE)},
     **dict.fromkeys(("kept_knee", "kept_at"), BALANCE),
     **{"launched": COUNT, "lost": COUNT, "points": series(row(RATE, NUMBER, NUMBER))},

@@ -98,7 +98,7 @@ class LearningRateControl:
         if not foreign:
             return
         found = [groups[i]["lr"] for i in foreign]
-        own = set_learning_rate(groups, self.scheduler.current_lr if self.scheduler is not None else self.plan.base_lr)
+        own = set_learning_rate(groups, self.adaptive_lr)
         for index, lr in zip(foreign, found, strict=True):
             if lr != own[index]:  # nor what a decision since the last step has written
                 self._told_foreign = True
@@ -139,8 +139,7 @@ class LearningRateControl:
         lower = lr / LESS if expected.broke else lr
         self._log({"event": "not_learning", "step": step, **told, "lr": lower})
         if expected.broke:
-            self.base_lr, self.bounds = lower, bounds_around(lower)
-            self.scheduler.move_to(lower, self.bounds, "learning_decrease", reason)
+            self._go_on_at(self.scheduler, lower, "learning_decrease", reason)
             self.learning.go_on(step)
 
     @property
@@ -156,10 +155,13 @@ class LearningRateControl:
     def take_over(self, found: Found) -> None:
         """Go on at the rate that a race on the way has found, within its bounds."""
         assert isinstance(self.scheduler, AutoLRScheduler)
-        if found.lr is not None and found.bounds is not None:
-            self.base_lr, self.bounds = found.lr, found.bounds
+        if found.lr is not None:
             name = "race_increase" if found.lr > self.adaptive_lr else "race_decrease"
-            self.scheduler.move_to(found.lr, found.bounds, name, found.reason)
+            self._go_on_at(self.scheduler, found.lr, name, found.reason)
+
+    def _go_on_at(self, scheduler: AutoLRScheduler, lr: float, name: str, reason: str) -> None:
+        self.base_lr, self.bounds = lr, bounds_around(lr)
+        scheduler.move_to(lr, self.bounds, name, reason)
 
     def finish_now(self, step: int) -> int:
         """Anneal to zero over the next tenth of the run; returns the step at which to end.

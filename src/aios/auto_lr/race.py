@@ -6,9 +6,9 @@ without it the lower rate wins, because it makes less noise (Wu et al. 2018, arX
 
 Raced are a model that was trained before, at its start, since there a climb would do harm: the loss sees its new head
 learn while the rate ruins the rest. The rates then lie around the one whose first update changes the weights by
-`trained_change`. And every run once more on its way, around the rate in force: a climb cannot see that a model rests at
-the entropy of single tokens, where all rates look alike; a fifth of the way on, they do not. Pure functions but for
-`run_race`, which needs only a `Trial` and somebody to restore it.
+`trained_change`. So is a fresh model whose climb saw no fall. Long runs race once more on their way, around the rate in
+force; in shorter ones the budget pays for runs that are too short to tell the truth. Pure functions but for `run_race`,
+which needs only a `Trial` and somebody to restore it.
 """
 
 from __future__ import annotations

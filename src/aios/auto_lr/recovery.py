@@ -115,13 +115,10 @@ class Recovery:
     def _rewind(self, step: int, reason: str) -> None:
         self.restoration.forfeit(step)
         if self._kept is not None:
-            self._go_back(step, self._kept)
+            self._kept.snapshot.restore()
+            self.monitor.rewound(step, self._kept.monitor)
             self.scheduler.lower_to(self._kept.rates)
         self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "rewind_decrease", reason)
-
-    def _go_back(self, step: int, kept: Kept) -> None:
-        kept.snapshot.restore()
-        self.monitor.rewound(step, kept.monitor)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; the snapshot is not among them, it is taken anew on resume."""

@@ -9,7 +9,7 @@ from typing import Any
 from aios.auto_lr.adaptive_lr import LossMetrics, LRDecision
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler, Rates
 from aios.auto_lr.rules import NoiseRules, WindowSums, decide_by_noise, move_onto_trend, summarize_window
-from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, Kind, check_state, row, series
+from aios.auto_lr.saved_state import FLAG, LOSS, POSITIVE_COUNT, Kind, check_state, row, series
 
 MAX_WINDOWS = 40
 """Windows behind one decision at most: older losses say little about today's learning rate."""
@@ -94,6 +94,5 @@ class AutoLRScheduler(GroupedLRScheduler):
         self.level_moved = state.get("level_moved", False)
 
 
-_SIZE = Kind("a count > 0", lambda v: COUNT.fits(v) and v > 0)
 _SQUARES = Kind("a number not below 0", lambda v: LOSS.fits(v) and not v < 0)
-_STATE = {"windows": series(row(_SIZE, LOSS, _SQUARES, LOSS)), "level_moved": FLAG}
+_STATE = {"windows": series(row(POSITIVE_COUNT, LOSS, _SQUARES, LOSS)), "level_moved": FLAG}

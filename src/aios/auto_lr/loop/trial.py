@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.climb import ClimbConfig
+from aios.auto_lr.climb import Climb, ClimbConfig
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.snapshot import seed
 from aios.auto_lr.loop.update import check_dense
@@ -22,20 +22,19 @@ Forward = Callable[[int], Tensor]
 
 
 def find_unit(trial: Trial, engine: Engine, restore: Callable[[], object], batch: int, config: ClimbConfig) -> Unit:
-    """What one update does to the weights, by trying ten times higher rates until it can be seen; all taken back."""
-    meter, lr, tried = ChangeMeter(engine.weights), config.first_lr, 0
-    while lr <= config.last_lr:
+    """What one update does to the weights, found as a climb finds where to begin; each update is taken back."""
+    climb, meter, tried = Climb(1, config), ChangeMeter(engine.weights), 0
+    while climb.unit is None and climb.ended is None:
+        lr = climb.next_lr()
         meter.mark()
         try:
-            trial.train(batch, lr)
+            loss = trial.train(batch, lr)
             change = float(engine.agreed(meter.measure()))
         finally:
             restore()
+        climb.observe(lr, loss, change)
         tried += 1
-        if math.isfinite(change) and change >= config.visible_change:
-            return Unit(change / lr, tried)
-        lr *= 10
-    return Unit(None, tried)
+    return Unit(climb.unit, tried)
 
 
 class Unit(NamedTuple):

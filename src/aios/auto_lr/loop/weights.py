@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Weight = TypeVar("Weight", bound=Tensor)
 
 TRAINED_NORM = 1.25
 """Spectral norm, as a multiple of what random entries give it, from which on a matrix has learned something."""
@@ -74,6 +77,6 @@ def _relative_norm(matrix: Tensor) -> float | None:
     return float((matrix @ vector).norm()) / (sigma * (math.sqrt(rows) + math.sqrt(columns)))
 
 
-def trainable(parameters: Iterable[Tensor]) -> Sequence[Tensor]:
+def trainable(parameters: Iterable[Weight]) -> list[Weight]:
     """Those that learn."""
     return [p for p in parameters if p.requires_grad]
