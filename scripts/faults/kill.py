@@ -23,8 +23,8 @@ from faults.processes import Done, Real, check_no_traceback, kill, until
 from faults.records import HANG, HELD, LOST, ORPHAN, SILENT, WRONG_EXIT, Case, Judged, Outcome
 
 KIND = "kill"
-AUTO = ("--adaptive-lr-profile=auto", "--save-every=20", "--eval-every=250", "--steps=1000")
-"""Long enough for a climb of some hundred steps."""
+AUTO = ("--adaptive-lr-profile=auto", "--save-every=20", "--eval-every=100", "--steps=400")
+"""Long enough for a climb of some hundred steps, and for as many after it."""
 SHORT = ("--adaptive-lr-profile=auto", "--lr=2e-3", "--save-every=10", "--eval-every=100", "--steps=200")
 ORPHAN_SECONDS = 90.0
 """In which workers that lost their launcher must have ended."""
@@ -51,11 +51,11 @@ DDP = ("--ddp", "--world-size=2")
 APART = ("--parallel-independent", "--world-size=2", "--merge-every=20")
 TWO = ("rank", "main", "family")
 VARIANTS = {
-    "dense": Variant(AUTO, 1000, 5, 9),
-    "moe": Variant((*AUTO, "--use-moe", "--num-experts=3"), 1000, 5, 9),
-    "lora": Variant((*AUTO, "--use-peft", "--lora-rank=4"), 1000, 5, 9, student=True),
-    "accumulation": Variant((*AUTO, "--gradient-accumulation-steps=2"), 1000, 5, 9),
-    "rules": Variant((*AUTO, "--adaptive-lr-profile=rules", "--lr=2e-3"), 1000, 5, 9),
+    "dense": Variant(AUTO, 400, 5, 9),
+    "moe": Variant((*AUTO, "--use-moe", "--num-experts=3"), 400, 5, 9),
+    "lora": Variant((*AUTO, "--use-peft", "--lora-rank=4"), 400, 5, 9, student=True),
+    "accumulation": Variant((*AUTO, "--gradient-accumulation-steps=2"), 400, 5, 9),
+    "rules": Variant((*AUTO, "--adaptive-lr-profile=rules", "--lr=2e-3"), 400, 5, 9),
     "ddp": Variant((*SHORT, *DDP), 200, 2, 13, TWO),
     "independent": Variant((*SHORT, *APART), 200, 2, 7, TWO, exact=False),
     "zero1": Variant((*SHORT, "--zero-stage=zero1", "--world-size=2"), 200, 2, 4, TWO),

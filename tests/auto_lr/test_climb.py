@@ -196,6 +196,7 @@ def test_two_in_a_row_end_the_climb(at: int) -> None:
     trace = climbed(valley(), spoil=[at, at + 1])
     assert len(trace.rates) == at + 1
     assert trace.climb.ended == f"at {trace.rates[-1]:.3g} the loss was no longer finite"
+    assert trace.found.broke
     assert trace.climb.ended in trace.found.reason
     assert len(trace.found.rates) == at - 1
     assert not trace.climb.observe(1.0, 1.0, 1.0)

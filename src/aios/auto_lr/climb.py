@@ -99,6 +99,8 @@ class Climb:
         """Change of the weights by an update, per unit of learning rate, as the first ones had it."""
         self.ended: str | None = None
         """Why the climb is over, in plain words; None while it goes on."""
+        self.broke = False
+        """Whether it was ended by harm: a loss that had risen or was no longer finite."""
         self.most_points = max(1, round(config.longest * steps))
         self._trying = config.first_lr
         self._first_lr: float | None = None  # of the climb proper
@@ -146,10 +148,10 @@ class Climb:
         shape = self.shape() if self._points else None
         if shape is None or not shape.clear:
             reason = f"the loss did not fall clearly at any rate; {self.ended}"
-            return Found("climb", rates, losses, None, edge, reason, lost)
+            return Found("climb", rates, losses, None, edge, reason, lost, self.broke)
         knee = rates[shape.knee]
         reason = f"higher rates than {knee:.3g} gained nothing; {self.ended}; back to where the loss was lowest"
-        return Found("climb", rates, losses, knee / self.config.divisor, edge, reason, lost)
+        return Found("climb", rates, losses, knee / self.config.divisor, edge, reason, lost, self.broke)
 
     def shape(self) -> Shape:
         """What the points so far show; there must be one."""
@@ -193,7 +195,7 @@ class Climb:
         """A loss that is not finite: one may be a bad batch, two in a row are the rate's doing."""
         self._lost += 1
         if self._lost == 2:
-            self.ended = f"at {lr:.3g} the loss was no longer finite"
+            self.ended, self.broke = f"at {lr:.3g} the loss was no longer finite", True
         return False
 
     def _judge(self, change: float) -> bool:
@@ -202,7 +204,7 @@ class Climb:
         past = len(self._points) - 1 - shape.knee
         if change >= config.harmful_change and len(self._points) > 5:
             if risen:
-                self.ended = f"at {lr:.3g} the loss had risen"
+                self.ended, self.broke = f"at {lr:.3g} the loss had risen", True
             elif shape.clear and past > config.flat_decades * self.steps_per_decade:
                 self.ended = f"up to {lr:.3g} it fell no further"
         if self.ended is None and (lr >= config.last_lr or len(self._points) >= self.most_points):

@@ -2,8 +2,8 @@
 
 At too high a rate a language model stays at the entropy of single tokens: the loss is finite and calm, no ladder sees
 trouble, and nothing is learned. What a run has to show is little: a part of the fall that the climb itself has brought
-in fewer steps. The rate is lowered only where the climb was ended by a rise of the loss: where still higher rates did
-no harm, a loss that rests (at the best linear fit, say) does not rest because of the rate. Pure.
+in fewer steps. The rate is lowered only where the climb was ended by harm: where still higher rates did
+none, a loss that rests (at the best linear fit, say) does not rest because of the rate. Pure.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ WINDOW = 0.05
 """Part of the run whose median loss answers."""
 SHARE = 0.02
 """Least part of the climb's fall by which the loss must have fallen further."""
-ROSE = 0.07
-"""Part of the climb's fall above which its end is a rise: somewhat less than what ends it."""
 LESS = 3.0
 """The rate is divided by this where it has not."""
 MOST_CUTS = 3
@@ -38,7 +36,7 @@ class Expected:
     ceiling: float
     """The highest median loss that counts as learning."""
     broke: bool
-    """Whether the climb was ended by a rise of the loss."""
+    """Whether the climb was ended by harm, so that the rate may be too high."""
 
     @classmethod
     def after(cls, found: Found) -> Expected | None:
@@ -46,8 +44,7 @@ class Expected:
         if found.how != "climb" or found.lr is None:
             return None
         lowest, first = min(found.losses), statistics.fmean(found.losses[:3])
-        fall = first - lowest
-        return cls(lowest, lowest - SHARE * fall, broke=found.losses[-1] > lowest + ROSE * fall)
+        return cls(lowest, lowest - SHARE * (first - lowest), found.broke)
 
 
 class LearningWatch:

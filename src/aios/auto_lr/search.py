@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from aios.auto_lr.saved_state import COUNT, LOSS, RATE, Kind, check_state, optional, row, series
+from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, RATE, Kind, check_state, optional, row, series
 from aios.errors import shown
 
 LR_SPAN = 100.0
@@ -41,6 +41,8 @@ class Found:
     """How the rate was reached, or why there is none, in plain words."""
     steps: int
     """Optimizer steps' worth of work that trained nothing (a forward pass alone counts a third)."""
+    broke: bool = False
+    """Of a climb: whether it was ended by harm, a loss that had risen or was no longer finite."""
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -56,6 +58,7 @@ class Found:
             "edge": self.edge,
             "curve": [[lr, loss if math.isfinite(loss) else None] for lr, loss in points],
             "search_steps": self.steps,
+            "broke": self.broke,
             "reason": self.reason,
         }  # fmt: skip
 
@@ -64,11 +67,12 @@ class Found:
         """What `to_dict` made, or what the searches of earlier versions logged; ValueError for anything else."""
         if "suggestion" in record:
             record = _from_range_test(record)
-        check_state("what a search found", record, _RECORD)
+        check_state("what a search found", record, _RECORD, may_lack=("broke",))
         points = [(float(lr), math.nan if loss is None else float(loss)) for lr, loss in record["curve"]]
         rates, losses = tuple(lr for lr, _ in points), tuple(loss for _, loss in points)
         how: How = "race" if record["how"] == "race" else "climb"
-        return cls(how, rates, losses, record["lr"], record["edge"], str(record["reason"]), record["search_steps"])
+        reached, broke = (record["lr"], record["edge"]), record.get("broke", False)
+        return cls(how, rates, losses, *reached, str(record["reason"]), record["search_steps"], broke)
 
 
 def _from_range_test(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +90,8 @@ _RECORD = {
         "how": Kind("climb or race", lambda v: v in ("climb", "race")),
         "reason": Kind("text", lambda v: type(v) is str),
     },
-    **{"lr": optional(RATE), "edge": optional(RATE), "search_steps": COUNT, "curve": series(row(RATE, optional(LOSS)))},
+    **{"lr": optional(RATE), "edge": optional(RATE), "search_steps": COUNT, "broke": FLAG},
+    "curve": series(row(RATE, optional(LOSS))),
 }
 
 

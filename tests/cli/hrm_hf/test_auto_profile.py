@@ -36,7 +36,7 @@ def test_climb_anneal_and_end(tmp_path: Path) -> None:
     assert 0 < climb["step"] == init["step"] < 0.4 * STEPS
     found = [r for r in read_log(brain) if r["event"] in ("adaptive_lr_climb", "adaptive_lr_race")]
     assert 0 < sum(r["search_steps"] for r in found) == final["search_steps"] <= 0.08 * STEPS
-    assert f"{STEPS} of {STEPS}, and {final['search_steps']} to find the learning rate" in done.stdout
+    assert f"{STEPS} of {STEPS} (finding the learning rate took the work of {final['search_steps']})" in done.stdout
     assert (init["initial_lr"], init["lr_min"], init["lr_max"]) == (climb["lr"], climb["lr_min"], climb["lr_max"])
     records = train_records(brain)
     assert list(records) == list(range(1, STEPS + 1))  # those of the climb train, too

@@ -22,7 +22,8 @@ def summary_rows(session: Session, unigram_entropy: float) -> list[tuple[str, st
 
 def _steps(session: Session) -> str:
     searched, auto = session.result()["search_steps"], session.run.auto
-    return f"{auto.step_count} of {auto.end}" + (f", and {searched} to find the learning rate" if searched else "")
+    told = f" (finding the learning rate took the work of {searched})" if searched else ""
+    return f"{auto.step_count} of {auto.end}{told}"
 
 
 def _evaluation(run: TrainingRun) -> list[tuple[str, str]]:
