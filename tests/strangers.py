@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aios.runs.manifest import MANIFEST_FILE
-from training_process import TIMEOUT
+from training_process import run_aios
 
 CODE = "stranger"
 """Name of the module that `plant_code` leaves in a folder."""
@@ -61,11 +60,12 @@ def vouch_for(checkpoint: Path) -> None:
     manifest.write_text(json.dumps({"format_version": 1, "files": entries}), encoding="utf-8")
 
 
-def refusal(args: list[str], stdin: int | None = None) -> str:
+def refusal(args: list[str], terminal: str | None = None) -> str:
     """The one sentence with which `aios ARGS` is refused, though it is told `y` whatever it asks."""
-    typed = {"input": "y\n" * 9} if stdin is None else {"stdin": stdin}
-    command = [sys.executable, "-m", "aios", *args]
-    done = subprocess.run(command, **typed, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    with tempfile.NamedTemporaryFile("w") as yes:
+        yes.write("y\n" * 9)
+        yes.flush()
+        done = run_aios(*args, stdin=terminal or yes.name)
     assert done.returncode == 2, done.stderr + done.stdout
     assert done.stderr.startswith("Error: "), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
@@ -75,10 +75,10 @@ def refusal(args: list[str], stdin: int | None = None) -> str:
 
 
 @contextmanager
-def terminal_that_says_yes() -> Iterator[int]:
-    """A terminal, to be a child's stdin, at which `y` has been typed already."""
+def terminal_that_says_yes() -> Iterator[str]:
+    """The path of a terminal, to be a child's stdin, at which `y` has been typed already."""
     ours, theirs = os.openpty()
     os.write(ours, b"y\n" * 9)
-    yield theirs
+    yield os.ttyname(theirs)
     os.close(theirs)
     os.close(ours)

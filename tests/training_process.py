@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+from forked_aios import ForkedAios
+
+Running: TypeAlias = "subprocess.Popen[str] | ForkedAios"
 
 TIMEOUT = 240.0  # seconds; a child that hangs fails its test instead of blocking the suite
 
@@ -24,10 +28,18 @@ TINY = (
 """Flags of a model that trains 100 steps in a few seconds, by the plain rules unless a test says otherwise."""
 
 
-def run_aios(*args: str) -> subprocess.CompletedProcess[str]:
-    """`aios ARGS`, waited for."""
-    command = [sys.executable, "-m", "aios", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+def run_aios(
+    *args: str, folder: Path | None = None, stdin: str | Path = os.devnull
+) -> subprocess.CompletedProcess[str]:
+    """`aios ARGS` in `folder`, waited for."""
+    process = ForkedAios(args, folder, stdin)
+    try:
+        out, err = process.communicate(TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def train_args(folder: Path, *args: str) -> list[str]:
@@ -42,13 +54,12 @@ def train(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def start_training(folder: Path, *args: str) -> subprocess.Popen[str]:
+def start_training(folder: Path, *args: str) -> ForkedAios:
     """A tiny training of the brain `folder`/brain, left running."""
-    command = [sys.executable, "-m", "aios", *train_args(folder, *args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return ForkedAios(train_args(folder, *args))
 
 
-def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+def wait_for(process: Running, happened: Callable[[], bool]) -> None:
     """Wait until `happened()`; fails when the process ends or hangs before."""
     deadline = time.monotonic() + TIMEOUT
     while not happened():
@@ -57,7 +68,7 @@ def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> No
         time.sleep(0.01)
 
 
-def wait_for_step(process: subprocess.Popen[str], brain: Path, step: int) -> None:
+def wait_for_step(process: Running, brain: Path, step: int) -> None:
     """Wait until the log of `brain` shows that `step` is done."""
     log = brain / "metrics.jsonl"
     mark = '"event": "train", "ts"'

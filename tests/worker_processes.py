@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training_process import TIMEOUT, read_log, wait_for
+from training_process import TIMEOUT, Running, read_log, wait_for
 
 
 def records_of(brain: Path, rank: int, event: str = "train") -> list[dict[str, Any]]:
@@ -18,7 +18,7 @@ def records_of(brain: Path, rank: int, event: str = "train") -> list[dict[str, A
     return [r for r in read_log(brain, event) if r.get("rank") == rank]
 
 
-def independent_pids(supervisor: subprocess.Popen[str]) -> dict[int, int]:
+def independent_pids(supervisor: Running) -> dict[int, int]:
     """The independent workers of a supervisor, pid by rank."""
     listed = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(supervisor.pid)], capture_output=True, text=True, check=False
@@ -27,7 +27,7 @@ def independent_pids(supervisor: subprocess.Popen[str]) -> dict[int, int]:
     return {int(line[line.index("independent-worker") + 2]): int(line[0]) for line in words}
 
 
-def wait_for_worker(process: subprocess.Popen[str], brain: Path, rank: int, step: int) -> None:
+def wait_for_worker(process: Running, brain: Path, rank: int, step: int) -> None:
     """Wait until independent worker `rank` has logged `step`."""
     mark = f'"rank": {rank}'
 
@@ -47,7 +47,7 @@ def children(pid: int) -> list[int]:
     return [int(line) for line in found.stdout.split()]
 
 
-def worker_pids(launcher: subprocess.Popen[str]) -> list[int]:
+def worker_pids(launcher: Running) -> list[int]:
     """The two workers of a launcher, in rank order; waits until both are there."""
     wait_for(launcher, lambda: len(children(launcher.pid)) == 2)
     return sorted(children(launcher.pid))

@@ -1,14 +1,12 @@
 """`aios` as a process to be harmed: a real one, or one forked from a server that has imported everything already.
 
-A real process costs about four seconds of imports. Where the start is not what is tested, the fork server of
-`multiprocessing` saves them: each child runs `python -m aios ARGS` as its own process all the same.
+Where the start is not what is tested, the fork server saves its seconds (see `forking`).
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -16,11 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
+from faults.forking import Command, ensure_server, fork
 from faults.records import HANG, TRACEBACK, Judged
 
 SECONDS = 180.0
@@ -58,41 +55,6 @@ class Done:
     def end(self) -> str:
         """Its last words, on one line."""
         return " ".join(self.said.split())[-400:]
-
-
-class _AsUncaught:
-    """Says an exception that leaves the block as the interpreter would, and ends the process with 1."""
-
-    def __enter__(self) -> _AsUncaught:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None and error is not None and not issubclass(kind, SystemExit):
-            sys.excepthook(kind, error, trace)
-            sys.exit(1)
-
-
-def _child(
-    args: Sequence[str], folder: str, env: Mapping[str, str], says: str, prepare: Callable[[], None] | None, held: bool
-) -> None:
-    """Runs in the forked process: `python -m aios ARGS` in `folder`; `held` until somebody continues it."""
-    os.setsid()
-    for number, stream in ((1, "out"), (2, "err")):
-        descriptor = os.open(f"{says}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(env)
-    sys.argv = ["aios", *args]
-    if prepare is not None:
-        prepare()
-    if held:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    with _AsUncaught():
-        runpy.run_module("aios", run_name="__main__", alter_sys=True)
 
 
 def wake_shim(**settings: str) -> None:
@@ -144,16 +106,7 @@ def build_shim(library: Path) -> None:
 
 def start_server(library: Path) -> None:
     """Start the fork server with the shim in it, asleep; every child inherits it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faults.imports"])
-    before = os.environ.get("LD_PRELOAD")
-    os.environ["LD_PRELOAD"] = str(library)
-    try:
-        forkserver.ensure_running()
-    finally:
-        del os.environ["LD_PRELOAD"]
-        if before is not None:
-            os.environ["LD_PRELOAD"] = before
+    ensure_server(LD_PRELOAD=str(library))
 
 
 def fork_aios(
@@ -165,12 +118,10 @@ def fork_aios(
 ) -> Fork:
     """Start `aios ARGS` in a child of the fork server; `prepare` is called in it, `held` stops it before it begins."""
     global _number
-    context = multiprocessing.get_context("forkserver")
     with _starting:
         _number += 1
         says = str(folder / f".says-{os.getpid()}-{_number}")
-        process = context.Process(target=_child, args=(list(args), str(folder), dict(env), says, prepare, held))
-        process.start()
+        process = fork(Command(list(args), str(folder), dict(env), f"{says}.out", f"{says}.err", prepare, held))
     return Fork(process, says)
 
 

@@ -64,7 +64,10 @@ def test_the_events_tell_the_run_in_order() -> None:
     assert [e["step"] for e in events] == sorted(e["step"] for e in events)
     climb, init = events[0], events[1]
     assert (climb["how"], climb["step"], init["step"]) == ("climb", ended, ended)
-    assert set(climb) == {"event", "step", "how", "lr", "edge", "curve", "search_steps", "reason", "lr_min", "lr_max"}
+    assert set(climb) == {
+        "event", "step", "how", "lr", "edge", "curve", "search_steps", "broke", "steps_per_decade", "reason",
+        "lr_min", "lr_max",
+    }  # fmt: skip
     assert init["initial_lr"] == climb["lr"]
     assert auto.search_steps == sum(e.get("search_steps", 0) for e in events)
 

@@ -246,7 +246,7 @@ def test_whatever_is_observed_it_ends_and_says_something_that_can_be_logged(
         assert 0 < lr < math.inf
         climb.observe(lr, *seen[taken % len(seen)])
         taken += 1
-        assert taken <= 12 + 2 * climb.most_points + 2
+        assert taken <= 2 * (12 + climb.most_points) + 2  # every other loss may not be finite
     found = climb.found(0)
     assert found.reason
     if found.lr is not None:

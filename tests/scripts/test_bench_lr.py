@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("sklearn", reason='needs pip install -e ".[bench]"')
 pytest.importorskip("schedulefree")
 pytest.importorskip("prodigyopt")
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from lr_bench import disturbances, jobs, methods, regret, report, runs
 from lr_bench.workloads import WORKLOADS

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from faults.brains import bad_wording, check_same, fingerprint
+from faults.disk_model import ALL, NONE, Disk, Op, after_cut
+from faults.records import HELD, LIBRARY, LOST, SILENT, Case, Judged, Outcome, Store
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "campaign.py"
-sys.path.append(str(ROOT / "scripts"))
-
-from faults.brains import bad_wording, check_same, fingerprint  # noqa: E402
-from faults.disk_model import ALL, NONE, Disk, Op, after_cut  # noqa: E402
-from faults.records import HELD, LIBRARY, LOST, SILENT, Case, Judged, Outcome, Store  # noqa: E402
 
 
 def campaign(folder: Path, *args: str) -> tuple[list[dict[str, object]], str]:

@@ -147,11 +147,12 @@ class Climb:
         edge = rates[-1] if rates else None
         shape = self.shape() if self._points else None
         if shape is None or not shape.clear:
-            reason = f"the loss did not fall clearly at any rate; {self.ended}"
-            return Found("climb", rates, losses, None, edge, reason, lost, self.broke)
-        knee = rates[shape.knee]
-        reason = f"higher rates than {knee:.3g} gained nothing; {self.ended}; back to where the loss was lowest"
-        return Found("climb", rates, losses, knee / self.config.divisor, edge, reason, lost, self.broke)
+            lr, reason = None, f"the loss did not fall clearly at any rate; {self.ended}"
+        else:
+            knee = rates[shape.knee]
+            lr = knee / self.config.divisor
+            reason = f"higher rates than {knee:.3g} gained nothing; {self.ended}; back to where the loss was lowest"
+        return Found("climb", rates, losses, lr, edge, reason, lost, self.broke, self.steps_per_decade)
 
     def shape(self) -> Shape:
         """What the points so far show; there must be one."""

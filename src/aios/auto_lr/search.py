@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, RATE, Kind, check_state, optional, row, series
+from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, POSITIVE_COUNT, RATE, Kind, check_state, optional, row, series
 from aios.errors import shown
 
 LR_SPAN = 100.0
@@ -43,6 +43,8 @@ class Found:
     """Optimizer steps' worth of work that trained nothing (a forward pass alone counts a third)."""
     broke: bool = False
     """Of a climb: whether it was ended by harm, a loss that had risen or was no longer finite."""
+    steps_per_decade: int | None = None
+    """Of a climb: its pace, which corrects for the run's length: a slower climb finds a lower rate."""
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -59,6 +61,7 @@ class Found:
             "curve": [[lr, loss if math.isfinite(loss) else None] for lr, loss in points],
             "search_steps": self.steps,
             "broke": self.broke,
+            "steps_per_decade": self.steps_per_decade,
             "reason": self.reason,
         }  # fmt: skip
 
@@ -67,12 +70,12 @@ class Found:
         """What `to_dict` made, or what the searches of earlier versions logged; ValueError for anything else."""
         if "suggestion" in record:
             record = _from_range_test(record)
-        check_state("what a search found", record, _RECORD, may_lack=("broke",))
+        check_state("what a search found", record, _RECORD, may_lack=("broke", "steps_per_decade"))
         points = [(float(lr), math.nan if loss is None else float(loss)) for lr, loss in record["curve"]]
         rates, losses = tuple(lr for lr, _ in points), tuple(loss for _, loss in points)
         how: How = "race" if record["how"] == "race" else "climb"
-        reached, broke = (record["lr"], record["edge"]), record.get("broke", False)
-        return cls(how, rates, losses, *reached, str(record["reason"]), record["search_steps"], broke)
+        reached = (record["lr"], record["edge"], str(record["reason"]), record["search_steps"])
+        return cls(how, rates, losses, *reached, record.get("broke", False), record.get("steps_per_decade"))
 
 
 def _from_range_test(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +94,7 @@ _RECORD = {
         "reason": Kind("text", lambda v: type(v) is str),
     },
     **{"lr": optional(RATE), "edge": optional(RATE), "search_steps": COUNT, "broke": FLAG},
-    "curve": series(row(RATE, optional(LOSS))),
+    **{"steps_per_decade": optional(POSITIVE_COUNT), "curve": series(row(RATE, optional(LOSS)))},
 }
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from aios.gui.brains import free_name
 from aios.gui.form import check_on_disk
 from aios.runs.brain_name import MAX_BYTES, numbered, why_not_a_name
-from training_process import TIMEOUT, train_args
+from training_process import run_aios, train_args
 
 RECORD = '{"event": "run_start", "ts": 1.5, "step": 0}\n'
 
@@ -21,8 +19,7 @@ RECORD = '{"event": "run_start", "ts": 1.5, "step": 0}\n'
 def refused(folder: Path, *args: str | bytes) -> str:
     """The one sentence with which a training in `folder`/bundle is refused; nothing may have been written."""
     before = snapshot(folder)
-    command = [sys.executable, "-m", "aios", *train_args(folder / "bundle"), *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=folder)
+    done = run_aios(*train_args(folder / "bundle"), *map(os.fsdecode, args), folder=folder)
     assert done.returncode == 2, done.stderr + done.stdout
     assert snapshot(folder) == before
     assert done.stderr.startswith("Error: ")
@@ -100,8 +97,7 @@ def test_other_places_where_no_brain_can_be(tmp_path: Path, flags: list[str]) ->
     assert "no UTF-8" in refused(tmp_path, b"--bundle-dir=\xff", *flags)
     settings = tmp_path / "run.json"
     settings.write_text(json.dumps({"bundle_dir": "a\0b"}))
-    command = [sys.executable, "-m", "aios", "hrm-hf", "train", f"--config={settings}", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=tmp_path)
+    done = run_aios("hrm-hf", "train", f"--config={settings}", *flags, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "Error: --bundle-dir 'a\\x00b' holds a NUL character or bytes that are no UTF-8; rename it.\n"
 

@@ -117,7 +117,7 @@ def test_a_terminal_is_not_asked_either(tmp_path: Path, given: Path) -> None:
     plant_code(given / "brain", marker)
     edit_json(given / "brain" / "config.json", {"auto_map": AUTO_MAP, "model_type": "stranger"})
     with terminal_that_says_yes() as terminal:
-        assert "auto_map" in refusal(as_student(given), stdin=terminal)
+        assert "auto_map" in refusal(as_student(given), terminal)
     assert not marker.exists()
 
 
