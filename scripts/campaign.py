@@ -55,10 +55,10 @@ def main() -> int:
             console.print("Interrupted: the same command goes on from here.")
             return 130
     records = list(store.records.values())
-    rows = summarize(records, tuple(KINDS))
+    rows = summarize(records, tuple(KINDS), store.code)
     console.print(table(rows))
     command = shlex.join(["python", *(part for part in sys.argv if part not in ("--report-only", "--fresh"))])
-    write(records, tuple(KINDS), command, args.json)
+    write(records, tuple(KINDS), store.code, command, args.json)
     console.print(f"Written: {args.json} and {args.json.with_suffix('.md').name} beside it")
     if failed:
         console.print(f"{len(failed)} cases could not be judged and will be tried again next time.", style="red")

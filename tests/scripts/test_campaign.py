@@ -14,7 +14,8 @@ import pytest
 
 from faults.brains import bad_wording, check_same, fingerprint
 from faults.disk_model import ALL, NONE, Disk, Op, after_cut
-from faults.records import HELD, LIBRARY, LOST, SILENT, Case, Judged, Outcome, Store
+from faults.records import HELD, LIBRARY, LOST, SILENT, Case, Judged, Outcome, Store, code_id
+from faults.report import write
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "campaign.py"
@@ -51,7 +52,7 @@ def test_cases_are_run_judged_and_reported(cheap: Path) -> None:
         ("damage", 2),
         ("input", 2),
     ]
-    assert "| damage | 2 |" in (cheap / "report" / "campaign.md").read_text()
+    assert f"| damage | {code_id(ROOT)} | 2 |" in (cheap / "report" / "campaign.md").read_text()
 
 
 def test_an_interrupted_campaign_goes_on(cheap: Path) -> None:
@@ -118,3 +119,15 @@ def test_what_was_not_synced_may_be_gone_and_what_was_is_there(tmp_path: Path) -
         folder = tmp_path / f"{count}{mode}"
         after_cut(Disk(), [*write, *replace], count, mode, rng).write(folder)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+
+def test_a_kind_that_is_not_run_anew_keeps_its_row_with_the_code_it_was_run_on(tmp_path: Path) -> None:
+    def record(kind: str, verdict: str = HELD) -> dict[str, object]:
+        return {"kind": kind, "name": kind, "verdict": verdict, "detail": "", "faults": 1, "seconds": 1.0}
+
+    path = tmp_path / "campaign.json"
+    write([record("kill", LOST), record("power")], ("kill", "power"), "old", "first", path)
+    write([record("power", SILENT)], ("kill", "power"), "new", "second", path)
+    summary = json.loads(path.read_text())
+    assert [(row["kind"], row["code"]) for row in summary["kinds"]] == [("kill", "old"), ("power", "new")]
+    assert sorted(bad["verdict"] for bad in summary["did_not_hold"]) == sorted([LOST, SILENT])
