@@ -121,7 +121,9 @@ def fork_aios(
     with _starting:
         _number += 1
         says = str(folder / f".says-{os.getpid()}-{_number}")
-        process = fork(Command(list(args), str(folder), dict(env), f"{says}.out", f"{says}.err", prepare, held))
+        process = fork(
+            Command(list(args), str(folder), dict(env), f"{says}.out", f"{says}.err", prepare=prepare, held=held)
+        )
     return Fork(process, says)
 
 
