@@ -253,17 +253,18 @@ class AutoLR:
         Where it has turned up beyond its noise an `overfitting` event says so, once, and `config.on_overfit` what comes
         of it (`finish`: by `go_back` of the constructor, or a copy in memory). Workers of one model report one number.
         """
-        number = float(number_on(torch.device("cpu"), loss, "loss"))
+        number_on(torch.device("cpu"), loss, "loss")  # raises ValueError for what is none
         self.flush()
-        may_finish = self.begun and not (self.finished or self.finishing)
-        told = self.evaluations.observe(self.step_count, number, may_finish) if not self.climbing else None
+        before, may_finish = self.evaluations.best, self.begun and not (self.finished or self.finishing)
+        told = self.evaluations.observe(self.step_count, float(loss), may_finish) if not self.climbing else None
         if told is not None:
             self._log(told)
             if told["done"] != "keep-best":
-                self.forget_reference()
-                (self.control or self._begin()).finish_now(self.step_count, "overfitting")
+                control = self.control or self._begin()
+                control.went_back()
+                control.finish_now(self.step_count, "overfitting")
                 self.keep_snapshot(at_any_rate=True)
-        return self.evaluations.is_best(self.step_count)
+        return self.evaluations.best is not before
 
     def pause_at(self, step: int) -> None:
         """Be `finished` at `step`, if it comes before the end; a later call moves it on."""

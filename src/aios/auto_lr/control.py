@@ -186,6 +186,12 @@ class LearningRateControl:
         if self.recovery is not None:
             self.recovery.monitor.forget_level()
 
+    def went_back(self) -> None:
+        """An older training state has been brought back: the rates are those of now, the loss is that of then."""
+        if isinstance(self.scheduler, AutoLRScheduler):
+            self.scheduler.write_rates()
+        self.forget_reference()
+
     def state_dict(self) -> dict[str, Any]:
         """What was settled and learned, as plain values; the snapshot for rewinds is not among them."""
         plan = self.plan

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 from aios.auto_lr.robust_window import MAD_TO_SIGMA
 from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, NUMBER, Kind, check_state, optional, row, series
 
-LATEST = 3
-"""So many evaluations in a row have to lie above the best: one or two may be a bump that passes."""
-LEAST = LATEST + 2
-"""Evaluations below which there is nothing to tell scatter from trend by."""
+LATEST = 2
+"""So many evaluations in a row have to lie above the best: one may be a bump that passes."""
+LEAST = 5
+"""Evaluations below which there is no scatter to speak of: they have three second differences."""
 MEMORY = 40
 """Evaluations that the scatter is read off at most: older ones are of another phase of training."""
-SURE = 2.0
-"""Standard deviations above what the lowest of so many evaluations owes to chance."""
+SURE = 3.0
+"""Standard deviations above what the lowest of so many evaluations owes to chance. With 3, of courses that only scatter
+1 in 100 is taken for a turn within 10 evaluations, 5 in 100 within 100."""
 SHARE = 0.01
 """Part of the evaluation loss's whole fall that a turn has to have lost again: less is not worth ending a run for."""
 

@@ -139,7 +139,7 @@ def start_worker(
     heartbeat: Heartbeat,
 ) -> Worker:
     """Build the run of worker `rank` where `checkpoint` left it; its learning rate is planned, or searched, here."""
-    # The supervisor saves, heeds evaluations (of what is merged), looks after the devices: each worker sees only its own.
+    # The supervisor saves, heeds evaluations (of merged weights), looks after the devices: each worker sees its own.
     config = dataclasses.replace(task.config, save_every=0, cuda_ids=None, resume=True, on_overfit="ignore")
     own = split_state(saved, rank, task.world_size)
     origin = Origin(config, checkpoint, str(session / TOKENIZER_FOLDER), own)
