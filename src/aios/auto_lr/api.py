@@ -260,9 +260,7 @@ class AutoLR:
         if told is not None:
             self._log(told)
             if told["done"] != "keep-best":
-                control = self.control or self._begin()
-                control.went_back()
-                control.finish_now(self.step_count, "overfitting")
+                (self.control or self._begin()).finish_from_best(self.step_count)
                 self.keep_snapshot(at_any_rate=True)
         return self.evaluations.best is not before
 

@@ -186,11 +186,15 @@ class LearningRateControl:
         if self.recovery is not None:
             self.recovery.monitor.forget_level()
 
-    def went_back(self) -> None:
-        """An older training state has been brought back: the rates are those of now, the loss is that of then."""
+    def finish_from_best(self, step: int) -> None:
+        """The best training state has been brought back: anneal from it, beginning at the rates of now.
+
+        The loss is that of then, and no trouble.
+        """
         if isinstance(self.scheduler, AutoLRScheduler):
             self.scheduler.write_rates()
         self.forget_reference()
+        self.finish_now(step, "overfitting")
 
     def state_dict(self) -> dict[str, Any]:
         """What was settled and learned, as plain values; the snapshot for rewinds is not among them."""

@@ -103,7 +103,8 @@ class Session:
         self.log.sync()
         spared = best.step if best is not None else None
         saved = save_checkpoint(brain_dir, self.state(), self._write_files, keep, partial, spared)
-        show_best(brain_dir, best)
+        if run.at_best:
+            show_best(brain_dir, best)
         show(brain_dir, shown_at_end(brain_dir, saved.path, best) if last else saved.path)
         cost = {"bytes": saved.bytes, "seconds": saved.seconds}
         run.log_fn({"event": "checkpoint", "step": run.step, "path": str(saved.path), **cost})
