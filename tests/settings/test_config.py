@@ -19,7 +19,8 @@ COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]
 OTHER_VALUES: dict[str, Any] = {
     "lr": 3e-4, "auto_adjust_lr": False, "adaptive_lr_profile": "rules", "anneal_fraction": 0.25,
     "warmup_steps": 7, "adaptive_lr_config": "a b.toml",
-    "adaptive_lr_reset_state": True, "on_overfit": "keep-best", "dataset_file": "-data.txt", "model": "tok", "max_seq_len": 64,
+    "on_overfit": "keep-best",
+    "adaptive_lr_reset_state": True, "dataset_file": "-data.txt", "model": "tok", "max_seq_len": 64,
     "eval_file": "e.txt", "eval_every": 0, "eval_batches": 3, "steps": 1000, "batch_size": 2,
     "gradient_accumulation_steps": 4, "seed": 5, "weight_decay": 1 / 3, "max_grad_norm": 0.5, "preset": "small",
     "hidden_size": 64, "h_layers": 3, "l_layers": 3, "h_cycles": 3, "l_cycles": 1, "num_heads": 2, "expansion": 2.5,
