@@ -28,6 +28,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "adaptive_lr_profile": st.sampled_from(["auto", "rules"]),
     "anneal_fraction": st.floats(0, 1),
     "warmup_steps": st.integers(0, 9),
+    "on_overfit": st.sampled_from(["finish", "keep-best", "ignore"]),
     "dataset_file": words,
     "model": words,
     "steps": st.integers(10, 2**53),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,14 +11,16 @@ from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, ignore
-from aios.auto_lr.loop.arguments import number_on, whole_steps
+from aios.auto_lr.loop.arguments import number_on, vector_on, whole_steps
 from aios.auto_lr.loop.engine import Engine, in_process
+from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
+from aios.auto_lr.loop.limits import disabled_parts, effective_config, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, start_scales, write_scales
-from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
+from aios.auto_lr.plan import AutoLRConfig, Plan, make_plan, resumed_plan
 from aios.auto_lr.search import Found, Trial
 from aios.auto_lr.state_forms import STATE_VERSION, read_state
 
@@ -38,7 +39,7 @@ class AutoLR:
     steps that a climb takes back at its edge). Of several `optimizers` the first param group's LR is the master, all
     others keep their ratio to it. `log_fn` receives every event as a dict, `on_step` every step's numbers once they
     are there: on CUDA one step late, so that the host never waits. With a `scaler` call its `scale(loss).backward()`,
-    and leave unscaling, step and update to `step(loss)`.
+    and leave unscaling, step and update to `step(loss)`. `go_back`: see `report_eval`.
 
     Raises ValueError for `steps` that are no whole number from 1 on, optimizers that train nothing of the model, a
     role in `config.groups` that no param group has, an optimizer whose state cannot be copied or (from `search` or
@@ -57,6 +58,7 @@ class AutoLR:
         scaler: torch.amp.GradScaler | None = None,
         engine: Engine | None = None,
         on_step: Callable[[StepReport], None] | None = None,
+        go_back: GoBack | None = None,
     ) -> None:
         self.steps = whole_steps(steps)
         self.model, self.use_moe = model, use_moe
@@ -75,6 +77,8 @@ class AutoLR:
         self._log, self._on_step = log_fn or ignore, on_step
         self._readback: Readback[Launched] = Readback(self.engine.device)
         self._finding = Finding(model, self.engine, self.steps, self.config)
+        self.evaluations = Evaluations(effective_config(self.config, self.engine), self.engine, go_back)
+        """What `report_eval` was told: the `best`, and whether the run is `overfitting`."""
         self._found: Found | None = None
         self._pause = self.steps
         self._rates: list[float] = []  # of the step being made
@@ -120,7 +124,7 @@ class AutoLR:
     @property
     def obstacle(self) -> str | None:
         """Why there can be no search, in words for the log; None where there can."""
-        return "the engine schedules the LR" if self.engine.schedules_lr else self.engine.snapshot_obstacle
+        return search_obstacle(self.engine)
 
     def search(self, how: Forward | Trial | None = None, micro_batches: int = 1) -> Found | None:
         """Have the LR found: at once by a race for a model that was trained before, which is taken back; else by the
@@ -220,7 +224,8 @@ class AutoLR:
         self.batch += 1
         launched = Launched(self.step_count, self._rates, self.skip_above, tag)
         change = climbing.change() if climbing is not None else None
-        self._readback.push(launched, self._vector(loss, grad_norm, change, numbers))
+        named = {"loss": loss, "grad_norm": grad_norm, "change": 0.0 if change is None else change}
+        self._readback.push(launched, vector_on(self.engine.device, named, numbers))
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
         if climbing is not None and (climbing.over or self.step_count >= self.steps):
             self._end_climb()
@@ -241,6 +246,23 @@ class AutoLR:
         if self.climbing:
             self._end_climb()
         (self.control or self._begin()).finish_now(self.step_count)
+
+    def report_eval(self, loss: Tensor | float) -> bool:
+        """Tell the evaluation loss of the weights of now; returns whether it is the best so far (never in a climb).
+
+        Where it has turned up beyond its noise an `overfitting` event says so, once, and `config.on_overfit` what comes
+        of it (`finish`: by `go_back` of the constructor, or a copy in memory). Workers of one model report one number.
+        """
+        number_on(torch.device("cpu"), loss, "loss")  # raises ValueError for what is none
+        self.flush()
+        before, may_finish = self.evaluations.best, self.begun and not (self.finished or self.finishing)
+        told = self.evaluations.observe(self.step_count, float(loss), may_finish) if not self.climbing else None
+        if told is not None:
+            self._log(told)
+            if told["done"] != "keep-best":
+                (self.control or self._begin()).finish_from_best(self.step_count)
+                self.keep_snapshot(at_any_rate=True)
+        return self.evaluations.best is not before
 
     def pause_at(self, step: int) -> None:
         """Be `finished` at `step`, if it comes before the end; a later call moves it on."""
@@ -267,7 +289,7 @@ class AutoLR:
             recovery.keep_snapshot()
 
     def forget_reference(self) -> None:
-        """The weights are about to be replaced (merged with other workers'): a jump of the loss will be no trouble."""
+        """The weights are being replaced (merged with other workers'): a jump of the loss will be no trouble."""
         if self.control is not None:
             self.control.forget_reference()
 
@@ -280,7 +302,8 @@ class AutoLR:
         found = self._found.to_dict() if self._found is not None and self.control is None else None
         learned = self.control.state_dict() if self.control is not None else None
         counts = {"step_count": self.step_count, "batch": self.batch}
-        return {"version": STATE_VERSION, **counts, **self._finding.state_dict(), "found": found, "control": learned}
+        kept = {"found": found, "control": learned, "evaluations": self.evaluations.state_dict()}
+        return {"version": STATE_VERSION, **counts, **self._finding.state_dict(), **kept}
 
     def log_summary(self) -> None:
         """Log `adaptive_lr_summary`; call it at the end of a run."""
@@ -288,11 +311,7 @@ class AutoLR:
             self.control.scheduler.log_summary()
 
     def load_state_dict(
-        self,
-        state: Mapping[str, Any],
-        how: Forward | Trial | None = None,
-        micro_batches: int = 1,
-        forget: bool = False,
+        self, state: Mapping[str, Any], how: Forward | Trial | None = None, micro_batches: int = 1, forget: bool = False
     ) -> None:
         """Go on from `state_dict()`; load model and optimizers first. Nothing is searched again.
 
@@ -309,15 +328,15 @@ class AutoLR:
         self._finding.load_state_dict(saved)
         self._found = Found.from_dict(saved["found"]) if saved["found"] is not None else None
         self.control = control
+        self.evaluations.load_state_dict(saved.get("evaluations"), self.finishing)
         self.keep_snapshot(at_any_rate=True)
 
     def _control_of(self, saved: Mapping[str, Any], forget: bool) -> LearningRateControl:
         """The controller that goes on from a checked state."""
         step, learned = saved["step_count"], saved["control"]
-        config = self._effective_config()
+        config = effective_config(self.config, self.engine)
         plan = resumed_plan(config, self.steps, self._asked_lr, self.use_moe, learned, step)
-        self._say_what_is_impossible(step)
-        control = LearningRateControl(plan, self._groups, self._log, self._take_snapshot, step)
+        control = self._controller(plan, step)
         if not forget:
             control.load_state_dict(learned, step)
         return control
@@ -325,12 +344,17 @@ class AutoLR:
     def _begin(self) -> LearningRateControl:
         """Settle what the search, or the optimizers' LR, says for the steps that are left."""
         check_dense(self.model)
-        config, first_step = self._effective_config(), self.step_count
+        config, first_step = effective_config(self.config, self.engine), self.step_count
         plan = make_plan(config, self.steps, self._asked_lr, self.use_moe, self._found, first_step)
-        self._say_what_is_impossible(first_step)
-        self.control = LearningRateControl(plan, self._groups, self._log, self._take_snapshot, first_step)
+        self.control = self._controller(plan, first_step)
         self.keep_snapshot(at_any_rate=True)
         return self.control
+
+    def _controller(self, plan: Plan, step: int) -> LearningRateControl:
+        for told in disabled_parts(self.config, self.engine):
+            self._log({**told, "step": step})
+        take_snapshot = self.engine.snapshot if self.engine.snapshot_obstacle is None else None
+        return LearningRateControl(plan, self._groups, self._log, take_snapshot, step)
 
     def _end_climb(self) -> None:
         """Leave the edge, and settle on what the climb has told; where that is nothing, race."""
@@ -339,8 +363,7 @@ class AutoLR:
         self._take(found)
         if self.step_count >= self.steps:
             return
-        raced = self._finding.race_fresh(self.batch) if found.lr is None else None
-        if raced is not None:
+        if found.lr is None and (raced := self._finding.race_fresh(self.batch)) is not None:
             self._take(raced)
         self._begin()
 
@@ -357,6 +380,7 @@ class AutoLR:
     def _follow(self, done: list[tuple[Launched, list[float]]]) -> None:
         for launched, (loss, grad_norm, change, *numbers) in done:
             self._finding.check_scale(loss)
+            self.evaluations.trained(loss)
             if self._on_step is not None:
                 self._on_step(StepReport(launched, loss, grad_norm, numbers))
             # An overflow under loss scaling is the scaler's business: it skips the update and lowers its scale.
@@ -369,32 +393,6 @@ class AutoLR:
             assert self.control is not None
             self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)
 
-    def _vector(
-        self, loss: Tensor | float, grad_norm: Tensor | float, change: Tensor | None, numbers: Tensor | None
-    ) -> Tensor:
-        named = {"loss": loss, "grad_norm": grad_norm, "change": 0.0 if change is None else change}
-        first = torch.stack([number_on(self.engine.device, value, name).float() for name, value in named.items()])
-        return first if numbers is None else torch.cat([first, numbers.float()])
-
-    def _effective_config(self) -> AutoLRConfig:
-        """The settings, with the profile that the engine leaves room for."""
-        return replace(self.config, profile="engine") if self.engine.schedules_lr else self.config
-
-    def _say_what_is_impossible(self, step: int) -> None:
-        """Log which parts of the adaptive LR the engine leaves no room for, and why."""
-        if self.config.profile == "fixed":
-            return
-        disabled = {"event": "adaptive_lr_disabled", "step": step}
-        if self.engine.schedules_lr:
-            self._log({**disabled, "reason": "deepspeed_scheduler_present"})
-        elif self.engine.snapshot_obstacle is not None and self.config.profile == "auto":
-            for part in ("search", "rewind"):
-                self._log({**disabled, "part": part, "reason": f"no_exact_snapshot ({self.engine.snapshot_obstacle})"})
-
     @property
     def _asked_lr(self) -> float:
         return float(self._groups.param_groups[0]["initial_lr"])
-
-    @property
-    def _take_snapshot(self) -> Any:
-        return self.engine.snapshot if self.engine.snapshot_obstacle is None else None

@@ -163,8 +163,8 @@ class LearningRateControl:
         self.base_lr, self.bounds = lr, bounds_around(lr)
         scheduler.move_to(lr, self.bounds, name, reason)
 
-    def finish_now(self, step: int) -> int:
-        """Anneal to zero over the next tenth of the run; returns the step at which to end.
+    def finish_now(self, step: int, reason: str = "finish_now") -> int:
+        """Anneal to zero over the next tenth of the run, for `reason`; returns the step at which to end.
 
         Where somebody else sets the LR there is no anneal, and the run ends at once.
         """
@@ -172,7 +172,7 @@ class LearningRateControl:
             self.anneal = replace(self.anneal, end=step)
             return step
         self.anneal, self.finishing = self.anneal.finish_now(step), True
-        self._say_anneal(step, "finish_now")
+        self._say_anneal(step, reason)
         return self.anneal.end
 
     def follow_finish(self, anneal: Anneal) -> None:
@@ -185,6 +185,16 @@ class LearningRateControl:
             self.scheduler.forget_reference()
         if self.recovery is not None:
             self.recovery.monitor.forget_level()
+
+    def finish_from_best(self, step: int) -> None:
+        """The best training state has been brought back: anneal from it, beginning at the rates of now.
+
+        The loss is that of then, and no trouble.
+        """
+        if isinstance(self.scheduler, AutoLRScheduler):
+            self.scheduler.write_rates()
+        self.forget_reference()
+        self.finish_now(step, "overfitting")
 
     def state_dict(self) -> dict[str, Any]:
         """What was settled and learned, as plain values; the snapshot for rewinds is not among them."""

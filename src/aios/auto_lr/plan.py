@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, default_warmup_steps, preflight_moe_lr
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
@@ -31,6 +31,11 @@ MOE_LR_MAX = AdaptiveLRConfig().moe_lr_max
 
 Profile = Literal["auto", "rules", "fixed", "engine"]
 """`auto`: all of it; `rules`: the plain rules; `fixed`: warm-up and anneal alone; `engine`: the LR is not ours."""
+
+
+OnOverfit = Literal["finish", "keep-best", "ignore"]
+"""What a turn of the evaluation loss leads to. `finish`: back to the best state, a short anneal, the end; `keep-best`:
+it is told; `ignore`: nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,13 @@ class AutoLRConfig:
     """When to skip, cut, rewind and stop."""
     groups: Mapping[str, GroupSettings] = field(default_factory=dict)
     """Settings of param groups by role: a group's `role` entry, else its `name`."""
+    on_overfit: OnOverfit = "keep-best"
+    """What evaluations handed to `report_eval` may lead to; `finish` under profile `auto` alone, else `keep-best`."""
+
+    @property
+    def overfit_policy(self) -> OnOverfit:
+        """`on_overfit`, as far as the profile goes along with it."""
+        return "keep-best" if self.on_overfit == "finish" and self.profile != "auto" else self.on_overfit
 
     def __post_init__(self) -> None:
         for name in ("warmup_fraction", "anneal_fraction"):
@@ -73,6 +85,10 @@ class AutoLRConfig:
             raise ValueError(f"warmup_steps = {self.warmup_steps!r} is not allowed: must be >= 0")
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm = {self.max_grad_norm!r} is not allowed: must be > 0")
+        if self.on_overfit not in get_args(OnOverfit):
+            raise ValueError(
+                f"on_overfit = {self.on_overfit!r} is not allowed: one of {', '.join(get_args(OnOverfit))}"
+            )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,11 @@ class AutoLRScheduler(GroupedLRScheduler):
             return
         self.window, self.windows, self._unread = [], [], []
         self._change_lr(decision, reason, None, name)
-        self._apply()  # a snapshot restored before this brought old scales back into the param groups
+        self.write_rates()
+
+    def write_rates(self) -> None:
+        """Write every rate into the param groups, where a snapshot just restored has brought older ones back."""
+        self._apply()
 
     def restore(self, kept: Rates, name: str, reason: str) -> None:
         """As the base class; what was seen under the other rate is forgotten."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from aios.auto_lr.climb import Climb
 from aios.auto_lr.control import LearningRateControl
+from aios.auto_lr.overfit import OverfitWatch
 from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, check_state, check_version, optional, row
 from aios.auto_lr.search import Found
 
@@ -18,7 +19,7 @@ STATE_VERSION = 2
 _WHAT = "AutoLR state"
 _STATE = {
     **dict.fromkeys(("step_count", "search_steps", "batch", "races"), COUNT),
-    **dict.fromkeys(("found", "control", "climb"), optional(MAPPING)),
+    **dict.fromkeys(("found", "control", "climb", "evaluations"), optional(MAPPING)),
 }
 _FIRST_FORM = {
     **{"step_count": COUNT, "batch": COUNT, "control": MAPPING, "scheduler": MAPPING},
@@ -62,7 +63,7 @@ def _state(step: int, search_steps: int, batch: int, control: dict[str, Any]) ->
 
 
 def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    check_state(_WHAT, state, _STATE, may_lack=("climb", "races"))
+    check_state(_WHAT, state, _STATE, may_lack=("climb", "races", "evaluations"))
     control, step = state["control"], state["step_count"]
     if control is not None:
         LearningRateControl.check_state(control)
@@ -73,4 +74,6 @@ def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
     if state.get("climb") is not None:
         check_state("climbing state", state["climb"], {"climb": MAPPING, "kept_at": COUNT})
         Climb.check_state(state["climb"]["climb"])
+    if state.get("evaluations") is not None:
+        OverfitWatch.check_state(state["evaluations"])
     return state

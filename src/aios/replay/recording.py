@@ -17,6 +17,7 @@ from aios.auto_lr.search import Found
 from aios.errors import UserError, shown
 from aios.run_view.events import Adjustment, Record, adjustment_from, number
 from aios.run_view.follow import LogFollower
+from aios.run_view.history import FINISHES
 from aios.run_view.reading import find_log
 from aios.settings.config import TrainingConfig
 
@@ -54,9 +55,9 @@ class Sitting:
     checkpoints: set[int] = field(default_factory=set)
     """Steps at which it saved."""
     finishes: dict[int, Anneal] = field(default_factory=dict)
-    """By step: the anneal that began when the run was asked to finish now."""
-    merges: set[int] = field(default_factory=set)
-    """Steps at which the weights were replaced by the mean of several workers'."""
+    """By step: the anneal that began when the run was asked to finish now, or overfitted."""
+    replaced: set[int] = field(default_factory=set)
+    """Steps at which the weights were replaced, by the mean of several workers' or those of the best evaluation."""
     init: Record | None = None
     """The `adaptive_lr_init` record; None where the LR was fixed."""
     search: Found | None = None
@@ -73,7 +74,7 @@ class Sitting:
         self.steps = {s: values for s, values in self.steps.items() if s <= step}
         self.adjustments = [a for a in self.adjustments if a.step <= step]
         self.checkpoints = {s for s in self.checkpoints if s <= step}
-        self.merges = {s for s in self.merges if s <= step}
+        self.replaced = {s for s in self.replaced if s <= step}
         self.finishes = {s: anneal for s, anneal in self.finishes.items() if s <= step}
         if self.warmup_complete is not None and self.warmup_complete > step:
             self.warmup_complete = None
@@ -184,7 +185,7 @@ def _saved(sitting: Sitting, record: Record, step: int) -> None:
 
 
 def _annealing(sitting: Sitting, record: Record, step: int) -> None:
-    if record.get("reason") == "finish_now":
+    if record.get("reason") in FINISHES:
         start, end, scale = (number(record, key) for key in ("start", "end", "scale"))
         if math.isfinite(start + end + scale):
             sitting.finishes[step] = Anneal(int(start), int(end), scale)
@@ -205,7 +206,12 @@ def _searched(sitting: Sitting, record: Record, step: int) -> None:
 
 
 def _merged(sitting: Sitting, record: Record, step: int) -> None:
-    sitting.merges.add(step)
+    sitting.replaced.add(step)
+
+
+def _overfitted(sitting: Sitting, record: Record, step: int) -> None:
+    if record.get("done") != "keep-best":
+        sitting.replaced.add(step)
 
 
 def _warmed_up(sitting: Sitting, record: Record, step: int) -> None:
@@ -226,5 +232,6 @@ _TAKE: dict[str, Callable[[Sitting, Record, int], None]] = {
     "adaptive_lr_anneal": _annealing,
     "warmup_complete": _warmed_up,
     "merge": _merged,
+    "overfitting": _overfitted,
     "checkpoint": _saved,
 }

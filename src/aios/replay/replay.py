@@ -154,7 +154,7 @@ class _Player:
                 return False
             if step in self.sitting.finishes:
                 self.control.follow_finish(self.sitting.finishes[step])
-            if step in self.sitting.merges:
+            if step in self.sitting.replaced:
                 self.control.forget_reference()
                 self._keep_snapshot()
             recovery = self.control.recovery

@@ -174,8 +174,26 @@ def _challenge_result(record: Record) -> str:
 
 
 def _anneal(record: Record) -> str:
-    why = "as asked" if record.get("reason") == "finish_now" else "the end of the run"
+    reason = _of(record, "reason")
+    why = {"finish_now": "as asked", "overfitting": "from the best state"}.get(reason, "the end of the run")
     return f"annealing the LR to zero until step {_of(record, 'end')} ({why})"
+
+
+def _overfitting(record: Record) -> str:
+    then = f"step {_of(record, 'best_step')}"
+    done = {
+        "finish": f"back to the state of {then}, to anneal from there and end",
+        "finish_from_here": f"the state of {then} is not there any more, so it anneals from here and ends",
+    }.get(_of(record, "done"), f"training goes on; the brain of {then} is the best")
+    rise = f"evaluation loss {_of(record, 'eval_loss', '.4f')}, at {then} it was {_of(record, 'best_eval_loss', '.4f')}"
+    return f"overfitting: {rise}; {done}"
+
+
+def _final(record: Record) -> str:
+    text = f"finished: evaluation loss {_of(record, 'eval_loss', '.4f')}"
+    if record.get("best_step") in (None, record.get("step")):
+        return text
+    return f"{text}; the brain is that of step {_of(record, 'best_step')} ({_of(record, 'best_eval_loss', '.4f')})"
 
 
 def _merge(record: Record) -> str:
@@ -199,7 +217,7 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "eval": lambda r: f"evaluation loss {_of(r, 'loss', '.4f')}",
     "checkpoint": lambda r: f"saved {_of(r, 'path')}",
     "stopped": lambda r: f"stopped ({_STOP_REASONS.get(_of(r, 'reason'), _of(r, 'reason'))})",
-    "final": lambda r: f"finished: evaluation loss {_of(r, 'eval_loss', '.4f')}",
+    "final": _final,
     "merge": _merge,
     "worker_restarted": lambda r: f"worker {_of(r, 'worker')} {_of(r, 'reason')} and started again here",
     "adaptive_lr_init": lambda r: (
@@ -211,6 +229,7 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
         f"not learning since step {_of(r, 'since')}: loss {_of(r, 'loss', '.4g')}, at the end of the climb it was "
         f"{_of(r, 'reference', '.4g')}; LR now {_of(r, 'lr', '.3g')}"
     ),
+    "overfitting": _overfitting,
     "adaptive_lr_challenge": _challenge,
     "adaptive_lr_challenge_result": _challenge_result,
     "adaptive_lr_anneal": _anneal,

@@ -23,6 +23,8 @@ State = Literal["waiting", "running", "stopped", "diverged", "finished"]
 _KEYS = ("loss", "ce", "grad_norm", "tokens_per_sec")
 
 
+FINISHES = ("finish_now", "overfitting")
+"""Reasons of an anneal that ends the run before its last step."""
 HIGHEST = 1e30
 """A number of this size is as good as infinite: no run makes one, and axes cannot show it."""
 
@@ -287,8 +289,7 @@ class RunHistory:
         start, end = number(record, "start"), number(record, "end")
         if not 0 <= start < end < _MAX_STEP:
             return
-        finish_now = record.get("reason") == "finish_now"
-        if finish_now:
+        if record.get("reason") in FINISHES:
             self._finish_at = int(end)
             self._phases = deque((_cut(phase, int(start)) for phase in self._phases), maxlen=MAX_PHASES)
         self._add_phase(Phase("anneal", int(start), int(end)))

@@ -44,6 +44,11 @@ def checkpoint_dir(brain_dir: Path) -> Path:
     return brain_dir / "checkpoints"
 
 
+def best_dir(brain_dir: Path) -> Path:
+    """The folder that shows the brain of the best evaluation."""
+    return brain_dir / "best"
+
+
 def list_checkpoints(brain_dir: Path) -> list[Path]:
     """Checkpoint folders of the brain, newest (highest step) first, valid or not.
 

@@ -61,8 +61,10 @@ def save_checkpoint(
     save_weights: Callable[[Path], None],
     keep: int,
     partial: Path | None = None,
+    spared: int | None = None,
 ) -> SavedCheckpoint:
-    """Write `state` and the weights as `checkpoints/step-<n>`; drop what is older than the `keep` newest valid ones.
+    """Write `state` and the weights as `checkpoints/step-<n>`; drop what is older than the `keep` newest valid ones,
+    but for that of the step `spared`.
 
     `save_weights` writes the model's files into the folder it is given; `state["step"]` names the checkpoint.
     `partial` comes from `open_partial` where other processes have written their files into it: all of them by now.
@@ -84,7 +86,7 @@ def save_checkpoint(
     fsync(folder)
     _remember(final, None)
     _clear_partial(folder)
-    _prune(brain_dir, final, keep)
+    _prune(brain_dir, final, keep, spared)
     return SavedCheckpoint(final, size, time.perf_counter() - begun)
 
 
@@ -219,22 +221,23 @@ def _clear_partial(folder: Path) -> None:
         _remove(leftover)
 
 
-def _prune(brain_dir: Path, newest: Path, keep: int) -> None:
-    """Drop the checkpoints below `newest`, which has just been saved, and below `keep` valid ones."""
+def _prune(brain_dir: Path, newest: Path, keep: int, spared: int | None) -> None:
+    """Drop the checkpoints below `newest`, which has just been saved, and below `keep` valid ones; not the spared."""
     checkpoints = list_checkpoints(brain_dir)
     if len(checkpoints) <= keep:
         return
     valid, passed = 0, False
     for path in checkpoints:
         if passed and valid >= keep:
-            _drop(path)
+            if checkpoint_step(path) != spared:
+                _drop(path)
         elif path == newest:
             valid, passed = valid + 1, True
-        elif _last_damage(path) is None:
+        elif last_damage(path) is None:
             valid += 1
 
 
-def _last_damage(path: Path) -> str | None:
+def last_damage(path: Path) -> str | None:
     """`find_damage`, without reading again what has not been touched since."""
     known = _judged.get(path)
     return known[1] if known is not None and known[0] == stamp(path) else find_damage(path)

@@ -62,6 +62,13 @@ class TrainingConfig:
     adaptive_lr_reset_state: bool = _flag(
         False, LEARNING_RATE, "On --resume, start the adaptive LR afresh instead of where it was.", on_off=False
     )
+    on_overfit: Literal["finish", "keep-best", "ignore"] = _flag(
+        "finish",
+        LEARNING_RATE,
+        "When the evaluation loss has turned up. finish: back to the best state, a short anneal, the end (profile auto "
+        "of one model; else as keep-best). keep-best: train on; the best brain is kept in best/ and published at the "
+        "end. ignore: keep and publish the newest only.",
+    )
 
     dataset_file: str | None = _flag(
         None, DATA, "Text file, .jsonl with a `text` key, or a folder of them. Default: the bundled text."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aios.auto_lr.adaptive_lr import DEFAULT_LR
-from aios.auto_lr.plan import AutoLRConfig, Profile, make_plan
+from aios.auto_lr.plan import AutoLRConfig, OnOverfit, Profile, make_plan
 from aios.errors import UserError
 from aios.settings.adaptive_lr_file import load_adaptive_lr_file, load_group_settings
 from aios.settings.config import TrainingConfig
@@ -30,6 +30,7 @@ def auto_lr_config(config: TrainingConfig, given: Mapping[str, Any] | None = Non
         # A merge cuts the open window short, so several must fit between two of them.
         window_limit=max(2, config.merge_every // 4) if config.parallel_independent else None,
         groups=load_group_settings(path),
+        on_overfit=overfit_policy(config),
     )
     try:
         make_plan(made, config.steps, start_lr(config), config.use_moe)
@@ -37,6 +38,16 @@ def auto_lr_config(config: TrainingConfig, given: Mapping[str, Any] | None = Non
         place = "adaptive learning rate" if path is None else path
         raise UserError(f"{place}: {error}; correct that value.") from error
     return made
+
+
+def overfit_policy(config: TrainingConfig) -> OnOverfit:
+    """What comes of a turn of the evaluation loss, as far as evaluations and workers go along with `--on-overfit`.
+
+    Independent workers have a best state together, that of a merge, but no learning rate: it is kept.
+    """
+    if config.eval_every == 0:
+        return "ignore"
+    return "keep-best" if config.parallel_independent and config.on_overfit == "finish" else config.on_overfit
 
 
 def start_lr(config: TrainingConfig) -> float:

@@ -135,7 +135,7 @@ _SENTENCES = {
 _SHOW: dict[str, Callable[[RunConsole, Mapping[str, Any]], None]] = {
     "train": RunConsole._train,
     "adaptive_lr_adjustment": RunConsole._adjustment,
-    **dict.fromkeys(("adaptive_lr_climb", "adaptive_lr_race", "not_learning"), RunConsole._told),
+    **dict.fromkeys(("adaptive_lr_climb", "adaptive_lr_race", "not_learning", "overfitting"), RunConsole._told),
     **dict.fromkeys(_SENTENCES, RunConsole._sentence),
 }
 

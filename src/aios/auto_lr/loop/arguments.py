@@ -42,3 +42,9 @@ def number_on(device: torch.device, value: Any, name: str) -> Tensor:
     if isinstance(value, Real) and not isinstance(value, bool) and not too_large:
         return torch.tensor(float(value), device=device)
     raise ValueError(f"{name} = {shown(value)} is not allowed: must be a number, or a tensor that holds one")
+
+
+def vector_on(device: torch.device, named: Mapping[str, Any], others: Tensor | None) -> Tensor:
+    """The numbers `named` and those of the vector `others` as one fp32 vector; ValueError as `number_on`."""
+    first = torch.stack([number_on(device, value, name).float() for name, value in named.items()])
+    return first if others is None else torch.cat([first, others.float()])

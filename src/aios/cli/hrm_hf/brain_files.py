@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aios.auto_lr.overfit import Evaluation
+from aios.cli.hrm_hf.best_brain import best_record, best_saved, ended_by_overfitting
 from aios.cli.hrm_hf.lora import ADAPTER_DIR, BASE_FILE
 from aios.cli.hrm_hf.origin import Origin
 from aios.data.tokenizer import bundled_corpus_path
 from aios.engines.deepspeed import SHARDS
 from aios.run_view.follow import LogFollower
-from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, read_card
-from aios.runs.checkpoints import clear_leftovers
+from aios.runs.brain import BRAIN_FILE, BrainCard, best_dir, card_bytes, creation_time, read_card
+from aios.runs.checkpoints import checkpoint_path, clear_leftovers, last_damage
 from aios.runs.publishing import Published, publish, replace_file
 from aios.runs.storage import writing
 from aios.runs.tensorboard_log import TensorBoardLog
@@ -28,6 +30,25 @@ Say = Callable[[str], None]
 """Shows the person at the terminal one sentence."""
 
 
+def show(brain_dir: Path, checkpoint: Path) -> Published:
+    """Have the brain's folder show the files of `checkpoint`."""
+    return publish(brain_dir, checkpoint, ONLY_FOR_RESUME)
+
+
+def show_best(brain_dir: Path, best: Evaluation | None) -> Published:
+    """Have `best/` show the checkpoint of the best evaluation; where that is damaged or gone, all stays as it is."""
+    checkpoint = checkpoint_path(brain_dir, best.step) if best is not None else None
+    if checkpoint is None or last_damage(checkpoint) is not None:
+        return Published([], [])
+    return show(best_dir(brain_dir), checkpoint)
+
+
+def shown_at_end(brain_dir: Path, last: Path, best: Evaluation | None) -> Path:
+    """The checkpoint that a run shows once it has ended: that of its best evaluation, else the `last`."""
+    checkpoint = checkpoint_path(brain_dir, best.step) if best is not None else last
+    return checkpoint if checkpoint != last and last_damage(checkpoint) is None else last
+
+
 def open_log(config: TrainingConfig, writes: bool = True, repair: bool = True) -> TrainingLog:
     """The log of a run; one that keeps nothing for a worker that does not write. `repair` as `TrainingLog` has it.
 
@@ -39,8 +60,9 @@ def open_log(config: TrainingConfig, writes: bool = True, repair: bool = True) -
 
 
 def has_ended(origin: Origin) -> bool:
-    """Whether the resumed run has reached `--steps` already."""
-    return origin.state is not None and int(origin.state["step"]) >= origin.config.steps
+    """Whether the resumed run has reached `--steps` already, or had finished because it overfitted."""
+    state, config = origin.state, origin.config
+    return state is not None and (int(state["step"]) >= config.steps or ended_by_overfitting(state, config))
 
 
 def republish(origin: Origin, say: Say) -> None:
@@ -52,15 +74,24 @@ def republish(origin: Origin, say: Say) -> None:
     if origin.state is None or origin.weights is None:
         return
     brain_dir, checkpoint = origin.config.brain_dir, origin.weights
+    best = best_saved(origin.state, origin.config)
     with writing(brain_dir, brain_dir):
         clear_leftovers(brain_dir)
-        done = publish(brain_dir, checkpoint, ONLY_FOR_RESUME)
+        in_best = show_best(brain_dir, best)
+        checkpoint = shown_at_end(brain_dir, checkpoint, best) if has_ended(origin) else checkpoint
+        done = show(brain_dir, checkpoint)
         if not (checkpoint / BRAIN_FILE).exists() and _renew_card(origin.config, int(origin.state["step"]), checkpoint):
             done = Published([*done.replaced, BRAIN_FILE], done.removed)
+    _say_what_was_done(done, brain_dir, checkpoint, say)
+    if best is not None:
+        _say_what_was_done(in_best, best_dir(brain_dir), checkpoint_path(brain_dir, best.step), say)
+
+
+def _say_what_was_done(done: Published, folder: Path, checkpoint: Path, say: Say) -> None:
     if done.replaced or done.removed:
         told = [(done.replaced, "published again"), (done.removed, "removed")]
         what = "; ".join(f"{', '.join(names)} {verb}" for names, verb in told if names)
-        say(f"What {brain_dir} shows was not as in {checkpoint}: {what}.")
+        say(f"What {folder} shows was not as in {checkpoint}: {what}.")
 
 
 def close_ended_run(origin: Origin, say: Say) -> None:
@@ -76,7 +107,9 @@ def close_ended_run(origin: Origin, say: Say) -> None:
     assert origin.state is not None, "only a resumed run has ended before it began"
     assert origin.weights is not None, "it has a checkpoint"
     step = int(origin.state["step"])
-    say(f"{config.brain_dir} is trained to step {step} already; raise --steps to go on.")
+    early = step < config.steps
+    over = ", where its evaluation loss had turned up; to go on give --on-overfit keep-best, or" if early else ";"
+    say(f"{config.brain_dir} is trained to step {step} already{over} raise --steps to go on.")
     logged = _read_ending(config.log_path, step)
     if logged.closed:
         return
@@ -86,6 +119,7 @@ def close_ended_run(origin: Origin, say: Say) -> None:
     record |= {name: told.get(name) for name in ("search_steps", "loss")}
     eval_loss = told.get("eval_loss") if logged.eval_loss is None else logged.eval_loss
     record |= {"eval_loss": eval_loss, "checkpoint": str(origin.weights), "wall_s": told.get("wall_s")}
+    record |= best_record(config.brain_dir, best_saved(origin.state, config))
     if config.parallel_independent:
         record["rank"] = None
     room = writing(config.log_path.parent, config.brain_dir)

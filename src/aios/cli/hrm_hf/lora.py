@@ -63,6 +63,15 @@ def restore_adapters(model: HRMForCausalLM, folder: Path, config: TrainingConfig
             )
     model.load_state_dict(read_exactly(folder / BASE_FILE, model.state_dict()))
     add_adapters(model, config)
+    load_adapters(model, folder)
+
+
+def load_adapters(model: HRMForCausalLM, folder: Path) -> None:
+    """Put the adapters in the checkpoint `folder` into `model`, which has such, beside the same frozen weights.
+
+    Raises:
+        UserError: when the file holds others.
+    """
     own = _adapters(model)
     with torch.no_grad():
         for name, tensor in read_exactly(folder / ADAPTER_DIR / _ADAPTER_FILES[1], own).items():

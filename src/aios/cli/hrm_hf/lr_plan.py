@@ -31,7 +31,7 @@ def begin_learning_rate(
             save()
         search(run)
     elif state is not None and state["step"] > 0:
-        learned, forget = learned_state(state), run.config.adaptive_lr_reset_state
+        learned, forget = still_comparable(learned_state(state), state, run.config), run.config.adaptive_lr_reset_state
         run.auto.load_state_dict(learned, RunTrial(run), forget=forget)
 
 
@@ -45,6 +45,26 @@ def look(run: TrainingRun) -> Found:
     """Find the LR as a run would and take everything back."""
     run.model.train()
     return run.auto.look(RunTrial(run))
+
+
+_EVALUATED_BY = (
+    "eval_file",
+    "eval_batches",
+    "dataset_file",
+    "model",
+    "max_seq_len",
+    "batch_size",
+    "model_dtype",
+    "amp",
+)
+"""Settings that an evaluation loss depends on, besides the weights."""
+
+
+def still_comparable(learned: Mapping[str, Any], state: Mapping[str, Any], config: TrainingConfig) -> Mapping[str, Any]:
+    """`learned`, of the checkpoint dict `state`; without its evaluations where those of `config` are other ones."""
+    before, now = state["config"], config.to_dict()
+    same = all(before.get(name) == now[name] for name in _EVALUATED_BY)
+    return learned if same else {**learned, "evaluations": None}
 
 
 def learned_state(state: Mapping[str, Any]) -> Mapping[str, Any]:

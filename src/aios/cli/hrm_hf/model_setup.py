@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from aios.cli.hrm_hf.lora import add_adapters, holds_adapters, restore_adapters
-from aios.core.hrm_models import HRMConfig, HRMForCausalLM, load_model
+from aios.cli.hrm_hf.lora import add_adapters, holds_adapters, load_adapters, restore_adapters
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM, load_model, read_config
 from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 
@@ -56,3 +56,15 @@ def saved_model(
     elif config.use_peft:
         add_adapters(model, config)
     return model
+
+
+def load_weights(model: HRMForCausalLM, folder: Path) -> None:
+    """Put what training has made of the weights, as the checkpoint `folder` of the same run holds them, into `model`.
+
+    Raises:
+        UserError: when they are not exactly those of such a model.
+    """
+    if holds_adapters(folder):
+        load_adapters(model, folder)
+    else:
+        model.load_state_dict(load_model(folder, read_config(folder)).state_dict())

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from aios.auto_lr.events import LogFn
 from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, open_log, republish
 from aios.cli.hrm_hf.launch import worker_count
+from aios.cli.hrm_hf.lr_plan import learned_state, still_comparable
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.parallel_state import TOKENIZER_FOLDER, Task, join_states, load_trained, split_state
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
@@ -134,7 +135,10 @@ class MergedSession(Session):
 
     def state(self) -> dict[str, Any]:
         """The checkpoint dict: shared entries, and lists by rank."""
-        return join_states(self.states, self.run.config)
+        evaluations = self.run.auto.evaluations.state_dict()  # of what was merged: all workers' to go on with
+        steered = [{**state["adaptive_lr"], "evaluations": evaluations} for state in self.states]
+        states = [{**state, "adaptive_lr": own} for state, own in zip(self.states, steered, strict=True)]
+        return join_states(states, self.run.config)
 
     def result(self) -> dict[str, Any]:
         steps = [int(state["adaptive_lr"]["search_steps"]) for state in self.states]
@@ -151,6 +155,8 @@ def open_session(
         run = build_run(replace(origin, state=states[0]), setup, log_fn)
         session = MergedSession(run, run_id, setup.tokenizer, setup.data, log)
         session.run.auto.move_to(int(origin.state["step"]))
+        learned = still_comparable(learned_state(states[0]), origin.state, origin.config)
+        session.run.auto.evaluations.load_state_dict(learned.get("evaluations"), finishing=False)
         put_back(origin.config.brain_dir)  # where the workers look for it
         return session
     session = MergedSession(build_run(origin, setup, log_fn), run_id, setup.tokenizer, setup.data, log)

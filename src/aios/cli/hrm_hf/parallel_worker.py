@@ -139,8 +139,8 @@ def start_worker(
     heartbeat: Heartbeat,
 ) -> Worker:
     """Build the run of worker `rank` where `checkpoint` left it; its learning rate is planned, or searched, here."""
-    # The supervisor saves and looks after the devices: each worker sees only its own.
-    config = dataclasses.replace(task.config, save_every=0, cuda_ids=None, resume=True)
+    # The supervisor saves, heeds evaluations (of merged weights), looks after the devices: each worker sees its own.
+    config = dataclasses.replace(task.config, save_every=0, cuda_ids=None, resume=True, on_overfit="ignore")
     own = split_state(saved, rank, task.world_size)
     origin = Origin(config, checkpoint, str(session / TOKENIZER_FOLDER), own)
     tags = task.tags(rank)

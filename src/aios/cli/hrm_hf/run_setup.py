@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from aios.auto_lr.events import LogFn
+from aios.cli.hrm_hf.best_brain import go_back
 from aios.cli.hrm_hf.model_setup import new_model, saved_model
 from aios.cli.hrm_hf.optimization import build_optimizer
 from aios.cli.hrm_hf.origin import Origin
@@ -108,6 +109,7 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
         eval_batches=EvalBatches(setup.data.eval, config.batch_size, config.eval_batches),
         log_fn=log_fn,
         workers=workers,
+        go_back=go_back,
     )
     if origin.state is not None and origin.weights is not None:
         restore_state(run, origin.state, data_id(setup.data.train, config.seed))

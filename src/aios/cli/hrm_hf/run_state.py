@@ -26,12 +26,17 @@ def collect_state(run: TrainingRun, data_id: str) -> dict[str, Any]:
 
 def restore_state(run: TrainingRun, state: dict[str, Any], data_id: str) -> None:
     """Put a run back to where `state` was collected, but for its learning rate; other data start at their beginning."""
+    restore_training(run, state)
+    if state["data"]["id"] == data_id:
+        run.position = -(-int(state["data"]["samples"]) // _sequences(run))
+
+
+def restore_training(run: TrainingRun, state: dict[str, Any]) -> None:
+    """Put optimizer, loss scale and random numbers back to where `state` was collected."""
     if state["optimizer"] is not None:
         restore_optimizer(run.optimizer, state["optimizer"], run.model)
     if state["scaler"] and run.scaler.is_enabled():
         run.scaler.load_state_dict(state["scaler"])
-    if state["data"]["id"] == data_id:
-        run.position = -(-int(state["data"]["samples"]) // _sequences(run))
     set_rng_state(state["rng"])
 
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aios.cli.hrm_hf.brain_files import ONLY_FOR_RESUME
+from aios.cli.hrm_hf.best_brain import best_record
+from aios.cli.hrm_hf.brain_files import show, show_best, shown_at_end
 from aios.cli.hrm_hf.lora import weights_saver
 from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
 from aios.core.hrm_models import load_model, read_config
 from aios.data.dataset import DataSplit, TokenWindows
 from aios.distributed.workers import PATIENCE
-from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time
+from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
-from aios.runs.publishing import publish
 from aios.runs.storage import StorageError, writing
 from aios.runs.training_log import TrainingLog
 
@@ -54,8 +54,11 @@ class Session:
     def __post_init__(self) -> None:
         self.created = creation_time(self.run.config.brain_dir) or self.started
 
-    def save(self) -> Path:
+    def save(self, last: bool = False) -> Path:
         """Write a checkpoint, publish its weights as the brain's, log both; returns the checkpoint's folder.
+
+        That of the best evaluation is shown in `best/`, too; when the `last` save of a run that has ended is done, it
+        is also what is published as the brain.
 
         Called by every worker; the main one writes for all, under DeepSpeed each its own part.
 
@@ -68,9 +71,9 @@ class Session:
             try:
                 with writing(brain_dir, brain_dir, self._bytes_needed()):
                     if run.engine.writes_parts:
-                        path = self._write_together()
+                        path = self._write_together(last)
                     else:
-                        path = self._write() if run.workers.is_main else checkpoint_path(brain_dir, run.step)
+                        path = self._write(last) if run.workers.is_main else checkpoint_path(brain_dir, run.step)
             except StorageError:
                 if run.workers.is_main:
                     clear_leftovers(brain_dir)
@@ -82,7 +85,7 @@ class Session:
         """The checkpoint dict of the run as it stands."""
         return collect_state(self.run, data_id(self.data.train, self.run.config.seed))
 
-    def _write_together(self) -> Path:
+    def _write_together(self, last: bool) -> Path:
         """Every worker writes its part into one hidden folder; when all have, the main one completes it."""
         run, brain_dir = self.run, self.run.config.brain_dir
         if run.workers.is_main:
@@ -92,13 +95,17 @@ class Session:
         partial = partial_path(brain_dir, run.step, int(process))
         run.engine.save(partial, self.state())
         with run.engine.whole_model():
-            return self._write(partial) if run.workers.is_main else checkpoint_path(brain_dir, run.step)
+            return self._write(last, partial) if run.workers.is_main else checkpoint_path(brain_dir, run.step)
 
-    def _write(self, partial: Path | None = None) -> Path:
-        run, config = self.run, self.run.config
+    def _write(self, last: bool, partial: Path | None = None) -> Path:
+        run, config, best = self.run, self.run.config, self.run.auto.evaluations.best
+        brain_dir, keep = config.brain_dir, config.keep_checkpoints
         self.log.sync()
-        saved = save_checkpoint(config.brain_dir, self.state(), self._write_files, config.keep_checkpoints, partial)
-        publish(config.brain_dir, saved.path, ONLY_FOR_RESUME)
+        spared = best.step if best is not None else None
+        saved = save_checkpoint(brain_dir, self.state(), self._write_files, keep, partial, spared)
+        if run.at_best:
+            show_best(brain_dir, best)
+        show(brain_dir, shown_at_end(brain_dir, saved.path, best) if last else saved.path)
         cost = {"bytes": saved.bytes, "seconds": saved.seconds}
         run.log_fn({"event": "checkpoint", "step": run.step, "path": str(saved.path), **cost})
         return saved.path
@@ -110,9 +117,9 @@ class Session:
         (folder / BRAIN_FILE).write_bytes(card_bytes(self._card()))
 
     def _bytes_needed(self) -> int:
-        """About what a save adds to the disk: the weights twice, since published too, and the optimizer's state."""
+        """About what a save adds to the disk: weights and optimizer's state, and what is published of the weights."""
         tensors = [t for state in self.run.optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
-        return 2 * _bytes(self.run.model.state_dict().values()) + _bytes(tensors)
+        return (3 if self.run.at_best else 2) * _bytes(self.run.model.state_dict().values()) + _bytes(tensors)
 
     def finish(self, stop_reason: str | None) -> None:
         """Evaluate unless the run was stopped, save, and write the closing records."""
@@ -121,10 +128,12 @@ class Session:
             run.log_fn({"event": "stopped", "step": run.step, "reason": stop_reason})
         elif run.last_eval is None or run.last_eval[0] != run.step:
             evaluate(run)
-        checkpoint = self.save()
+        checkpoint = self.save(last=stop_reason is None)
         run.auto.log_summary()
         if stop_reason is None:
-            run.log_fn({"event": "final", "step": run.step, **self.result(), "checkpoint": str(checkpoint)})
+            best = best_record(run.config.brain_dir, run.auto.evaluations.best)
+            told = {**self.result(), **best, "checkpoint": str(checkpoint)}
+            run.log_fn({"event": "final", "step": run.step, **told})
 
     def result(self) -> dict[str, Any]:
         """Totals of the run as it stands, losses in nats per token, time in seconds."""
@@ -154,8 +163,10 @@ class Session:
         A model whose weights are no longer finite says words at random.
         """
         model, tokenizer = self.run.model, self.tokenizer
-        if self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
-            brain_dir = self.run.config.brain_dir
+        brain_dir = self.run.config.brain_dir
+        card = read_card(brain_dir)
+        is_other = card is not None and card.trained_steps != self.run.step  # that of the best evaluation
+        if is_other or self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
             model = load_model(brain_dir, read_config(brain_dir)).to(self.run.device)
         longest = model.config.max_position_embeddings
         prompt = self.data.eval[0][: min(PROMPT_TOKENS, longest - 1)].unsqueeze(0).to(model.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aios.cli.hrm_hf.session import Session
 from aios.cli.hrm_hf.train_epoch import TrainingRun
+from aios.runs.brain import best_dir
 
 
 def summary_rows(session: Session, unigram_entropy: float) -> list[tuple[str, str]]:
@@ -30,7 +31,12 @@ def _evaluation(run: TrainingRun) -> list[tuple[str, str]]:
     if run.last_eval is None:
         return []
     step, loss = run.last_eval
-    return [("Evaluation loss", f"{loss:.4f} nats per token (at step {step})")]
+    rows = [("Evaluation loss", f"{loss:.4f} nats per token (at step {step})")]
+    best = run.auto.evaluations.best
+    if best is not None and best.step != step:
+        place = f"at step {best.step}, the brain in {best_dir(run.config.brain_dir)}"
+        rows.append(("Best evaluation", f"{best.loss:.4f} nats per token ({place})"))
+    return rows
 
 
 def _learning_rate(run: TrainingRun) -> str:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -56,6 +57,8 @@ class TrainingRun:
     """Who trains this model together."""
     beat: Callable[[], None] = lambda: None
     """Called after every batch: tells whoever watches that the run goes on."""
+    go_back: Callable[[TrainingRun, int], bool] | None = None
+    """Brings back the training state saved after a step, see `AutoLR`; None: it is kept in memory."""
     auto: AutoLR = field(init=False)
     """Steers the learning rate, and with it the run: it counts the steps and says when they are done."""
     position: int = 0
@@ -77,12 +80,18 @@ class TrainingRun:
         self.auto = AutoLR(
             self.model, optimizers, config.steps, auto_lr_config(config), self.log_fn, config.use_moe,
             engine=self.engine, on_step=self._report,
+            go_back=partial(self.go_back, self) if self.go_back is not None else None,
         )  # fmt: skip
 
     @property
     def step(self) -> int:
         """Optimizer steps done."""
         return self.auto.step_count
+
+    @property
+    def at_best(self) -> bool:
+        """Whether the weights of now are those of the best evaluation, as far as evaluations are heeded."""
+        return self.auto.evaluations.is_best(self.step)
 
     def ask(self, reason: str | None) -> None:
         """Ask all workers, with the next step's numbers, to stop or finish for `reason`."""
@@ -140,7 +149,8 @@ def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Calla
         if _is_due(config.eval_every, run.step):
             evaluate(run)
             clock = time.perf_counter()
-        if _is_due(config.save_every, run.step) and not auto.finished and run.stop_reason is None:
+        is_due = _is_due(config.save_every, run.step) or run.at_best
+        if is_due and not auto.finished and run.stop_reason is None:
             save()
             clock = time.perf_counter()
     auto.flush()
@@ -219,7 +229,7 @@ class RunTrial:
 
 
 def evaluate(run: TrainingRun) -> float:
-    """Mean cross-entropy (nats per token) over the evaluation batches, logged; the model goes back to training.
+    """Mean cross-entropy (nats per token) over the evaluation batches, logged and heeded; back to training.
 
     The workers share the batches among them, unless they must run in step: then each takes all of them.
     """
@@ -236,11 +246,12 @@ def evaluate(run: TrainingRun) -> float:
             total, tokens = total + float(ce) * targets, tokens + targets
             run.beat()
     run.model.train()
-    if every > 1:
-        total, tokens = run.workers.sum(total, tokens)
+    counts = every > 1 or run.workers.is_main  # where all have taken all, one speaks for them: they must decide alike
+    total, tokens = run.workers.sum(*(total, tokens) if counts else (0.0, 0.0))
     loss = total / tokens
     run.last_eval = (run.step, loss)
     run.log_fn({"event": "eval", "step": run.step, "loss": loss, "ppl": perplexity(loss), "tokens": int(tokens)})
+    run.auto.report_eval(loss)
     return loss
 
 

@@ -1,0 +1,32 @@
+"""Which parts of the adaptive learning rate an engine leaves no room for, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from aios.auto_lr.loop.engine import Engine
+from aios.auto_lr.plan import AutoLRConfig
+
+
+def effective_config(config: AutoLRConfig, engine: Engine) -> AutoLRConfig:
+    """The settings, with the profile that the engine leaves room for."""
+    return replace(config, profile="engine") if engine.schedules_lr else config
+
+
+def search_obstacle(engine: Engine) -> str | None:
+    """Why there can be no search, in words for the log; None where there can."""
+    return "the engine schedules the LR" if engine.schedules_lr else engine.snapshot_obstacle
+
+
+def disabled_parts(config: AutoLRConfig, engine: Engine) -> Iterator[dict[str, Any]]:
+    """An event, all but its step, for each part that `config` asks for in vain."""
+    disabled = {"event": "adaptive_lr_disabled"}
+    if config.profile == "fixed":
+        return
+    if engine.schedules_lr:
+        yield {**disabled, "reason": "deepspeed_scheduler_present"}
+    elif engine.snapshot_obstacle is not None and config.profile == "auto":
+        for part in ("search", "rewind"):
+            yield {**disabled, "part": part, "reason": f"no_exact_snapshot ({engine.snapshot_obstacle})"}
