@@ -12,7 +12,7 @@ import aios.core.hrm_models  # with it torch and transformers
 LATE = ("accelerate", "peft", "deepspeed.accelerator", "matplotlib.figure", "torch.distributed", "torch._dynamo")
 
 for module in pkgutil.walk_packages(aios.__path__, "aios."):
-    if not module.name.endswith("__main__") and not module.name.startswith("aios.gui."):
+    if not module.name.endswith("__main__") and not module.name.startswith(("aios.gui.", "aios.integrations.")):
         importlib.import_module(module.name)
 for name in LATE:
     if importlib.util.find_spec(name.partition(".")[0]) is not None:
