@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -40,6 +41,12 @@ def run_aios(
         raise
     assert process.returncode is not None
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_aios_anew(*args: str) -> subprocess.CompletedProcess[str]:
+    """`aios ARGS` from nothing, imports and all, waited for."""
+    command = [sys.executable, "-m", "aios", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 def train_args(folder: Path, *args: str) -> list[str]:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 import aios.core.hrm_models  # noqa: F401  registers the model with the Auto classes
 from aios.engines.zero_shards import read_model_states, read_shards
 from aios.runs.checkpoints import load_state, newest_valid
-from training_process import read_log, run_aios, train, train_args, train_records
+from training_process import read_log, run_aios, run_aios_anew, train, train_args, train_records
 
 TWO = ("--world-size=2", "--eval-every=0", "--lr=2e-3")
 STAGES = [pytest.param(s, marks=pytest.mark.slow) for s in (1, 2, 3)]
@@ -176,6 +176,6 @@ def test_zero_without_deepspeed_says_what_to_install(tmp_path: Path, monkeypatch
         encoding="utf-8",
     )
     monkeypatch.setenv("PYTHONPATH", str(hidden))
-    done = run_aios(*train_args(tmp_path, "--zero-stage=zero1", "--world-size=2"))
+    done = run_aios_anew(*train_args(tmp_path, "--zero-stage=zero1", "--world-size=2"))
     assert done.returncode == 2
     assert "pip install deepspeed" in done.stderr

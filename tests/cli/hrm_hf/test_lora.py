@@ -15,7 +15,16 @@ from aios.cli.hrm_hf.lora import add_adapters, base_weights, merged_weights
 from aios.cli.hrm_hf.optimization import build_optimizer
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.settings.config import TrainingConfig
-from training_process import read_log, run_aios, start_training, train, train_args, train_records, wait_for_step
+from training_process import (
+    read_log,
+    run_aios,
+    run_aios_anew,
+    start_training,
+    train,
+    train_args,
+    train_records,
+    wait_for_step,
+)
 
 FLAGS = ("--use-peft", "--lr=1e-2", "--warmup-steps=3", "--eval-every=0", "--lora-rank=4")
 
@@ -160,6 +169,6 @@ def test_without_peft_the_remedy_is_named(tmp_path: Path, student: Path, monkeyp
         "importlib.util.find_spec = lambda name, *a: None if name == 'peft' else found(name, *a)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    done = run_aios(*train_args(tmp_path, "--use-peft", f"--student-init={student}"))
+    done = run_aios_anew(*train_args(tmp_path, "--use-peft", f"--student-init={student}"))
     assert done.returncode == 2
     assert "pip install peft" in " ".join(done.stderr.split())

@@ -7,7 +7,6 @@ and `adapter/`, in the format of peft. A resumed run reads the last two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +101,6 @@ def _adapters(model: HRMForCausalLM) -> dict[str, Tensor]:
     return {_file_name(name): param for name, param in model.named_parameters() if _OF_ADAPTER in name}
 
 
-def weights_saver(model: HRMForCausalLM) -> Callable[[Path], None]:
-    """What writes the model's files into a checkpoint folder; after it the folder loads with transformers."""
-    if not any(_OF_ADAPTER in name for name, _ in model.named_parameters()):
-        save: Callable[[Path], None] = model.save_pretrained
-        return save
-    return lambda folder: _save_adapted(model, folder)
-
-
 def base_weights(model: HRMForCausalLM) -> dict[str, Tensor]:
     """The frozen weights and buffers, under the names they have without adapters."""
     return {
@@ -131,7 +122,12 @@ def merged_weights(model: HRMForCausalLM) -> dict[str, Tensor]:
     return merged
 
 
-def _save_adapted(model: HRMForCausalLM, folder: Path) -> None:
+def save_weights(model: HRMForCausalLM, folder: Path) -> None:
+    """Write the model's files into a checkpoint folder, which then loads with transformers; adapters are merged, and
+    lie beside it with the weights that they were added to."""
+    if not any(_OF_ADAPTER in name for name, _ in model.named_parameters()):
+        model.save_pretrained(folder)
+        return
     model.save_pretrained(folder, state_dict=merged_weights(model))
     save_file(base_weights(model), folder / BASE_FILE)
     adapter_dir = folder / ADAPTER_DIR

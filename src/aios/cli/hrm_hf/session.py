@@ -14,7 +14,7 @@ import torch
 
 from aios.cli.hrm_hf.best_brain import best_record
 from aios.cli.hrm_hf.brain_files import show, show_best, shown_at_end
-from aios.cli.hrm_hf.lora import weights_saver
+from aios.cli.hrm_hf.lora import save_weights
 from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
 from aios.core.hrm_models import load_model, read_config
@@ -112,7 +112,7 @@ class Session:
 
     def _write_files(self, folder: Path) -> None:
         """All of a checkpoint but its dict: what is published of it, and what a resume needs of the weights."""
-        weights_saver(self.run.model)(folder)
+        save_weights(self.run.model, folder)
         self.tokenizer.save_pretrained(folder)
         (folder / BRAIN_FILE).write_bytes(card_bytes(self._card()))
 
