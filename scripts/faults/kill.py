@@ -1,7 +1,7 @@
 """SIGKILL at random moments of real runs: chains of kill and resume on one brain, compared at the end.
 
 The moments are drawn from the phases of the undisturbed run (start, climb and its edge, warm-up, steps, saves,
-anneal, end) and awaited in its log. Each chain ends with a resume that is left alone;
+anneal, end) and awaited in its log. A run that starts no processes is forked, without its imports. Each chain ends with a resume that is left alone;
 then losses, learning rates, gradient norms, evaluations, decisions and published files must be those of the
 undisturbed run, bit for bit. After each kill the resume must begin at the newest save that the log had told of.
 """
@@ -19,13 +19,15 @@ from typing import Any
 
 from faults.bench import Bench
 from faults.brains import check_loads, check_same, last_saved, read_records, train_args
-from faults.processes import Done, Real, check_no_traceback, kill, until
+from faults.processes import Done, Fork, Real, check_no_traceback, kill, until
 from faults.records import HANG, HELD, LOST, ORPHAN, SILENT, WRONG_EXIT, Case, Judged, Outcome
 
 KIND = "kill"
 AUTO = ("--adaptive-lr-profile=auto", "--save-every=20", "--eval-every=100", "--steps=400")
 """Long enough for a climb of some hundred steps, and for as many after it."""
 SHORT = ("--adaptive-lr-profile=auto", "--lr=2e-3", "--save-every=10", "--eval-every=100", "--steps=200")
+START = 4.0
+"""Seconds in which a start is over, imports and all."""
 ORPHAN_SECONDS = 90.0
 """In which workers that lost their launcher must have ended."""
 
@@ -45,6 +47,11 @@ class Variant:
     """Continues from another brain."""
     exact: bool = True
     """Whether a run that was killed must equal one that was not."""
+
+    @property
+    def several(self) -> bool:
+        """Whether it starts processes of its own."""
+        return self.victims != ("main",)
 
 
 DDP = ("--ddp", "--world-size=2")
@@ -76,12 +83,11 @@ def run(case: Case, bench: Bench) -> Outcome:
     """One chain."""
     name = case.name.rpartition("-")[0]
     variant = VARIANTS[name]
-    several = variant.victims != ("main",)
     flags = variant.flags
     if variant.student:
         student = bench.trained("student", "--steps=40", "--lr=3e-3", "--eval-every=0", "--adaptive-lr-profile=rules")
         flags = (*flags, f"--student-init={student / 'brain'}")
-    reference = bench.trained(f"kill-{name}", *flags, real=several)
+    reference = bench.trained(f"kill-{name}", *flags, real=variant.several)
     rng = random.Random(f"{case.seed}/{case.name}")
     chain = Chain(bench, bench.folder(f"{KIND}-{case.name}"), flags, variant, rng)
     moments = sorted(draw_moments(reference / "brain", variant.steps, case.faults, rng), key=lambda m: m.step)
@@ -129,7 +135,7 @@ def draw_moments(brain: Path, steps: int, count: int, rng: random.Random) -> Ite
 
 def _phases(brain: Path, steps: int) -> dict[str, tuple[int, int, float]]:
     """Of each phase that the run had: first and last step to wait for, and how long to wait then, in seconds."""
-    found: dict[str, tuple[int, int, float]] = {"start": (-1, -1, 4.0), "first step": (0, 0, 0.5)}
+    found: dict[str, tuple[int, int, float]] = {"start": (-1, -1, START), "first step": (0, 0, 0.5)}
     begun = 0
     for record in read_records(brain / "metrics.jsonl"):
         step, event = record["step"], record["event"]
@@ -182,7 +188,7 @@ class Chain:
     rng: random.Random
     kills: int = 0
     history: list[str] = field(default_factory=list)
-    _process: Real | None = None
+    _process: Real | Fork | None = None
     _tail: Tail | None = None
     _saved: int | None = None
 
@@ -230,14 +236,15 @@ class Chain:
     def _is_saving(self) -> bool:
         return any((self.brain / "checkpoints").glob(".partial-*"))
 
-    def _going(self) -> tuple[Real, Tail]:
+    def _going(self) -> tuple[Real | Fork, Tail]:
         """The run in progress, or a new one that goes on from where the last was killed."""
         if self._process is None or self._tail is None or self._process.poll() is not None:
             resumable = any((self.brain / "checkpoints").glob("step-*"))
             self._check_nothing_lost()
             self._tail = Tail(self.log)
             more = ("--resume",) if resumable else ()
-            self._process = self.bench.real(train_args(self.folder, *self.flags, *more), self.folder)
+            start = self.bench.real if self.variant.several else self.bench.fork
+            self._process = start(train_args(self.folder, *self.flags, *more), self.folder)
         return self._process, self._tail
 
     def _check_nothing_lost(self) -> None:
@@ -247,7 +254,7 @@ class Chain:
         if saved is not None and (newest is None or newest < saved):
             raise Judged(LOST, f"the log tells of a save at step {saved}, the newest there is: {newest}")
 
-    def _strike(self, process: Real, victim: str) -> bool:
+    def _strike(self, process: Real | Fork, victim: str) -> bool:
         """Kill; whether somebody was there to be killed. Waits until the others have ended, too."""
         if process.poll() is not None:
             return False

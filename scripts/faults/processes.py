@@ -78,6 +78,19 @@ class Fork:
         """Exit code, None while it runs."""
         return self._process.exitcode
 
+    def family(self) -> list[int]:
+        """Itself, while it lives: of forked processes none starts others that are looked for."""
+        return [self._process.pid] if self._process.pid is not None and self.poll() is None else []
+
+    def send(self, number: int) -> None:
+        """Send it a signal; one that has ended does not mind."""
+        for pid in self.family():
+            kill(pid, number)
+
+    def kill_family(self) -> None:
+        """SIGKILL it."""
+        self.send(signal.SIGKILL)
+
     def wait(self, seconds: float = SECONDS, kill_it: bool = True) -> Done:
         """Its end; one that takes longer than `seconds` is killed, unless told not to, and judged to hang."""
         self._process.join(seconds)
