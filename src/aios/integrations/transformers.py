@@ -1,0 +1,283 @@
+"""`AutoLR` in transformers' `Trainer` and everything derived from it: `AutoLRCallback.attach(trainer)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aios.auto_lr import AdaptiveLRScheduler, AutoLR, AutoLRConfig
+from aios.auto_lr.events import LogFn
+from aios.errors import RunError, UserError
+from aios.integrations.versions import require
+
+require("transformers")
+require("accelerate")
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # noqa: E402
+
+from aios.integrations.accelerated import (  # noqa: E402
+    ahead_of,
+    check_whole_model,
+    inner,
+    mean_over_workers,
+    scaler_of,
+)
+from aios.integrations.framework_step import FrameworkStep, FrameworkTrial  # noqa: E402
+from aios.integrations.look_ahead import Ahead, LookAhead  # noqa: E402
+from aios.integrations.reporting import Tally, logger, report_evaluation  # noqa: E402
+from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler  # noqa: E402
+from aios.integrations.trainer_trial import run_ahead  # noqa: E402
+
+_SCHEDULING = ("learning_rate", "lr_scheduler_type", "warmup_steps")
+
+
+class AutoLRCallback(TrainerCallback):
+    """Finds and steers the learning rate of a `Trainer`, an `SFTTrainer` or anything derived from one.
+
+    `AutoLRCallback.attach(trainer)` before `trainer.train()` is all it takes. `max_steps` and epochs stay what they
+    are; what a race trains comes on top, and is taken back. The rate is in the log as `learning_rate`, the rest as
+    `auto_lr/...`; a checkpoint holds the controller's state. A run that cannot be saved ends with a checkpoint and
+    a RunError.
+    """
+
+    auto: AutoLR | None
+    """The controller; None before training and where `AdaptiveLRScheduler` decides alone."""
+
+    def __init__(self) -> None:
+        self.auto = None
+        self._trainer: Trainer | None = None
+
+    @classmethod
+    def attach(cls, trainer: Trainer, config: AutoLRConfig | None = None, log_fn: LogFn | None = None) -> AutoLRCallback:
+        """Let `trainer` be steered; returns the callback. `log_fn` receives every event as a dict.
+
+        A trainer that was given an `AdaptiveLRScheduler` (`optimizers=(optimizer, scheduler)`) goes by that alone,
+        which then needs no `config`. Raises UserError for a trainer that has one already, that is training, or whose
+        workers share out the weights.
+        """
+        check_whole_model(trainer.accelerator)
+        if any(isinstance(callback, AutoLRCallback) for callback in trainer.callback_handler.callbacks):
+            raise UserError("an AutoLRCallback is attached to this trainer already: attach it once")
+        if trainer.is_in_train:
+            raise UserError("AutoLRCallback.attach comes before trainer.train(): training has begun")
+        steered = cls()
+        trainer.add_callback(steered)
+        steered._take_over(trainer, config, log_fn)
+        return steered
+
+    def _take_over(self, trainer: Trainer, config: AutoLRConfig | None, log_fn: LogFn | None) -> None:
+        self._trainer, self._config, self._log_fn = trainer, config, log_fn
+        self._tally = Tally(log_fn)
+        self._ahead = LookAhead(self._begin_look)
+        self._step: FrameworkStep | None = None
+        self._norm: Tensor | None = None
+        self._loss: Tensor | None = None  # of the step so far, where only the plain scheduler is there
+        self._ended: RunError | None = None
+        self._training_step: Callable[..., Tensor] = trainer.training_step
+        self._scheduler: SteeredScheduler | LossFedScheduler
+        if isinstance(trainer.lr_scheduler, AdaptiveLRScheduler):
+            self._scheduler = LossFedScheduler(trainer.lr_scheduler, self._take_loss)
+            trainer.lr_scheduler = self._scheduler
+            trainer.training_step = self._seeing_loss(trainer.training_step)
+            return
+        _say_overruled(trainer)
+        self._scheduler = SteeredScheduler(lambda: trainer.optimizer.param_groups, self._state_dict)
+        trainer.create_scheduler = self._create_scheduler
+        trainer.training_step = self._seeing_loss(trainer.training_step)
+        trainer.accelerator.clip_grad_norm_ = self._seeing_norm(trainer.accelerator.clip_grad_norm_)
+        trainer.log = self._telling(trainer.log)
+        trainer._save_checkpoint = self._saving(trainer._save_checkpoint)
+        trainer._load_rng_state = self._going_on(trainer._load_rng_state)
+
+    # Where Trainer has no event: its own methods, with ours before or after.
+
+    def _create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        assert self._trainer is not None
+        self._trainer.lr_scheduler = self._scheduler
+        return self._scheduler
+
+    def _seeing_loss(self, training_step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def step(*args: Any, **kwargs: Any) -> Tensor:
+            loss = training_step(*args, **kwargs)
+            if self._step is not None:
+                self._step.see(loss)
+            else:
+                self._loss = loss.detach().float() + (0.0 if self._loss is None else self._loss)
+            return loss
+
+        return step
+
+    def _seeing_norm(self, clip: Callable[..., Any]) -> Callable[..., Any]:
+        def clip_grad_norm(*args: Any, **kwargs: Any) -> Any:
+            norm = clip(*args, **kwargs)
+            self._norm = norm
+            return norm
+
+        return clip_grad_norm
+
+    def _telling(self, log: Callable[..., None]) -> Callable[..., None]:
+        def tell(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+            if self.auto is not None and "loss" in logs:
+                logs = {**logs, **self._tally.numbers(self.auto)}
+            log(logs, *args, **kwargs)
+
+        return tell
+
+    def _saving(self, save: Callable[..., None]) -> Callable[..., None]:
+        def save_checkpoint(*args: Any, **kwargs: Any) -> None:
+            if self.auto is not None and self._ended is None:
+                assert self._trainer is not None
+                self._survive(self.auto.keep_snapshot, self._trainer.control)
+            save(*args, **kwargs)
+
+        return save_checkpoint
+
+    def _going_on(self, load_rng_state: Callable[..., None]) -> Callable[..., None]:
+        def load(*args: Any, **kwargs: Any) -> None:
+            load_rng_state(*args, **kwargs)
+            self._load_state()
+
+        return load
+
+    # Trainer's events.
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Build the controller, and have the rate found or raced; on resume its state waits for the random numbers."""
+        if self._trainer is None:
+            raise UserError("AutoLRCallback needs its trainer: call AutoLRCallback.attach(trainer) instead")
+        self._loss, self._ended = None, None
+        if isinstance(self._scheduler, LossFedScheduler):
+            return
+        optimizer = inner(self._trainer.optimizer)
+        scaler = scaler_of(self._trainer.accelerator)
+        config = replace(self._config or AutoLRConfig(), max_grad_norm=args.max_grad_norm or torch.inf)
+        self._loader = kw["train_dataloader"]
+        auto = AutoLR(self._trainer.model, optimizer, state.max_steps, config, self._tally, scaler=scaler)
+        self.auto = auto
+        self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
+        self._trial = FrameworkTrial(auto, self._run_ahead)
+        if (self._scheduler.loaded or {}).get("auto_lr") is not None:
+            return
+        if state.global_step:
+            logger.warning("the checkpoint was not trained with AutoLR: a rate is found for the steps that are left")
+        self._looking(lambda: auto.search(self._trial))
+        if state.global_step:
+            auto.move_to(state.global_step)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Set the rate of the step."""
+        self._loss = None
+        if self._step is not None:
+            self._load_state()  # where Trainer had no random numbers to load
+            self._step.begin()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
+    ) -> None:
+        """Leave the update out where it would do harm."""
+        if self._step is not None:
+            assert self._norm is not None, "Trainer takes the norm of the gradients before each update"
+            self._step.decide(torch.as_tensor(self._norm, dtype=torch.float32))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
+    ) -> None:
+        """The update is over."""
+        if self._step is not None:
+            self._step.updated()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Follow the step; see that an evaluation finds the weights that count."""
+        if self._step is None or self.auto is None:
+            return
+        step, auto = self._step, self.auto
+        self._survive(lambda: self._looking(step.follow), control)
+        if control.should_evaluate and self._ended is None:
+            self._survive(auto.flush, control)
+        if auto.finished:
+            control.should_training_stop = True
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """As `on_step_end`, where evaluation comes with the epochs."""
+        if self.auto is not None and control.should_evaluate and self._ended is None:
+            self._survive(self.auto.flush, control)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kw: Any
+    ) -> None:
+        """Hand on the loss of an evaluation."""
+        if self.auto is not None and self.auto.begun and metrics and "eval_loss" in metrics:
+            report_evaluation(self.auto, float(metrics["eval_loss"]))
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Follow what was launched; a run that could not be saved ends here, after its checkpoint."""
+        if self.auto is not None:
+            if self._ended is None:
+                self.auto.flush()
+                self.auto.log_summary()
+            self._step = None
+        if self._ended is not None:
+            raise self._ended
+
+    def _survive(self, act: Callable[[], object], control: TrainerControl) -> None:
+        """End the run with a checkpoint where it cannot be saved; the error is raised when that is written."""
+        try:
+            act()
+        except RunError as error:
+            self._ended = error
+            logger.error("%s", error)
+            control.should_save = control.should_training_stop = True
+
+    def _mean(self, number: Tensor) -> Tensor:
+        assert self._trainer is not None
+        return mean_over_workers(self._trainer.accelerator, number)
+
+    def _take_loss(self) -> Tensor | None:
+        loss, self._loss = self._loss, None
+        return None if loss is None else self._mean(loss)
+
+    def _looking(self, act: Callable[[], object]) -> None:
+        """Do what may look at batches to come, and forget them."""
+        try:
+            act()
+        finally:
+            self._ahead.close()
+
+    def _run_ahead(self, batch: int) -> Tensor:
+        assert self._trainer is not None
+        return run_ahead(self._trainer, self._training_step, self._ahead, batch)
+
+    def _begin_look(self) -> Ahead:
+        assert self._trainer is not None and self.auto is not None
+        args, state = self._trainer.args, self._trainer.state
+        try:
+            per_epoch = len(self._loader)
+        except TypeError:  # of unknown length: Trainer takes all steps for one epoch
+            per_epoch = state.max_steps * args.gradient_accumulation_steps
+        drawn = round((state.epoch or 0) * per_epoch)
+        return ahead_of(self._loader, self.auto.batch * args.gradient_accumulation_steps, drawn, per_epoch)
+
+    def _state_dict(self) -> dict[str, Any]:
+        return {"auto_lr": self.auto.state_dict() if self.auto is not None else None}
+
+    def _load_state(self) -> None:
+        """Take over what the checkpoint held, once."""
+        if not isinstance(self._scheduler, SteeredScheduler) or self.auto is None:
+            return
+        saved, self._scheduler.loaded = self._scheduler.loaded, None
+        if saved is not None and saved.get("auto_lr") is not None:
+            self.auto.load_state_dict(saved["auto_lr"], self._trial)
+
+
+def _say_overruled(trainer: Trainer) -> None:
+    """One sentence about a schedule of the user's own."""
+    told = [f for f in fields(trainer.args) if f.name in _SCHEDULING and f.default is not MISSING]
+    given = [f"{f.name}={getattr(trainer.args, f.name)}" for f in told if getattr(trainer.args, f.name) != f.default]
+    if trainer.lr_scheduler is not None and not trainer._created_lr_scheduler:
+        given.append(f"the {type(trainer.lr_scheduler).__name__}")
+    if given:
+        logger.warning("AutoLR steers the learning rate: %s is overruled", " and ".join(given))
