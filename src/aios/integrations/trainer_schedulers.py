@@ -1,4 +1,4 @@
-"""What `Trainer` takes for its learning rate scheduler while the rate is steered from elsewhere."""
+"""What `Trainer` takes for its learning rate scheduler while the rate follows the loss."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aios.auto_lr import AdaptiveLRScheduler
+from aios.integrations.accelerated import mean_over_workers
 
 
 class SteeredScheduler:
@@ -37,17 +39,32 @@ class SteeredScheduler:
         self.loaded = dict(state)
 
 
-class LossFedScheduler:
-    """`AdaptiveLRScheduler`, whose `step` takes a loss, for a trainer whose `step` brings none: `take_loss` does."""
+class LossFedScheduler(TrainerCallback):
+    """`AdaptiveLRScheduler`, whose `step` takes a loss, for a `Trainer`, whose call of `step` brings none.
 
-    def __init__(self, scheduler: AdaptiveLRScheduler, take_loss: Callable[[], Tensor | None]) -> None:
-        self._scheduler, self._take_loss = scheduler, take_loss
+    It is both in one: the trainer's scheduler, and the callback that knows when a step's loss begins anew.
+    """
+
+    def __init__(self, trainer: Trainer, scheduler: AdaptiveLRScheduler) -> None:
+        self._trainer, self._scheduler = trainer, scheduler
+        self._loss: Tensor | None = None  # of the step so far, of this worker
+        self._training_step: Callable[..., Tensor] = trainer.training_step
+        trainer.training_step = self._seeing_step
+        trainer.lr_scheduler = self
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """The loss of another step."""
+        self._loss = None
+
+    def _seeing_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = self._training_step(*args, **kwargs)
+        self._loss = loss.detach().float() + (0.0 if self._loss is None else self._loss)
+        return loss
 
     def step(self, *_: Any) -> None:
         """One optimizer step is done. On an accelerator the scheduler reads its losses window by window."""
-        loss = self._take_loss()
-        if loss is not None:
-            self._scheduler.step(loss)
+        if self._loss is not None:  # Trainer may call once more before the first step
+            self._scheduler.step(mean_over_workers(self._trainer.accelerator, self._loss))
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each param group."""

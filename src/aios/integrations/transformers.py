@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -44,48 +44,23 @@ class AutoLRCallback(TrainerCallback):
     a RunError.
     """
 
-    auto: AutoLR | None
-    """The controller; None before training and where `AdaptiveLRScheduler` decides alone."""
-
-    def __init__(self) -> None:
-        self.auto = None
-        self._trainer: Trainer | None = None
-
-    @classmethod
-    def attach(cls, trainer: Trainer, config: AutoLRConfig | None = None, log_fn: LogFn | None = None) -> AutoLRCallback:
-        """Let `trainer` be steered; returns the callback. `log_fn` receives every event as a dict.
-
-        A trainer that was given an `AdaptiveLRScheduler` (`optimizers=(optimizer, scheduler)`) goes by that alone,
-        which then needs no `config`. Raises UserError for a trainer that has one already, that is training, or whose
-        workers share out the weights.
-        """
-        check_whole_model(trainer.accelerator)
-        if any(isinstance(callback, AutoLRCallback) for callback in trainer.callback_handler.callbacks):
-            raise UserError("an AutoLRCallback is attached to this trainer already: attach it once")
-        if trainer.is_in_train:
-            raise UserError("AutoLRCallback.attach comes before trainer.train(): training has begun")
-        steered = cls()
-        trainer.add_callback(steered)
-        steered._take_over(trainer, config, log_fn)
-        return steered
-
-    def _take_over(self, trainer: Trainer, config: AutoLRConfig | None, log_fn: LogFn | None) -> None:
-        self._trainer, self._config, self._log_fn = trainer, config, log_fn
+    def __init__(
+        self, trainer: Trainer | None = None, config: AutoLRConfig | None = None, log_fn: LogFn | None = None
+    ) -> None:
+        if trainer is None:
+            raise UserError("AutoLRCallback needs its trainer: build that first, then call AutoLRCallback.attach(it)")
+        self.auto: AutoLR | None = None
+        """The controller; None before training."""
+        self._trainer, self._config = trainer, config or AutoLRConfig()
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
+        self._scheduler = SteeredScheduler(lambda: trainer.optimizer.param_groups, self._state_dict)
         self._step: FrameworkStep | None = None
         self._norm: Tensor | None = None
-        self._loss: Tensor | None = None  # of the step so far, where only the plain scheduler is there
+        self._before = 0  # steps that were trained without us
         self._ended: RunError | None = None
         self._training_step: Callable[..., Tensor] = trainer.training_step
-        self._scheduler: SteeredScheduler | LossFedScheduler
-        if isinstance(trainer.lr_scheduler, AdaptiveLRScheduler):
-            self._scheduler = LossFedScheduler(trainer.lr_scheduler, self._take_loss)
-            trainer.lr_scheduler = self._scheduler
-            trainer.training_step = self._seeing_loss(trainer.training_step)
-            return
         _say_overruled(trainer)
-        self._scheduler = SteeredScheduler(lambda: trainer.optimizer.param_groups, self._state_dict)
         trainer.create_scheduler = self._create_scheduler
         trainer.training_step = self._seeing_loss(trainer.training_step)
         trainer.accelerator.clip_grad_norm_ = self._seeing_norm(trainer.accelerator.clip_grad_norm_)
@@ -93,10 +68,31 @@ class AutoLRCallback(TrainerCallback):
         trainer._save_checkpoint = self._saving(trainer._save_checkpoint)
         trainer._load_rng_state = self._going_on(trainer._load_rng_state)
 
+    @classmethod
+    def attach(
+        cls, trainer: Trainer, config: AutoLRConfig | None = None, log_fn: LogFn | None = None
+    ) -> AutoLRCallback | LossFedScheduler:
+        """Let `trainer` be steered; returns the callback. `log_fn` receives every event as a dict.
+
+        A trainer that was given an `AdaptiveLRScheduler` (`optimizers=(optimizer, scheduler)`) goes by that alone,
+        which has a config and a `log_fn` of its own. Raises UserError for a trainer that has a callback of ours
+        already, that is training, or whose workers share out the weights.
+        """
+        check_whole_model(trainer.accelerator)
+        if any(isinstance(known, (cls, LossFedScheduler)) for known in trainer.callback_handler.callbacks):
+            raise UserError("an AutoLRCallback is attached to this trainer already: attach it once")
+        if trainer.is_in_train:
+            raise UserError("AutoLRCallback.attach comes before trainer.train(): training has begun")
+        if isinstance(trainer.lr_scheduler, AdaptiveLRScheduler):
+            callback: AutoLRCallback | LossFedScheduler = LossFedScheduler(trainer, trainer.lr_scheduler)
+        else:
+            callback = cls(trainer, config, log_fn)
+        trainer.add_callback(callback)
+        return callback
+
     # Where Trainer has no event: its own methods, with ours before or after.
 
     def _create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        assert self._trainer is not None
         self._trainer.lr_scheduler = self._scheduler
         return self._scheduler
 
@@ -105,8 +101,6 @@ class AutoLRCallback(TrainerCallback):
             loss = training_step(*args, **kwargs)
             if self._step is not None:
                 self._step.see(loss)
-            else:
-                self._loss = loss.detach().float() + (0.0 if self._loss is None else self._loss)
             return loss
 
         return step
@@ -130,7 +124,6 @@ class AutoLRCallback(TrainerCallback):
     def _saving(self, save: Callable[..., None]) -> Callable[..., None]:
         def save_checkpoint(*args: Any, **kwargs: Any) -> None:
             if self.auto is not None and self._ended is None:
-                assert self._trainer is not None
                 self._survive(self.auto.keep_snapshot, self._trainer.control)
             save(*args, **kwargs)
 
@@ -147,30 +140,26 @@ class AutoLRCallback(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Build the controller, and have the rate found or raced; on resume its state waits for the random numbers."""
-        if self._trainer is None:
-            raise UserError("AutoLRCallback needs its trainer: call AutoLRCallback.attach(trainer) instead")
-        self._loss, self._ended = None, None
-        if isinstance(self._scheduler, LossFedScheduler):
-            return
+        self._ended = None
         optimizer = inner(self._trainer.optimizer)
         scaler = scaler_of(self._trainer.accelerator)
-        config = replace(self._config or AutoLRConfig(), max_grad_norm=args.max_grad_norm or torch.inf)
+        config = replace(self._config, max_grad_norm=args.max_grad_norm or torch.inf)
         self._loader = kw["train_dataloader"]
-        auto = AutoLR(self._trainer.model, optimizer, state.max_steps, config, self._tally, scaler=scaler)
+        saved = self._scheduler.loaded or {}
+        goes_on = saved.get("auto_lr") is not None
+        self._before = saved["before"] if goes_on else state.global_step
+        auto = AutoLR(self._trainer.model, optimizer, state.max_steps - self._before, config, self._tally, scaler=scaler)
         self.auto = auto
         self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
         self._trial = FrameworkTrial(auto, self._run_ahead)
-        if (self._scheduler.loaded or {}).get("auto_lr") is not None:
+        if goes_on:
             return
-        if state.global_step:
+        if self._before:
             logger.warning("the checkpoint was not trained with AutoLR: a rate is found for the steps that are left")
         self._looking(lambda: auto.search(self._trial))
-        if state.global_step:
-            auto.move_to(state.global_step)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the rate of the step."""
-        self._loss = None
         if self._step is not None:
             self._load_state()  # where Trainer had no random numbers to load
             self._step.begin()
@@ -233,12 +222,7 @@ class AutoLRCallback(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def _mean(self, number: Tensor) -> Tensor:
-        assert self._trainer is not None
         return mean_over_workers(self._trainer.accelerator, number)
-
-    def _take_loss(self) -> Tensor | None:
-        loss, self._loss = self._loss, None
-        return None if loss is None else self._mean(loss)
 
     def _looking(self, act: Callable[[], object]) -> None:
         """Do what may look at batches to come, and forget them."""
@@ -248,11 +232,10 @@ class AutoLRCallback(TrainerCallback):
             self._ahead.close()
 
     def _run_ahead(self, batch: int) -> Tensor:
-        assert self._trainer is not None
         return run_ahead(self._trainer, self._training_step, self._ahead, batch)
 
     def _begin_look(self) -> Ahead:
-        assert self._trainer is not None and self.auto is not None
+        assert self.auto is not None
         args, state = self._trainer.args, self._trainer.state
         try:
             per_epoch = len(self._loader)
@@ -262,11 +245,12 @@ class AutoLRCallback(TrainerCallback):
         return ahead_of(self._loader, self.auto.batch * args.gradient_accumulation_steps, drawn, per_epoch)
 
     def _state_dict(self) -> dict[str, Any]:
-        return {"auto_lr": self.auto.state_dict() if self.auto is not None else None}
+        state = self.auto.state_dict() if self.auto is not None else None
+        return {"auto_lr": state, "before": self._before}
 
     def _load_state(self) -> None:
         """Take over what the checkpoint held, once."""
-        if not isinstance(self._scheduler, SteeredScheduler) or self.auto is None:
+        if self.auto is None:
             return
         saved, self._scheduler.loaded = self._scheduler.loaded, None
         if saved is not None and saved.get("auto_lr") is not None:
@@ -275,9 +259,10 @@ class AutoLRCallback(TrainerCallback):
 
 def _say_overruled(trainer: Trainer) -> None:
     """One sentence about a schedule of the user's own."""
-    told = [f for f in fields(trainer.args) if f.name in _SCHEDULING and f.default is not MISSING]
-    given = [f"{f.name}={getattr(trainer.args, f.name)}" for f in told if getattr(trainer.args, f.name) != f.default]
+    told = {field.name: field.default for field in fields(trainer.args) if field.name in _SCHEDULING}
+    given = {name: getattr(trainer.args, name) for name in told if getattr(trainer.args, name) != told[name]}
+    named = [f"{name}={getattr(value, 'value', value)}" for name, value in given.items()]
     if trainer.lr_scheduler is not None and not trainer._created_lr_scheduler:
-        given.append(f"the {type(trainer.lr_scheduler).__name__}")
-    if given:
-        logger.warning("AutoLR steers the learning rate: %s is overruled", " and ".join(given))
+        named.append(f"the scheduler ({type(trainer.lr_scheduler).__name__})")
+    if named:
+        logger.warning("AutoLR finds and steers the learning rate, not %s (overruled)", " and ".join(named))
