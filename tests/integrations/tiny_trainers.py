@@ -51,9 +51,8 @@ class Vowels(Windows):
 
 def gpt2(seed: int = 0) -> PreTrainedModel:
     set_seed(seed)
-    config = GPT2Config(vocab_size=64, n_positions=LENGTH, n_embd=16, n_layer=1, n_head=2)
-    config.bos_token_id = config.eos_token_id = 0
-    return GPT2LMHeadModel(config)
+    sizes = {"n_positions": LENGTH, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=64, bos_token_id=0, eos_token_id=0, **sizes))
 
 
 def bert(seed: int = 0) -> PreTrainedModel:
