@@ -40,9 +40,7 @@ class Run:
         model.train()
         self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
         given.setdefault("loader", self.loader)
-        self.auto = AutoLRLoop(
-            self.accelerator, self.model, self.optimizer, steps, log_fn=self.events.append, **given
-        )
+        self.auto = AutoLRLoop(self.accelerator, self.model, self.optimizer, steps, log_fn=self.events.append, **given)
 
     def train(self, until: int, epoch: int = 0, skip: int = 0) -> None:
         while self.auto.auto.step_count < until:

@@ -289,5 +289,7 @@ def test_a_loader_of_one_batch(tmp_path: Path) -> None:
 
 def test_fewer_steps_than_a_search_needs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     steered(tmp_path, max_steps=3).train()
-    said = [record for record in caplog.records if record.levelno >= logging.WARNING and "too few steps" in record.message]
+    said = [
+        record for record in caplog.records if record.levelno >= logging.WARNING and "too few steps" in record.message
+    ]
     assert len(said) == 1

@@ -13,6 +13,7 @@ from transformers import Trainer
 
 from aios.integrations.accelerated import mean_over_workers
 from aios.integrations.look_ahead import LookAhead
+from aios.integrations.replacing import replaced
 
 TrainingStep = Callable[..., Tensor]
 
@@ -34,21 +35,6 @@ def run_ahead(trainer: Trainer, training_step: TrainingStep, ahead: LookAhead, b
 
 def _no_backward(*_: Any, **__: Any) -> None:
     """In place of the backward pass."""
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name` is `value` in the block."""
-    own = name in vars(owner)
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
 
 
 @contextmanager

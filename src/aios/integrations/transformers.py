@@ -148,7 +148,9 @@ class AutoLRCallback(TrainerCallback):
         saved = self._scheduler.loaded or {}
         goes_on = saved.get("auto_lr") is not None
         self._before = saved["before"] if goes_on else state.global_step
-        auto = AutoLR(self._trainer.model, optimizer, state.max_steps - self._before, config, self._tally, scaler=scaler)
+        auto = AutoLR(
+            self._trainer.model, optimizer, state.max_steps - self._before, config, self._tally, scaler=scaler
+        )
         self.auto = auto
         self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
         self._trial = FrameworkTrial(auto, self._run_ahead)
