@@ -96,7 +96,7 @@ def test_a_race_leaves_nothing_behind(accumulate: int) -> None:
     assert same(ours, weights(plain.model))
 
 
-@pytest.mark.parametrize("at", [20, 64])
+@pytest.mark.parametrize("at", [20, pytest.param(64, marks=pytest.mark.slow)])
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, at: int) -> None:
     unbroken = Run(gpt2(), 80)
     unbroken.train(at)

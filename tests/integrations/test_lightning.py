@@ -104,7 +104,7 @@ def named(events: Events, event: str) -> Events:
     return [record for record in events if record["event"] == event]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_fresh_model_climbs_and_learns(tmp_path: Path, accumulate: int) -> None:
     events: Events = []
     callback, module = AutoLRCallback(log_fn=events.append), Digits()
@@ -178,7 +178,7 @@ def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
     assert trainer.callback_metrics["val_loss"] < 1
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("epochs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, epochs: int) -> None:
     """Without dropout and shuffling, whose random numbers Lightning does not save."""
 

@@ -45,10 +45,10 @@ def named(events: Events, event: str) -> Events:
 
 def test_a_fresh_model_climbs_and_learns(tmp_path: Path) -> None:
     events: Events = []
-    trainer = steered(tmp_path, events=events, max_steps=100, logging_strategy="steps", logging_steps=20)
+    trainer = steered(tmp_path, events=events, max_steps=90, logging_strategy="steps", logging_steps=15)
     trainer.train()
     logged = [record for record in trainer.state.log_history if "loss" in record]
-    assert trainer.state.global_step == 100
+    assert trainer.state.global_step == 90
     assert [record["how"] for record in named(events, "adaptive_lr_climb")] == ["climb"]
     assert logged[-1]["loss"] < logged[0]["loss"] - 0.8  # by default it falls by 0.1
     assert all(record["learning_rate"] > 0 and "auto_lr/climbing" in record for record in logged)
@@ -86,7 +86,7 @@ class Before(TrainerCallback):
             self.random = [numbers[0].tolist(), numbers[1], numbers[2]]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_race_leaves_nothing_behind(tmp_path: Path, accumulate: int) -> None:
     """The first steps that follow are those of a trainer that never raced, at its own rate: bit for bit."""
     events: Events = []
@@ -123,7 +123,7 @@ def test_a_race_leaves_nothing_behind(tmp_path: Path, accumulate: int) -> None:
     ("at", "given"),
     [
         (24, {}),  # in the climb, in the middle of an epoch
-        (64, {}),  # an epoch ends there
+        pytest.param(64, {}, marks=pytest.mark.slow),  # an epoch ends there
         pytest.param(64, {"gradient_accumulation_steps": 2}, marks=pytest.mark.slow),
     ],
 )
@@ -137,6 +137,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, at: int, given: di
     assert same(run(str(tmp_path / f"checkpoint-{at}")), unbroken)
 
 
+@pytest.mark.slow
 def test_going_on_from_a_checkpoint_of_another_schedule(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = make_trainer(tmp_path, gpt2(), max_steps=5, save_strategy="steps", save_steps=5)
     first.train()
@@ -232,17 +233,18 @@ def test_the_plain_scheduler(tmp_path: Path) -> None:
     def run(checkpoint: str | None) -> AdaptiveLRScheduler:
         model = gpt2()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        scheduler = AdaptiveLRScheduler(optimizer, AdaptiveLRConfig(initial_lr=1e-3, window_size=4, cooldown_steps=0))
-        given = {"max_steps": 40, "save_strategy": "steps", "save_steps": 26}
+        quick = {"window_size": 4, "cooldown_steps": 0, "increase_threshold": 1e-3, "patience": 4}
+        scheduler = AdaptiveLRScheduler(optimizer, AdaptiveLRConfig(initial_lr=1e-3, **quick))
+        given = {"max_steps": 30, "save_strategy": "steps", "save_steps": 22}
         trainer = make_trainer(tmp_path, model, optimizers=(optimizer, scheduler), **given)
         AutoLRCallback.attach(trainer)
         trainer.train(resume_from_checkpoint=checkpoint)
         return scheduler
 
     unbroken = run(None)
-    assert unbroken.total_steps == 40
+    assert unbroken.total_steps == 30
     assert unbroken.adjustments_made > 0
-    assert run(str(tmp_path / "checkpoint-26")).state_dict() == unbroken.state_dict()
+    assert run(str(tmp_path / "checkpoint-22")).state_dict() == unbroken.state_dict()
 
 
 def test_a_schedule_of_the_users_own_is_overruled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

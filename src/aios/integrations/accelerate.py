@@ -1,24 +1,24 @@
 """`AutoLR` in a loop written for Accelerate: `AutoLRLoop`, in place of the scheduler and of `optimizer.step()`."""
 
+# ruff: noqa: E402 - a missing framework is named before anything else is loaded
 from __future__ import annotations
+
+from aios.integrations.versions import require
+
+require("accelerate")
 
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
 from aios.errors import UserError
-from aios.integrations.versions import require
-
-require("accelerate")
-
-from accelerate import Accelerator  # noqa: E402
-
-from aios.integrations.accelerated import (  # noqa: E402
+from aios.integrations.accelerated import (
     ahead_of,
     check_whole_model,
     inner,
@@ -26,9 +26,9 @@ from aios.integrations.accelerated import (  # noqa: E402
     scaler_of,
     several,
 )
-from aios.integrations.framework_step import FrameworkStep, FrameworkTrial  # noqa: E402
-from aios.integrations.look_ahead import Ahead, LookAhead  # noqa: E402
-from aios.integrations.reporting import Tally, report_evaluation  # noqa: E402
+from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
+from aios.integrations.look_ahead import Ahead, LookAhead
+from aios.integrations.reporting import Tally, report_evaluation
 
 _steered: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[AutoLRLoop]] = weakref.WeakKeyDictionary()
 

@@ -32,6 +32,11 @@ class FrameworkStep:
         self._loss: Tensor | None = None  # of this step so far, of this worker
         self._decided: tuple[Tensor, Tensor] | None = None  # loss and norm
 
+    @property
+    def seen(self) -> bool:
+        """Whether there was a loss since `begin`."""
+        return self._loss is not None
+
     def begin(self) -> float:
         """Set the LR of the update to come; returns it."""
         self._loss, self._decided = None, None

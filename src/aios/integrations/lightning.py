@@ -1,6 +1,11 @@
 """`AutoLR` in Lightning: `Trainer(callbacks=[AutoLRCallback()])`."""
 
+# ruff: noqa: E402 - a missing framework is named before anything else is loaded
 from __future__ import annotations
+
+from aios.integrations.versions import require
+
+require("lightning")
 
 import math
 from collections.abc import Callable
@@ -8,23 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
 from aios.errors import RunError, UserError
-from aios.integrations.versions import require
-
-require("lightning")
-
-import lightning.pytorch as pl  # noqa: E402
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy  # noqa: E402
-
-from aios.integrations.framework_step import FrameworkStep, FrameworkTrial  # noqa: E402
-from aios.integrations.lightning_trial import begin_look, can_be_tried, has_persistent_workers, run_ahead  # noqa: E402
-from aios.integrations.look_ahead import Ahead, LookAhead  # noqa: E402
-from aios.integrations.reporting import Tally, logger, report_evaluation  # noqa: E402
+from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
+from aios.integrations.lightning_trial import begin_look, can_be_tried, has_persistent_workers, run_ahead
+from aios.integrations.look_ahead import Ahead, LookAhead
+from aios.integrations.reporting import Tally, logger, report_evaluation
 
 STOPPED = "auto_lr_stopped.ckpt"
 """What a run that cannot be saved leaves: the last good state."""
@@ -105,7 +105,7 @@ class AutoLRCallback(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Leave the update out where it would do harm; with several optimizers for each of them."""
-        if self._open:
+        if self._open and self._step.seen:  # a training_step may leave a batch out
             manual = not pl_module.automatic_optimization and self._norm is not None
             self._step.decide(self._norm if manual else _norm(trainer))
             self._decided = True

@@ -1,6 +1,12 @@
 """`AutoLR` in transformers' `Trainer` and everything derived from it: `AutoLRCallback.attach(trainer)`."""
 
+# ruff: noqa: E402 - a missing framework is named before anything else is loaded
 from __future__ import annotations
+
+from aios.integrations.versions import require
+
+require("transformers")
+require("accelerate")
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -8,29 +14,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aios.auto_lr import AdaptiveLRScheduler, AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
 from aios.errors import RunError, UserError
-from aios.integrations.versions import require
-
-require("transformers")
-require("accelerate")
-
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # noqa: E402
-
-from aios.integrations.accelerated import (  # noqa: E402
+from aios.integrations.accelerated import (
     ahead_of,
     check_whole_model,
     inner,
     mean_over_workers,
     scaler_of,
 )
-from aios.integrations.framework_step import FrameworkStep, FrameworkTrial  # noqa: E402
-from aios.integrations.look_ahead import Ahead, LookAhead  # noqa: E402
-from aios.integrations.reporting import Tally, logger, report_evaluation  # noqa: E402
-from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler  # noqa: E402
-from aios.integrations.trainer_trial import run_ahead  # noqa: E402
+from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
+from aios.integrations.look_ahead import Ahead, LookAhead
+from aios.integrations.reporting import Tally, logger, report_evaluation
+from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
+from aios.integrations.trainer_trial import run_ahead
 
 _SCHEDULING = ("learning_rate", "lr_scheduler_type", "warmup_steps")
 

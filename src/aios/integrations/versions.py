@@ -32,7 +32,7 @@ def require(framework: str) -> None:
         version = metadata.version(framework)
     except metadata.PackageNotFoundError:
         raise ModuleNotFoundError(
-            f"aios.integrations.{framework} needs {framework}: pip install 'aios[{TESTED[framework].extra}]'"
+            f"this part of aios.integrations needs {framework}: pip install 'aios[{TESTED[framework].extra}]'"
         ) from None
     remark = untested(framework, version)
     if remark is not None:
