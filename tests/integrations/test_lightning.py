@@ -200,6 +200,28 @@ class Spoiled(Digits):
         return loss * math.nan if spoils else loss
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_step_whose_loss_is_not_finite_changes_nothing(tmp_path: Path, fused: bool) -> None:
+    changed: list[bool] = []
+
+    class SpoiledOnce(Digits):
+        def loss_of(self, batch: Any) -> Tensor:
+            return super().loss_of(batch) * (math.nan if self.trainer.global_step == 3 else 1)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), lr=1e-3, fused=fused)
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            self.before = weights(pl_module)
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            changed.append(not same(self.before, weights(pl_module)))
+
+    make_trainer(tmp_path, AutoLRCallback(), Watch(), max_steps=6, gradient_clip_val=1.0).fit(SpoiledOnce(), loader())
+    assert changed == [True] * 3 + [False] + [True] * 2
+
+
 def test_a_run_that_cannot_be_saved_ends_with_a_checkpoint(tmp_path: Path) -> None:
     trouble = TroubleConfig(non_finite_patience=4, max_rewinds=1)
     callback = AutoLRCallback(AutoLRConfig(trouble=trouble))

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch.utils.data import Subset
-from transformers import Trainer, TrainerCallback
+from torch.utils.data import IterableDataset, Subset
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
-from aios.auto_lr import AdaptiveLRConfig, AdaptiveLRScheduler, AutoLRConfig, TroubleConfig
+from aios.auto_lr import AdaptiveLRConfig, AdaptiveLRScheduler, AutoLRConfig, RaceConfig, TroubleConfig
 from aios.errors import RunError, UserError
 from aios.integrations.transformers import AutoLRCallback
 from integrations.tiny_trainers import (
@@ -119,6 +119,46 @@ def test_a_race_leaves_nothing_behind(tmp_path: Path, accumulate: int) -> None:
     assert same(raced, plain)
 
 
+class Recorded(Trainer):
+    """Keeps what it trains on: the micro-batches between the beginning of a step and its update."""
+
+    def training_step(self, model: Any, inputs: Any, *args: Any) -> torch.Tensor:
+        if self.in_step:
+            self.trained.append(inputs["input_ids"].sum().item())
+        return super().training_step(model, inputs, *args)
+
+
+class InStep(TrainerCallback):
+    def __init__(self, trainer: Recorded) -> None:
+        self.trainer = trainer
+        trainer.in_step, trainer.trained = False, []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.trainer.in_step = True
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self.trainer.in_step = False
+
+
+@pytest.mark.slow
+def test_a_race_on_the_way_leaves_the_order_of_the_data_alone(tmp_path: Path) -> None:
+    events: Events = []
+
+    def run(config: AutoLRConfig | None) -> list[float]:
+        trainer = make_trainer(tmp_path, gpt2(), Windows(200), Recorded, max_steps=600)  # an epoch has 50 steps
+        trainer.add_callback(InStep(trainer))
+        if config is not None:
+            AutoLRCallback.attach(trainer, config, events.append)
+        trainer.add_callback(StopAt(305, save=False))
+        trainer.train()
+        return trainer.trained
+
+    raced = run(AutoLRConfig(race=RaceConfig(again=(0.43,))))
+    assert named(events, "adaptive_lr_race")[0]["step"] == 258
+    assert len(raced) == 305
+    assert raced == run(None)
+
+
 @pytest.mark.parametrize(
     ("at", "given"),
     [
@@ -165,6 +205,41 @@ def test_bf16_gradient_checkpointing_and_evaluation(tmp_path: Path) -> None:
     trainer.train()
     assert [r["step"] for r in trainer.state.log_history if "eval_loss" in r] == [40, 80]
     assert trainer.state.log_history[-2]["eval_loss"] < 4
+
+
+@pytest.mark.slow
+def test_compiled_with_early_stopping_and_the_best_model(tmp_path: Path) -> None:
+    given = {"torch_compile": True, "torch_compile_backend": "eager", "eval_strategy": "steps", "eval_steps": 40}
+    keeps = {"save_strategy": "steps", "save_steps": 40, "load_best_model_at_end": True, "save_total_limit": 1}
+    trainer = steered(tmp_path, max_steps=200, eval_dataset=Windows(16), **given, **keeps)
+    trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=1, early_stopping_threshold=9.0))
+    trainer.train()
+    assert trainer.state.global_step == 80
+    assert trainer.state.best_metric is not None
+
+
+class Once(IterableDataset[dict[str, torch.Tensor]]):
+    """Windows that can be drawn but once."""
+
+    def __init__(self) -> None:
+        self.drawn = 0
+
+    def __iter__(self) -> Once:
+        return self
+
+    def __next__(self) -> dict[str, torch.Tensor]:
+        self.drawn += 1
+        return Windows()[self.drawn % 256]
+
+
+def test_data_that_can_be_drawn_once_is_not_looked_at_ahead(tmp_path: Path) -> None:
+    events: Events = []
+    data = Once()
+    trainer = steered(tmp_path, as_if_trained(gpt2()), events, data=data, max_steps=400)
+    trainer.add_callback(StopAt(2, save=False))
+    trainer.train()
+    assert not named(events, "adaptive_lr_race")
+    assert data.drawn <= 4 * 3 + 4
 
 
 def test_epochs_stay_what_they_are(tmp_path: Path) -> None:

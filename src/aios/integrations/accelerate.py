@@ -27,7 +27,7 @@ from aios.integrations.accelerated import (
     several,
 )
 from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
-from aios.integrations.look_ahead import Ahead, LookAhead
+from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.reporting import Tally, report_evaluation
 
 _steered: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[AutoLRLoop]] = weakref.WeakKeyDictionary()
@@ -120,7 +120,8 @@ class AutoLRLoop:
         model = accelerator.unwrap_model(self._model)
         auto = AutoLR(model, optimizers, self._steps, self._config, self._tally, scaler=scaler)
         self._step = FrameworkStep(auto, optimizers, scaler, lambda number: mean_over_workers(accelerator, number))
-        self._trial = FrameworkTrial(auto, self._run_ahead) if self._loader is not None else None
+        tries = self._loader is not None and not draws_once(self._loader)
+        self._trial = FrameworkTrial(auto, self._run_ahead) if tries else None
         return auto
 
     def _search(self) -> None:

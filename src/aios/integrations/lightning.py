@@ -23,7 +23,7 @@ from aios.auto_lr.events import LogFn
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
 from aios.integrations.lightning_trial import begin_look, can_be_tried, has_persistent_workers, run_ahead
-from aios.integrations.look_ahead import Ahead, LookAhead
+from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.reporting import Tally, logger, report_evaluation
 
 STOPPED = "auto_lr_stopped.ckpt"
@@ -56,7 +56,7 @@ class AutoLRCallback(pl.Callback):
         self._ahead = LookAhead(self._begin_look)
         self._loaded: dict[str, Any] | None = None
         self._open = self._decided = False  # whether a step has begun, and its update was decided on
-        self._norm: Tensor | None = None  # of manual optimization, before the module clips
+        self._norm = torch.zeros(())  # of manual optimization, before the module clips
         self._before = 0  # steps that were trained without us
         self._batches = 0  # trained on in this epoch
 
@@ -72,7 +72,8 @@ class AutoLRCallback(pl.Callback):
         auto = self._new_auto(trainer, pl_module)
         self.auto = auto
         self._step = FrameworkStep(auto, trainer.optimizers, self._scaler, self._mean)
-        trial = FrameworkTrial(auto, self._run_ahead) if can_be_tried(pl_module) else None
+        tries = can_be_tried(pl_module) and not draws_once(trainer.train_dataloader)
+        trial = FrameworkTrial(auto, self._run_ahead) if tries else None
         self._open = self._decided = False
         if self._loaded is not None:
             auto.load_state_dict(self._loaded["auto_lr"], trial)
@@ -106,8 +107,7 @@ class AutoLRCallback(pl.Callback):
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Leave the update out where it would do harm; with several optimizers for each of them."""
         if self._open and self._step.seen:  # a training_step may leave a batch out
-            manual = not pl_module.automatic_optimization and self._norm is not None
-            self._step.decide(self._norm if manual else _norm(trainer))
+            self._step.decide(_norm(trainer) if pl_module.automatic_optimization else self._norm)
             self._decided = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:

@@ -85,7 +85,7 @@ def _no_log(*_: Any, **__: Any) -> None:
 @contextmanager
 def _metrics_kept(module: nn.Module) -> Iterator[None]:
     """Bring back what torchmetrics in the module have gathered: no weights and no buffers, so no snapshot has it."""
-    metrics = [part for part in module.modules() if isinstance(getattr(part, "metric_state", None), dict)]
+    metrics: list[Any] = [part for part in module.modules() if isinstance(getattr(part, "metric_state", None), dict)]
     before = [copy.deepcopy(metric.metric_state) for metric in metrics]
     try:
         yield

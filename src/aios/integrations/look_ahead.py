@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.data import IterableDataset
 
 from aios.auto_lr import BatchFeed
 from aios.errors import UserError
@@ -66,6 +67,14 @@ def epochs_from(first: int, open_epoch: Callable[[int], Iterable[Any]]) -> Gener
                 loader.end()
         if batch is None and epoch > first:  # of the first one nothing may be left
             raise UserError("the DataLoader gave no batch in a whole epoch: is the dataset smaller than a batch?")
+
+
+def draws_once(loader: Any) -> bool:
+    """Whether the batches can be drawn but once, so that a look ahead would take them from the training."""
+    if isinstance(loader, Iterator):
+        return True
+    dataset = getattr(loader, "dataset", None)
+    return isinstance(dataset, IterableDataset) and iter(dataset) is dataset
 
 
 def generators_of(loader: Any) -> list[torch.Generator]:

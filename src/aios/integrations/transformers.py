@@ -27,7 +27,7 @@ from aios.integrations.accelerated import (
     scaler_of,
 )
 from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
-from aios.integrations.look_ahead import Ahead, LookAhead
+from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.reporting import Tally, logger, report_evaluation
 from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
 from aios.integrations.trainer_trial import run_ahead
@@ -153,7 +153,7 @@ class AutoLRCallback(TrainerCallback):
         )
         self.auto = auto
         self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
-        self._trial = FrameworkTrial(auto, self._run_ahead)
+        self._trial = None if draws_once(self._loader) else FrameworkTrial(auto, self._run_ahead)
         if goes_on:
             return
         if self._before:
@@ -201,8 +201,8 @@ class AutoLRCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kw: Any
     ) -> None:
         """Hand on the loss of an evaluation."""
-        if self.auto is not None and self.auto.begun and metrics and "eval_loss" in metrics:
-            report_evaluation(self.auto, float(metrics["eval_loss"]))
+        if self._step is not None and self._step.auto.begun and metrics and "eval_loss" in metrics:
+            report_evaluation(self._step.auto, float(metrics["eval_loss"]))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Follow what was launched; a run that could not be saved ends here, after its checkpoint."""
