@@ -9,6 +9,7 @@ require("accelerate")
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from aios.integrations.accelerated import (
 )
 from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
 from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.replacing import replaced
 from aios.integrations.reporting import Tally, report_evaluation
 
 _steered: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[AutoLRLoop]] = weakref.WeakKeyDictionary()
@@ -125,13 +127,19 @@ class AutoLRLoop:
         return auto
 
     def _search(self) -> None:
-        """Have the rate found before the first step; its gradients, already there, are put aside for that."""
+        """Have the rate found before the first step; its gradients, already there, are put aside for that.
+
+        That may be in the middle of an accumulation, where DDP keeps gradients to itself: not those of a trial.
+        """
         self._searched = True
         parameters = [p for p in self._model.parameters() if p.grad is not None]
         gradients = [p.grad.clone() for p in parameters if p.grad is not None]
         self._clear_gradients()
+        is_ddp = isinstance(self._model, nn.parallel.DistributedDataParallel)
+        shares = replaced(self._model, "require_backward_grad_sync", True) if is_ddp else nullcontext()
         try:
-            self.auto.search(self._trial)
+            with shares:
+                self.auto.search(self._trial)
         finally:
             self._ahead.close()
         for parameter, gradient in zip(parameters, gradients, strict=True):
