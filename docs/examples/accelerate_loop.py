@@ -34,7 +34,7 @@ def train(steered):
                 else:
                     optimizer.step(), scheduler.step()
                 optimizer.zero_grad()
-    return float(cross_entropy(model(test_data[:][0]), test_data[:][1]))
+    return cross_entropy(model(test_data[:][0]), test_data[:][1]).item()
 
 
 print(f"default {train(False):.3f}, AutoLR {train(True):.3f}")

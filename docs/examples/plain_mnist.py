@@ -34,7 +34,7 @@ def train(steered):
         loss.backward()
         auto.step(loss) if steered else optimizer.step()
     model.eval()
-    return float(loss_of(test_data[:]))
+    return loss_of(test_data[:]).item()
 
 
 print(f"default {train(False):.3f}, AutoLR {train(True):.3f}")

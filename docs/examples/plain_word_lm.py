@@ -34,7 +34,7 @@ def train(steered):
         loss = loss_of(batch)
         loss.backward()
         auto.step(loss) if steered else [optimizer.step() for optimizer in optimizers]
-    return float(loss_of(WINDOWS[1700:]))
+    return loss_of(WINDOWS[1700:]).item()
 
 
 print(f"default {train(False):.3f}, AutoLR {train(True):.3f}")
