@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import MixedPrecision
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -161,21 +162,46 @@ def test_a_race_leaves_nothing_behind(tmp_path: Path, accumulate: int) -> None:
 
 def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
     events: Events = []
-    norms: list[float] = []
     callback = AutoLRCallback(log_fn=events.append)
-
-    class Probe(pl.Callback):
-        def on_train_start(self, *_: Any) -> None:
-            follow = callback.auto.after_step
-            callback.auto.after_step = lambda loss, norm: (norms.append(float(norm)), follow(loss, norm))
-
-    trainer = make_trainer(tmp_path, callback, Probe(), max_steps=200)  # Lightning counts each optimizer's steps
+    handed = Handed(callback)
+    trainer = make_trainer(tmp_path, callback, handed, max_steps=200)  # Lightning counts each optimizer's steps
     trainer.fit(Manual(), loader(), loader(64))
     assert callback.auto.steps == 100
     assert callback.auto.step_count == 100
     assert named(events, "adaptive_lr_climb")[0]["lr"] is not None
-    assert min(norms) > 1e-2
+    assert min(handed.norms) > 1e-2  # the module clips at 1e-3
     assert trainer.callback_metrics["val_loss"] < 1
+
+
+class Handed(pl.Callback):
+    """The losses and norms that the controller was handed."""
+
+    def __init__(self, callback: AutoLRCallback) -> None:
+        self.callback, self.losses, self.norms = callback, list[float](), list[float]()
+
+    def on_train_start(self, *_: Any) -> None:
+        follow = self.callback.auto.after_step
+
+        def after_step(loss: Tensor, norm: Tensor) -> None:
+            self.losses.append(float(loss))
+            self.norms.append(float(norm))
+            follow(loss, norm)
+
+        self.callback.auto.after_step = after_step
+
+
+@pytest.mark.parametrize("kind", [Digits, Manual])
+def test_a_loss_scale_stays_outside(tmp_path: Path, kind: type[Digits]) -> None:
+    callback = AutoLRCallback()
+    handed, scaler = Handed(callback), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    scaled = MixedPrecision("16-mixed", "cpu", scaler)
+    clips = {} if kind is Manual else {"gradient_clip_val": 0.01}
+    trainer = make_trainer(tmp_path, callback, handed, max_steps=8, plugins=[scaled], **clips)
+    trainer.fit(kind(), loader())
+    assert len(handed.losses) == (4 if kind is Manual else 8)
+    assert all(2 < loss < 2.6 for loss in handed.losses)  # ln 10 = 2.3
+    assert all(0.05 < norm < 5 for norm in handed.norms)
+    assert callback.auto.engine.scales_loss
 
 
 @pytest.mark.parametrize("epochs", [pytest.param(1, marks=pytest.mark.slow), 2])
