@@ -351,6 +351,11 @@ def test_bad_calls(tmp_path: Path) -> None:
     late.add_callback(AttachesLate(late))
     with pytest.raises(UserError, match="training has begun"):
         late.train()
+    model = gpt2()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    rules = AdaptiveLRScheduler(optimizer, AdaptiveLRConfig())
+    with pytest.raises(UserError, match="give config and log_fn to that one"):
+        AutoLRCallback.attach(make_trainer(tmp_path, model, optimizers=(optimizer, rules)), AutoLRConfig())
     frozen = gpt2().requires_grad_(False)
     with pytest.raises(ValueError, match="trains no parameter of the model"):
         steered(tmp_path, frozen).train()

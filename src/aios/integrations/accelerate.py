@@ -137,11 +137,8 @@ class AutoLRLoop:
         self._clear_gradients()
         is_ddp = isinstance(self._model, nn.parallel.DistributedDataParallel)
         shares = replaced(self._model, "require_backward_grad_sync", True) if is_ddp else nullcontext()
-        try:
-            with shares:
-                self.auto.search(self._trial)
-        finally:
-            self._ahead.close()
+        with self._ahead, shares:
+            self.auto.search(self._trial)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
 
@@ -153,10 +150,8 @@ class AutoLRLoop:
         self._step.updated()
         self._clear_gradients()
         self._in_step = 0
-        try:
+        with self._ahead:
             self._step.follow()
-        finally:
-            self._ahead.close()
 
     def _clear_gradients(self) -> None:
         for optimizer in self._optimizers:

@@ -12,6 +12,7 @@ from accelerate.utils import DistributedType
 
 from aios.errors import UserError
 from aios.integrations.look_ahead import Ahead, epochs_from
+from aios.integrations.wording import shares_out
 
 _WHOLE_MODEL_EACH = (
     DistributedType.NO,
@@ -24,10 +25,7 @@ def check_whole_model(accelerator: Accelerator) -> None:
     """Raise UserError where the workers share the weights out among them: nobody here can copy those."""
     kind = accelerator.distributed_type
     if kind not in _WHOLE_MODEL_EACH:
-        raise UserError(
-            f"AutoLR cannot copy a training state that {kind.value} shares out among the workers; use DDP, or a "
-            "schedule of your own"
-        )
+        raise UserError(shares_out(kind.value))
 
 
 def inner(optimizer: Any) -> torch.optim.Optimizer:

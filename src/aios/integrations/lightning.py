@@ -25,6 +25,7 @@ from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
 from aios.integrations.lightning_trial import begin_look, can_be_tried, has_persistent_workers, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.reporting import Tally, logger, report_evaluation
+from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, shares_out
 
 STOPPED = "auto_lr_stopped.ckpt"
 """What a run that cannot be saved leaves: the last good state."""
@@ -65,7 +66,7 @@ class AutoLRCallback(pl.Callback):
         _check(trainer)
         self._trainer, self._module = trainer, pl_module
         if trainer.lr_scheduler_configs:
-            logger.warning("AutoLR finds and steers the learning rate, not the schedulers of configure_optimizers")
+            logger.warning(overruled("the scheduler of configure_optimizers"))
         self._scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
         goes_on, done = self._loaded is not None, _steps_done(trainer, pl_module)
         self._before = self._loaded["before"] if self._loaded is not None else done
@@ -81,8 +82,9 @@ class AutoLRCallback(pl.Callback):
         if goes_on:
             return
         if done:
-            logger.warning("the checkpoint was not trained with AutoLR: a rate is found for the steps that are left")
-        self._looking(lambda: auto.search(trial))
+            logger.warning(STRANGERS_CHECKPOINT)
+        with self._ahead:
+            auto.search(trial)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count its batches."""
@@ -117,7 +119,8 @@ class AutoLRCallback(pl.Callback):
         if self._decided:
             self._open = self._decided = False
             self._step.updated()
-            self._survive(lambda: self._looking(self._step.follow))
+            with self._ahead:
+                self._survive(self._step.follow)
             if trainer.global_step % trainer.log_every_n_steps == 0:
                 self._tell(trainer)
         if auto.finished:
@@ -171,13 +174,6 @@ class AutoLRCallback(pl.Callback):
         mean: Tensor = self._trainer.strategy.reduce(number.clone(), reduce_op="mean")
         return mean
 
-    def _looking(self, act: Callable[[], object]) -> None:
-        """Do what may look at batches to come, and forget them."""
-        try:
-            act()
-        finally:
-            self._ahead.close()
-
     def _run_ahead(self, batch: int) -> Tensor:
         return self._mean(run_ahead(self._trainer, self._module, self._steering().engine, self._ahead, batch))
 
@@ -205,10 +201,7 @@ class AutoLRCallback(pl.Callback):
 def _check(trainer: pl.Trainer) -> None:
     """Raise UserError for what cannot be steered."""
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
-        raise UserError(
-            f"AutoLR cannot copy a training state that {type(trainer.strategy).__name__} shares out among the workers; "
-            "use DDP, or a schedule of your own"
-        )
+        raise UserError(shares_out(type(trainer.strategy).__name__))
     scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
         raise UserError("a fused optimizer under 16-mixed hides its gradients' norm: build it without fused=True")

@@ -25,10 +25,10 @@ class Ahead(NamedTuple):
 
 
 class LookAhead:
-    """`ahead[i]` is micro-batch number i, counted as the training counts them; `close` when a look is over.
+    """`ahead[i]` is micro-batch number i, counted as the training counts them, in a `with` block on it.
 
-    Nothing that the training draws later changes: the look has random numbers of its own, and `close` sets back the
-    generators of the samplers.
+    Nothing that the training draws later changes: the look has random numbers of its own, and the end of the block sets
+    back the generators of the samplers. The next look begins where training stands then.
     """
 
     def __init__(self, begin: Callable[[], Ahead]) -> None:
@@ -44,8 +44,10 @@ class LookAhead:
             self._feed = BatchFeed(self._ahead.batches)
         return self._feed[number - self._ahead.number]
 
-    def close(self) -> None:
-        """Forget the batches; the next look begins where training stands then."""
+    def __enter__(self) -> LookAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._ahead is None:
             return
         self._ahead.batches.close()

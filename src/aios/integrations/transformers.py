@@ -31,6 +31,7 @@ from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.reporting import Tally, logger, report_evaluation
 from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
 from aios.integrations.trainer_trial import run_ahead
+from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled
 
 _SCHEDULING = ("learning_rate", "lr_scheduler_type", "warmup_steps")
 
@@ -56,14 +57,14 @@ class AutoLRCallback(TrainerCallback):
         self._ahead = LookAhead(self._begin_look)
         self._scheduler = SteeredScheduler(lambda: trainer.optimizer.param_groups, self._state_dict)
         self._step: FrameworkStep | None = None
-        self._norm: Tensor | None = None
+        self._norm: Tensor | None = None  # of the newest gradient, before clipping
+        self._watched: Any = None  # the accelerator that tells it
         self._before = 0  # steps that were trained without us
         self._ended: RunError | None = None
         self._training_step: Callable[..., Tensor] = trainer.training_step
         _say_overruled(trainer)
         trainer.create_scheduler = self._create_scheduler
         trainer.training_step = self._seeing_loss(trainer.training_step)
-        trainer.accelerator.clip_grad_norm_ = self._seeing_norm(trainer.accelerator.clip_grad_norm_)
         trainer.log = self._telling(trainer.log)
         trainer._save_checkpoint = self._saving(trainer._save_checkpoint)
         trainer._load_rng_state = self._going_on(trainer._load_rng_state)
@@ -75,8 +76,8 @@ class AutoLRCallback(TrainerCallback):
         """Let `trainer` be steered; returns the callback. `log_fn` receives every event as a dict.
 
         A trainer that was given an `AdaptiveLRScheduler` (`optimizers=(optimizer, scheduler)`) goes by that alone,
-        which has a config and a `log_fn` of its own. Raises UserError for a trainer that has a callback of ours
-        already, that is training, or whose workers share out the weights.
+        which has a config and a `log_fn` of its own: none is taken here. Raises UserError for a trainer that has a
+        callback of ours already, that is training, or whose workers share out the weights.
         """
         check_whole_model(trainer.accelerator)
         if any(isinstance(known, (cls, LossFedScheduler)) for known in trainer.callback_handler.callbacks):
@@ -84,6 +85,8 @@ class AutoLRCallback(TrainerCallback):
         if trainer.is_in_train:
             raise UserError("AutoLRCallback.attach comes before trainer.train(): training has begun")
         if isinstance(trainer.lr_scheduler, AdaptiveLRScheduler):
+            if config is not None or log_fn is not None:
+                raise UserError("the trainer goes by its AdaptiveLRScheduler: give config and log_fn to that one")
             callback: AutoLRCallback | LossFedScheduler = LossFedScheduler(trainer, trainer.lr_scheduler)
         else:
             callback = cls(trainer, config, log_fn)
@@ -105,13 +108,18 @@ class AutoLRCallback(TrainerCallback):
 
         return step
 
-    def _seeing_norm(self, clip: Callable[..., Any]) -> Callable[..., Any]:
-        def clip_grad_norm(*args: Any, **kwargs: Any) -> Any:
-            norm = clip(*args, **kwargs)
-            self._norm = norm
-            return norm
+    def _watch_norm(self) -> None:
+        """Keep what the trainer's accelerator, which may be another by now, finds when it clips."""
+        accelerator = self._trainer.accelerator
+        if accelerator is self._watched:
+            return
+        self._watched, clip = accelerator, accelerator.clip_grad_norm_
 
-        return clip_grad_norm
+        def clip_grad_norm(*args: Any, **kwargs: Any) -> Any:
+            self._norm = clip(*args, **kwargs)
+            return self._norm
+
+        accelerator.clip_grad_norm_ = clip_grad_norm
 
     def _telling(self, log: Callable[..., None]) -> Callable[..., None]:
         def tell(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -141,6 +149,7 @@ class AutoLRCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Build the controller, and have the rate found or raced; on resume its state waits for the random numbers."""
         self._ended = None
+        self._watch_norm()
         optimizer = inner(self._trainer.optimizer)
         scaler = scaler_of(self._trainer.accelerator)
         config = replace(self._config, max_grad_norm=args.max_grad_norm or torch.inf)
@@ -157,8 +166,9 @@ class AutoLRCallback(TrainerCallback):
         if goes_on:
             return
         if self._before:
-            logger.warning("the checkpoint was not trained with AutoLR: a rate is found for the steps that are left")
-        self._looking(lambda: auto.search(self._trial))
+            logger.warning(STRANGERS_CHECKPOINT)
+        with self._ahead:
+            auto.search(self._trial)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the rate of the step."""
@@ -185,8 +195,9 @@ class AutoLRCallback(TrainerCallback):
         """Follow the step; see that an evaluation finds the weights that count."""
         if self._step is None or self.auto is None:
             return
-        step, auto = self._step, self.auto
-        self._survive(lambda: self._looking(step.follow), control)
+        auto = self.auto
+        with self._ahead:
+            self._survive(self._step.follow, control)
         if control.should_evaluate and self._ended is None:
             self._survive(auto.flush, control)
         if auto.finished:
@@ -220,18 +231,10 @@ class AutoLRCallback(TrainerCallback):
             act()
         except RunError as error:
             self._ended = error
-            logger.error("%s", error)
             control.should_save = control.should_training_stop = True
 
     def _mean(self, number: Tensor) -> Tensor:
         return mean_over_workers(self._trainer.accelerator, number)
-
-    def _looking(self, act: Callable[[], object]) -> None:
-        """Do what may look at batches to come, and forget them."""
-        try:
-            act()
-        finally:
-            self._ahead.close()
 
     def _run_ahead(self, batch: int) -> Tensor:
         return run_ahead(self._trainer, self._training_step, self._ahead, batch)
@@ -267,4 +270,4 @@ def _say_overruled(trainer: Trainer) -> None:
     if trainer.lr_scheduler is not None and not trainer._created_lr_scheduler:
         named.append(f"the scheduler ({type(trainer.lr_scheduler).__name__})")
     if named:
-        logger.warning("AutoLR finds and steers the learning rate, not %s (overruled)", " and ".join(named))
+        logger.warning(overruled(" and ".join(named)))
