@@ -16,6 +16,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import SumMetric
 
 from aios.auto_lr import AutoLRConfig, TroubleConfig
 from aios.errors import RunError, UserError
@@ -41,7 +42,7 @@ class Digits(pl.LightningModule):
         super().__init__()
         torch.manual_seed(0)
         self.net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, 10))
-        self.losses: list[Tensor] = []
+        self.trained = SumMetric()
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.net(inputs)
@@ -51,6 +52,7 @@ class Digits(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = self.loss_of(batch)
+        self.trained.update(1)
         self.log("train_loss", loss, on_step=True)
         return loss
 
@@ -157,6 +159,7 @@ def test_a_race_leaves_nothing_behind(tmp_path: Path, accumulate: int) -> None:
         )
     assert named(events, "adaptive_lr_race")[0]["search_steps"] > 15
     assert len(rates.seen) == 3
+    assert float(raced.trained.compute()) == 3 * accumulate
     assert same(weights(raced), weights(plain))
 
 

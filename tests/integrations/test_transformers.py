@@ -177,6 +177,13 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, at: int, given: di
     assert same(run(str(tmp_path / f"checkpoint-{at}")), unbroken)
 
 
+def test_a_finished_run_that_is_resumed_ends_at_once(tmp_path: Path) -> None:
+    steered(tmp_path, max_steps=3, save_strategy="steps", save_steps=3).train()
+    resumed = steered(tmp_path, max_steps=3)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert resumed.state.global_step <= 4
+
+
 @pytest.mark.slow
 def test_going_on_from_a_checkpoint_of_another_schedule(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = make_trainer(tmp_path, gpt2(), max_steps=5, save_strategy="steps", save_steps=5)

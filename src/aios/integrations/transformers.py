@@ -171,9 +171,13 @@ class AutoLRCallback(TrainerCallback):
             auto.search(self._trial)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Set the rate of the step."""
-        if self._step is not None:
-            self._load_state()  # where Trainer had no random numbers to load
+        """Set the rate of the step. A finished run that is resumed has none left, but Trainer makes one more."""
+        if self._step is None:
+            return
+        self._load_state()  # where Trainer had no random numbers to load
+        if self._step.auto.finished:
+            self._step, control.should_training_stop = None, True
+        else:
             self._step.begin()
 
     def on_pre_optimizer_step(
