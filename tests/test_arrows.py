@@ -60,6 +60,14 @@ def test_the_controller_knows_nothing_but_errors_and_the_door() -> None:
     assert not [(f, m) for f, m in torch if Path(f).relative_to("auto_lr").parts[0] not in TORCH_IN_AUTO_LR]
 
 
+def test_the_integrations_know_nothing_but_the_controller() -> None:
+    ours = [(file, module) for file, module in arrows("integrations") if into(module, "aios")]
+    allowed = ("aios.auto_lr", "aios.errors", "aios.integrations")
+    assert not [(file, module) for file, module in ours if module != "aios" and not into(module, *allowed)]
+    others = [name for name in ALL if name != "integrations"]
+    assert not [(file, module) for file, module in arrows(*others, "cli") if into(module, "aios.integrations")]
+
+
 def test_the_fixed_scheduler_imports_nothing_of_ours() -> None:
     assert not [m for m in imports(SOURCE / "cli" / "hrm_hf" / "adaptive_lr.py") if into(m, "aios")]
     assert {m for m in imports(DOOR) if into(m, "aios.cli")} >= {FIXED}

@@ -1,9 +1,10 @@
 """SIGKILL at random moments of real runs: chains of kill and resume on one brain, compared at the end.
 
 The moments are drawn from the phases of the undisturbed run (start, climb and its edge, warm-up, steps, saves,
-anneal, end) and awaited in its log. A run that starts no processes is forked, without its imports. Each chain ends with a resume that is left alone;
-then losses, learning rates, gradient norms, evaluations, decisions and published files must be those of the
-undisturbed run, bit for bit. After each kill the resume must begin at the newest save that the log had told of.
+anneal, end) and awaited in its log. A run that starts no processes is forked, its imports done. Each chain ends with
+a resume that is left alone; then losses, learning rates, gradient norms, evaluations, decisions and published files
+must be those of the undisturbed run, bit for bit. After each kill the resume must begin at the newest save that the
+log had told of.
 """
 
 from __future__ import annotations

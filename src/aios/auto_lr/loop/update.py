@@ -73,6 +73,44 @@ def clear_skip(optimizer: torch.optim.Optimizer) -> None:
     del optimizer.found_inf  # type: ignore[attr-defined]
 
 
+class UpdateGuard:
+    """Leaves out updates of an optimizer whose `step` a framework calls, through `scaler` where it has one.
+
+    Call `leave_out` with what `must_skip` said, once the gradients are there and before the framework's step, and
+    `done` after it. A fused optimizer reads the answer on the device. Any other loses its gradients, without which
+    nothing moves: there the host waits for the answer. The loss scale follows overflows alone, as in `clip_and_update`.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
+        self._optimizer = optimizer
+        self._scaled = scaler is not None and scaler.is_enabled()
+        self._skip: Tensor | None = None
+        if self._scaled:
+            optimizer.register_step_pre_hook(lambda *_: self._join())
+
+    def leave_out(self, skip: Tensor) -> None:
+        """Leave the next step out where `skip`, a boolean scalar on the device, is true."""
+        if not _skips_on_device(self._optimizer):
+            if bool(skip):
+                self._optimizer.zero_grad(set_to_none=True)
+            return
+        self._skip = skip
+        if not self._scaled:
+            set_skip(self._optimizer, skip)
+
+    def done(self) -> None:
+        """The step is over: the next one trains again."""
+        if self._skip is not None and not self._scaled:
+            clear_skip(self._optimizer)
+        self._skip = None
+
+    def _join(self) -> None:
+        """Add our answer to the flag that the scaler has just handed over, and takes away again itself."""
+        if self._skip is not None:
+            flag: Tensor = self._optimizer.found_inf  # type: ignore[attr-defined]
+            set_skip(self._optimizer, (flag > 0) | self._skip.to(flag.device))
+
+
 def _skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
     """Whether `optimizer` heeds `set_skip`; torch's only sign of it is this name, which `GradScaler` goes by, too."""
     if isinstance(optimizer, torch.optim.SGD) and not optimizer.state:

@@ -1,0 +1,1 @@
+"""`AutoLR` inside the trainers of others: one module for each framework, which alone imports it."""

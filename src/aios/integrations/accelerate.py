@@ -1,0 +1,172 @@
+"""`AutoLR` in a loop written for Accelerate: `AutoLRLoop`, in place of the scheduler and of `optimizer.step()`."""
+
+# ruff: noqa: E402 - a missing framework is named before anything else is loaded
+from __future__ import annotations
+
+from aios.integrations.versions import require
+
+require("accelerate")
+
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from aios.auto_lr import AutoLR, AutoLRConfig
+from aios.auto_lr.events import LogFn
+from aios.errors import UserError
+from aios.integrations.accelerated import (
+    ahead_of,
+    check_whole_model,
+    inner,
+    mean_over_workers,
+    scaler_of,
+    several,
+)
+from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
+from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.replacing import replaced
+from aios.integrations.reporting import Tally
+
+_steered: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[AutoLRLoop]] = weakref.WeakKeyDictionary()
+
+
+class AutoLRLoop:
+    """Finds and steers the learning rate of a loop of `steps` optimizer steps, whose parts Accelerate has prepared.
+
+    Call `step(loss)` after each `accelerator.backward(loss)`, with the plain loss of that micro-batch, and leave out
+    clipping, `optimizer.step()` and any scheduler: where gradients are synchronised (`accelerator.accumulate`) it does
+    all of them. With the `loader` it can race rates on batches to come: a model that was trained before needs that.
+    `loss_of(batch)` is the training loss then, by default `model(**batch).loss`. The state goes with
+    `accelerator.save_state` and `load_state`.
+
+    Raises UserError where workers share out the weights, and for an optimizer that another loop steers; ValueError as
+    `AutoLR` does. `step` raises RunError when the run cannot be saved.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: Any,
+        steps: int,
+        loader: Any = None,
+        loss_of: Callable[[Any], Tensor] | None = None,
+        config: AutoLRConfig | None = None,
+        log_fn: LogFn | None = None,
+    ) -> None:
+        check_whole_model(accelerator)
+        self._accelerator, self._model, self._loader = accelerator, model, loader
+        self._optimizers = several(optimizer)
+        self._loss_of = loss_of or (lambda batch: model(**batch).loss)
+        self._steps, self._config = steps, config or AutoLRConfig()
+        self._tally = Tally(log_fn)
+        self._ahead = LookAhead(self._begin_look)
+        self._claim()
+        self.auto = self._new_auto()
+        """The controller."""
+        self._searched = False
+        self._seen = 0  # micro-batches
+        self._in_step = 0  # of these, since the last update
+        accelerator.register_for_checkpointing(self)
+        accelerator.register_save_state_pre_hook(lambda *_: self.auto.keep_snapshot())
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.auto.finished
+
+    def step(self, loss: Tensor) -> None:
+        """Take the loss of a micro-batch whose gradients were just computed; update where they are complete."""
+        if not self._searched:
+            self._search()
+        if self._in_step == 0:
+            self._step.begin()
+        self._step.see(loss / self._accelerator.gradient_accumulation_steps)
+        self._seen, self._in_step = self._seen + 1, self._in_step + 1
+        if self._accelerator.sync_gradients:
+            self._update()
+
+    def numbers(self) -> dict[str, float]:
+        """For `accelerator.log`: the learning rate and `auto_lr/...`."""
+        rate = float(self._optimizers[0].param_groups[0]["lr"])
+        return {"learning_rate": rate, **self._tally.numbers(self.auto)}
+
+    def report_eval(self, loss: float) -> bool:
+        """Hand on the loss of an evaluation; returns whether it is the best so far."""
+        return self.auto.report_eval(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values; `accelerator.save_state` asks for it."""
+        return {"auto_lr": self.auto.state_dict(), "seen": self._seen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`; `accelerator.load_state` calls it when all else is loaded."""
+        self.auto.load_state_dict(state["auto_lr"], self._trial)
+        self._seen, self._searched = state["seen"], True
+
+    def _claim(self) -> None:
+        for optimizer in map(inner, self._optimizers):
+            known = _steered.get(optimizer)
+            if known is not None and known() is not None:
+                raise UserError("an AutoLRLoop steers this optimizer already: build one for each run")
+            _steered[optimizer] = weakref.ref(self)
+
+    def _new_auto(self) -> AutoLR:
+        accelerator, optimizers = self._accelerator, [inner(optimizer) for optimizer in self._optimizers]
+        scaler = scaler_of(accelerator)
+        model = accelerator.unwrap_model(self._model)
+        auto = AutoLR(model, optimizers, self._steps, self._config, self._tally, scaler=scaler)
+        self._step = FrameworkStep(auto, optimizers, scaler, lambda number: mean_over_workers(accelerator, number))
+        tries = self._loader is not None and not draws_once(self._loader)
+        self._trial = FrameworkTrial(auto, self._run_ahead) if tries else None
+        return auto
+
+    def _search(self) -> None:
+        """Have the rate found before the first step; its gradients, already there, are put aside for that.
+
+        That may be in the middle of an accumulation, where DDP keeps gradients to itself: not those of a trial.
+        """
+        self._searched = True
+        parameters = [p for p in self._model.parameters() if p.grad is not None]
+        gradients = [p.grad.clone() for p in parameters if p.grad is not None]
+        self._clear_gradients()
+        is_ddp = isinstance(self._model, nn.parallel.DistributedDataParallel)
+        shares = replaced(self._model, "require_backward_grad_sync", True) if is_ddp else nullcontext()
+        with self._ahead, shares:
+            self.auto.search(self._trial)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    def _update(self) -> None:
+        norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
+        self._step.decide(torch.as_tensor(norm, dtype=torch.float32))
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self._step.updated()
+        self._clear_gradients()
+        self._in_step = 0
+        with self._ahead:
+            self._step.follow()
+
+    def _clear_gradients(self) -> None:
+        for optimizer in self._optimizers:
+            inner(optimizer).zero_grad(set_to_none=True)
+
+    def _run_ahead(self, batch: int) -> Tensor:
+        accelerator, losses = self._accelerator, []
+        micro = accelerator.gradient_accumulation_steps
+        for number in range(batch * micro, (batch + 1) * micro):
+            loss = self._loss_of(self._ahead[number])
+            if torch.is_grad_enabled():
+                accelerator.backward(loss)
+            losses.append(loss.detach().float())
+        return mean_over_workers(accelerator, torch.stack(losses).mean())
+
+    def _begin_look(self) -> Ahead:
+        first = self.auto.batch * self._accelerator.gradient_accumulation_steps
+        return ahead_of(self._loader, first, self._seen, len(self._loader))

@@ -1,0 +1,89 @@
+"""One optimizer step of a framework, told to `AutoLR`; and steps of a framework on trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from aios.auto_lr import AutoLR
+from aios.auto_lr.loop.update import UpdateGuard
+from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
+
+
+class FrameworkStep:
+    """`begin`, `see` for each micro-batch, `decide` before the framework's update and `follow` after it.
+
+    `mean` averages a scalar over the workers that share the model. Nothing here waits for the device.
+    """
+
+    def __init__(
+        self,
+        auto: AutoLR,
+        optimizers: Sequence[torch.optim.Optimizer],
+        scaler: torch.amp.GradScaler | None,
+        mean: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.auto = auto
+        self.guards = [UpdateGuard(optimizer, scaler) for optimizer in optimizers]
+        self._mean = mean
+        self._loss: Tensor | None = None  # of this step so far, of this worker
+        self._decided: tuple[Tensor, Tensor] | None = None  # loss and norm
+
+    @property
+    def seen(self) -> bool:
+        """Whether there was a loss since `begin`."""
+        return self._loss is not None
+
+    def begin(self) -> float:
+        """Set the LR of the update to come; returns it."""
+        self._loss, self._decided = None, None
+        return self.auto.before_step()
+
+    def see(self, loss: Tensor) -> None:
+        """Add a micro-batch's part of the step's mean loss, a scalar."""
+        loss = loss.detach().float()
+        self._loss = loss if self._loss is None else self._loss + loss
+
+    def decide(self, norm: Tensor) -> None:
+        """Leave the update out where it would do harm; `norm` is that of the whole gradient before clipping."""
+        assert self._loss is not None, "the update comes after a backward pass"
+        loss = self._mean(self._loss)
+        self._decided = (loss, norm)
+        skip = self.auto.skips(loss, norm)
+        for guard in self.guards:
+            guard.leave_out(skip)
+
+    def updated(self) -> None:
+        """The framework's update is over."""
+        for guard in self.guards:
+            guard.done()
+
+    def follow(self) -> None:
+        """Hand the step's numbers on; may rewind, race, or raise RunError."""
+        assert self._decided is not None, "a step is followed once it was decided"
+        decided, self._decided = self._decided, None
+        self.auto.after_step(*decided)
+
+
+class FrameworkTrial:
+    """A `Trial` of what the framework trains: `run(batch)` returns the mean loss of a step over all its micro-batches
+    and workers, and leaves the gradients where these are enabled."""
+
+    def __init__(self, auto: AutoLR, run: Callable[[int], Tensor]) -> None:
+        self._engine, self._run = auto.engine, run
+        self._groups = JoinedGroups(auto.engine.optimizers)
+
+    def evaluate(self, batch: int) -> float:
+        """As `Trial.evaluate`."""
+        with torch.no_grad():
+            return float(self._run(batch))
+
+    def train(self, batch: int, lr: float) -> float:
+        """As `Trial.train`."""
+        set_learning_rate(self._groups.param_groups, lr)
+        loss = self._run(batch).detach()
+        self._engine.update(loss, math.inf)
+        return float(loss)

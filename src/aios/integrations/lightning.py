@@ -1,0 +1,237 @@
+"""`AutoLR` in Lightning: `Trainer(callbacks=[AutoLRCallback()])`."""
+
+# ruff: noqa: E402 - a missing framework is named before anything else is loaded
+from __future__ import annotations
+
+from aios.integrations.versions import require
+
+require("lightning")
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
+
+from aios.auto_lr import AutoLR, AutoLRConfig
+from aios.auto_lr.events import LogFn
+from aios.errors import RunError, UserError
+from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
+from aios.integrations.lightning_trial import begin_look, can_be_tried, has_persistent_workers, run_ahead
+from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.reporting import Tally, logger
+from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, shares_out
+
+STOPPED = "auto_lr_stopped.ckpt"
+"""What a run that cannot be saved leaves: the last good state."""
+
+
+class AutoLRCallback(pl.Callback):
+    """Finds and steers the learning rate of everything that `configure_optimizers` returns.
+
+    `Trainer(callbacks=[AutoLRCallback()])` is all it takes. `max_steps` and `max_epochs` stay what they are; what a
+    race trains comes on top, and is taken back. With automatic optimization a model that was trained before races; with
+    manual optimization, where nobody else can make a step, the rate climbs. `steps` is needed where Lightning knows of
+    no end. `monitor` names the logged loss of an evaluation. Events go to `log_fn`, numbers to the trainer's loggers.
+
+    Raises UserError for a strategy that shares out the weights, and RunError, after a checkpoint, when the run cannot
+    be saved.
+    """
+
+    def __init__(
+        self,
+        config: AutoLRConfig | None = None,
+        steps: int | None = None,
+        log_fn: LogFn | None = None,
+        monitor: str = "val_loss",
+    ) -> None:
+        self.auto: AutoLR | None = None
+        """The controller; None before training."""
+        self._config, self._steps, self._monitor = config or AutoLRConfig(), steps, monitor
+        self._tally = Tally(log_fn)
+        self._ahead = LookAhead(self._begin_look)
+        self._loaded: dict[str, Any] | None = None
+        self._open = self._decided = False  # whether a step has begun, and its update was decided on
+        self._norm = torch.zeros(())  # of manual optimization, before the module clips
+        self._before = 0  # steps that were trained without us
+        self._batches = 0  # trained on in this epoch
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Build the controller, and have the rate found or raced; or go on."""
+        _check(trainer)
+        self._trainer, self._module = trainer, pl_module
+        if trainer.lr_scheduler_configs:
+            logger.warning(overruled("the scheduler of configure_optimizers"))
+        self._scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
+        goes_on, done = self._loaded is not None, _steps_done(trainer, pl_module)
+        self._before = self._loaded["before"] if self._loaded is not None else done
+        auto = self._new_auto(trainer, pl_module)
+        self.auto = auto
+        self._step = FrameworkStep(auto, trainer.optimizers, self._scaler, self._mean)
+        tries = can_be_tried(pl_module) and not draws_once(trainer.train_dataloader)
+        trial = FrameworkTrial(auto, self._run_ahead) if tries else None
+        self._open = self._decided = False
+        if self._loaded is not None:
+            auto.load_state_dict(self._loaded["auto_lr"], trial)
+            self._loaded = None
+        if goes_on:
+            return
+        if done:
+            logger.warning(STRANGERS_CHECKPOINT)
+        with self._ahead:
+            auto.search(trial)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count its batches."""
+        self._batches = 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Set the rate of the step, before its first batch."""
+        if not self._open and not self._steering().finished:
+            self._step.begin()
+            self._open = True
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Take a batch's part of the loss."""
+        if self._open:
+            self._step.see(self._unscaled(loss))
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the norm where the module itself may clip before its steps."""
+        if self._open and not pl_module.automatic_optimization:
+            self._norm = self._unscaled(_norm(trainer))
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        """Leave the update out where it would do harm; with several optimizers for each of them."""
+        if self._open and self._step.seen:  # a training_step may leave a batch out
+            self._step.decide(_norm(trainer) if pl_module.automatic_optimization else self._norm)
+            self._decided = True
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Follow the step, if the batch ended one."""
+        auto = self._steering()
+        self._batches += 1
+        if self._decided:
+            self._open = self._decided = False
+            self._step.updated()
+            with self._ahead:
+                self._survive(self._step.follow)
+            if trainer.global_step % trainer.log_every_n_steps == 0:
+                self._tell(trainer)
+        if auto.finished:
+            trainer.should_stop = True
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """See that an evaluation finds the weights that count."""
+        if self.auto is not None and self.auto.begun:
+            self._survive(self.auto.flush)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hand on the loss of an evaluation."""
+        if self.auto is not None and self.auto.begun and self._monitor in trainer.callback_metrics:
+            self.auto.report_eval(float(trainer.callback_metrics[self._monitor]))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Follow what was launched."""
+        auto = self._steering()
+        self._survive(auto.flush)
+        auto.log_summary()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values. Lightning asks on every worker, with the weights at hand and the optimizers to come."""
+        if self.auto is None:
+            return {}
+        self.auto.keep_snapshot()
+        return {"auto_lr": self.auto.state_dict(), "before": self._before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training starts, when all else is loaded."""
+        self._loaded = state_dict or None
+
+    def _steering(self) -> AutoLR:
+        if self.auto is None:
+            raise UserError("AutoLRCallback joins before fit, in Trainer(callbacks=[...]): training has begun")
+        return self.auto
+
+    def _new_auto(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> AutoLR:
+        config = replace(self._config, max_grad_norm=_clips_at(trainer))
+        if has_persistent_workers(trainer.train_dataloader):  # a second iteration would end the training's own
+            config = replace(config, race=replace(config.race, again=(), again_if_long=()))
+        steps = (self._steps or _steps_of(trainer, pl_module)) - self._before
+        return AutoLR(pl_module, trainer.optimizers, steps, config, self._tally, scaler=self._scaler)
+
+    def _unscaled(self, number: Tensor) -> Tensor:
+        """Without the scale of 16-bit training, which stays on the device."""
+        number = number.detach().float()
+        return number if self._scaler is None else number / self._scaler.scale(torch.ones_like(number))
+
+    def _mean(self, number: Tensor) -> Tensor:
+        mean: Tensor = self._trainer.strategy.reduce(number.clone(), reduce_op="mean")
+        return mean
+
+    def _run_ahead(self, batch: int) -> Tensor:
+        return self._mean(run_ahead(self._trainer, self._module, self._steering().engine, self._ahead, batch))
+
+    def _begin_look(self) -> Ahead:
+        number = self._steering().batch * self._trainer.accumulate_grad_batches
+        return begin_look(self._trainer.train_dataloader, number, self._trainer.current_epoch, self._batches)
+
+    def _survive(self, act: Callable[[], object]) -> None:
+        """Leave a checkpoint where the run cannot be saved."""
+        try:
+            act()
+        except RunError:
+            place = Path(self._trainer.default_root_dir) / STOPPED
+            self._trainer.save_checkpoint(place)
+            logger.error("AutoLR has stopped the run; its last good state is in %s", place)
+            raise
+
+    def _tell(self, trainer: pl.Trainer) -> None:
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        numbers = {"auto_lr/learning_rate": rate, **self._tally.numbers(self._steering())}
+        for sink in trainer.loggers:
+            sink.log_metrics(numbers, step=trainer.global_step)
+
+
+def _check(trainer: pl.Trainer) -> None:
+    """Raise UserError for what cannot be steered."""
+    if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise UserError(shares_out(type(trainer.strategy).__name__))
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
+        raise UserError("a fused optimizer under 16-mixed hides its gradients' norm: build it without fused=True")
+
+
+def _norm(trainer: pl.Trainer) -> Tensor:
+    """Of the whole gradient, over all optimizers; nothing is clipped."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return torch.nn.utils.get_total_norm([p.grad for group in groups for p in group["params"] if p.grad is not None])
+
+
+def _clips_at(trainer: pl.Trainer) -> float:
+    """The norm that trials clip at, as the trainer does."""
+    by_norm = trainer.gradient_clip_algorithm in (None, "norm")
+    return (trainer.gradient_clip_val or math.inf) if by_norm else math.inf
+
+
+def _steps_done(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
+    """Steps of all optimizers together: Lightning counts each one's where the module makes them."""
+    return int(trainer.global_step) // _counted_as(trainer, pl_module)
+
+
+def _steps_of(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
+    """Steps of all optimizers together in the whole run."""
+    steps = trainer.estimated_stepping_batches
+    if math.isinf(steps):
+        raise UserError("this run has no end that Lightning knows of: give max_steps, or AutoLRCallback(steps=...)")
+    limited = 0 < trainer.max_steps <= steps
+    return int(steps) // (_counted_as(trainer, pl_module) if limited else 1)
+
+
+def _counted_as(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
+    return 1 if pl_module.automatic_optimization else len(trainer.optimizers)

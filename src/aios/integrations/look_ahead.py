@@ -1,0 +1,97 @@
+"""Batches that the training has not come to yet, numbered, drawn beside the training's own iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import count
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import IterableDataset
+
+from aios.auto_lr import BatchFeed
+from aios.errors import UserError
+
+
+class Ahead(NamedTuple):
+    """Where a look begins."""
+
+    number: int
+    """Of the training's next micro-batch."""
+    loader: Any
+    """The DataLoader whose samplers are drawn from."""
+    batches: Generator[Any, None, None]
+    """The micro-batches from there on, without end (see `epochs_from`)."""
+
+
+class LookAhead:
+    """`ahead[i]` is micro-batch number i, counted as the training counts them, in a `with` block on it.
+
+    Nothing that the training draws later changes: the look has random numbers of its own, and the end of the block sets
+    back the generators of the samplers. The next look begins where training stands then.
+    """
+
+    def __init__(self, begin: Callable[[], Ahead]) -> None:
+        self._begin = begin
+        self._ahead: Ahead | None = None
+        self._feed: BatchFeed[Any] | None = None
+        self._before: list[tuple[torch.Generator, torch.Tensor]] = []
+
+    def __getitem__(self, number: int) -> Any:
+        if self._ahead is None or self._feed is None:
+            self._ahead = self._begin()
+            self._before = [(generator, generator.get_state()) for generator in generators_of(self._ahead.loader)]
+            self._feed = BatchFeed(self._ahead.batches)
+        return self._feed[number - self._ahead.number]
+
+    def __enter__(self) -> LookAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ahead is None:
+            return
+        self._ahead.batches.close()
+        for generator, state in self._before:
+            generator.set_state(state)
+        self._ahead, self._feed, self._before = None, None, []
+
+
+def epochs_from(first: int, open_epoch: Callable[[int], Iterable[Any]]) -> Generator[Any, None, None]:
+    """The batches of epoch `first` and all after it; UserError where a whole epoch has none."""
+    for epoch in count(first):
+        loader, batch, whole = open_epoch(epoch), None, False
+        try:
+            for batch in loader:
+                yield batch
+            whole = True
+        finally:
+            if not whole and hasattr(loader, "end"):  # Accelerate keeps count of the loaders that are being iterated
+                loader.end()
+        if batch is None and epoch > first:  # of the first one nothing may be left
+            raise UserError("the DataLoader gave no batch in a whole epoch: is the dataset smaller than a batch?")
+
+
+def draws_once(loader: Any) -> bool:
+    """Whether the batches can be drawn but once, so that a look ahead would take them from the training."""
+    if isinstance(loader, Iterator):
+        return True
+    dataset = getattr(loader, "dataset", None)
+    return isinstance(dataset, IterableDataset) and iter(dataset) is dataset
+
+
+def generators_of(loader: Any) -> list[torch.Generator]:
+    """Those that a DataLoader and its samplers, one inside another, draw from."""
+    found: dict[int, torch.Generator] = {}
+    seen: set[int] = set()
+    parts = [loader]
+    while parts:
+        part = parts.pop()
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        for name in ("generator", "synchronized_generator"):
+            generator = getattr(part, name, None)
+            if isinstance(generator, torch.Generator):
+                found[id(generator)] = generator
+        parts += [getattr(part, name, None) for name in ("sampler", "batch_sampler")]
+    return list(found.values())

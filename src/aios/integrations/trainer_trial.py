@@ -1,0 +1,55 @@
+"""Steps of a `Trainer` on trial: its own `training_step` on batches it has not come to yet."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from aios.integrations.accelerated import mean_over_workers
+from aios.integrations.look_ahead import LookAhead
+from aios.integrations.replacing import replaced
+
+TrainingStep = Callable[..., Tensor]
+
+
+def run_ahead(trainer: Trainer, training_step: TrainingStep, ahead: LookAhead, batch: int) -> Tensor:
+    """The mean loss of optimizer step number `batch`, its gradients added where these are enabled.
+
+    `training_step` is the trainer's own. What the trainer counts beside stays as it was.
+    """
+    micro = trainer.args.gradient_accumulation_steps
+    inputs = iter([copy.copy(ahead[number]) for number in range(batch * micro, (batch + 1) * micro)])
+    samples, items = trainer.get_batch_samples(inputs, micro, trainer.args.device)
+    learns = torch.is_grad_enabled()
+    with _counts_kept(trainer), nullcontext() if learns else replaced(trainer.accelerator, "backward", _no_backward):
+        trainer.current_gradient_accumulation_steps = len(samples)
+        losses = [training_step(trainer.model_wrapped, sample, items) for sample in samples]
+    return mean_over_workers(trainer.accelerator, torch.stack([loss.float() for loss in losses]).sum())
+
+
+def _no_backward(*_: Any, **__: Any) -> None:
+    """In place of the backward pass."""
+
+
+@contextmanager
+def _counts_kept(trainer: Trainer) -> Iterator[None]:
+    """Bring back every attribute of the trainer that holds plain numbers: tokens seen, metrics of the log, ..."""
+    before = {name: copy.deepcopy(value) for name, value in vars(trainer).items() if _is_plain(value)}
+    try:
+        yield
+    finally:
+        vars(trainer).update(before)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(v) for v in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(v) for v in value)
+    return isinstance(value, (int, float, str, type(None)))

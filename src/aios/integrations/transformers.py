@@ -1,0 +1,277 @@
+"""`AutoLR` in transformers' `Trainer` and everything derived from it: `AutoLRCallback.attach(trainer)`."""
+
+# ruff: noqa: E402 - a missing framework is named before anything else is loaded
+from __future__ import annotations
+
+from aios.integrations.versions import require
+
+require("transformers")
+require("accelerate")
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from aios.auto_lr import AdaptiveLRScheduler, AutoLR, AutoLRConfig
+from aios.auto_lr.events import LogFn
+from aios.errors import RunError, UserError
+from aios.integrations.accelerated import (
+    ahead_of,
+    check_whole_model,
+    inner,
+    mean_over_workers,
+    scaler_of,
+)
+from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
+from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.reporting import Tally, logger
+from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
+from aios.integrations.trainer_trial import run_ahead
+from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled
+
+_SCHEDULING = ("learning_rate", "lr_scheduler_type", "warmup_steps")
+
+
+class AutoLRCallback(TrainerCallback):
+    """Finds and steers the learning rate of a `Trainer`, an `SFTTrainer` or anything derived from one.
+
+    `AutoLRCallback.attach(trainer)` before `trainer.train()` is all it takes. `max_steps` and epochs stay what they
+    are; what a race trains comes on top, and is taken back. The rate is in the log as `learning_rate`, the rest as
+    `auto_lr/...`; a checkpoint holds the controller's state. A run that cannot be saved ends with a checkpoint and
+    a RunError.
+    """
+
+    def __init__(
+        self, trainer: Trainer | None = None, config: AutoLRConfig | None = None, log_fn: LogFn | None = None
+    ) -> None:
+        if trainer is None:
+            raise UserError("AutoLRCallback needs its trainer: build that first, then call AutoLRCallback.attach(it)")
+        self.auto: AutoLR | None = None
+        """The controller; None before training."""
+        self._trainer, self._config = trainer, config or AutoLRConfig()
+        self._tally = Tally(log_fn)
+        self._ahead = LookAhead(self._begin_look)
+        self._scheduler = SteeredScheduler(lambda: trainer.optimizer.param_groups, self._state_dict)
+        self._step: FrameworkStep | None = None
+        self._norm: Tensor | None = None  # of the newest gradient, before clipping
+        self._watched: Any = None  # the accelerator that tells it
+        self._before = 0  # steps that were trained without us
+        self._ended: RunError | None = None
+        self._training_step: Callable[..., Tensor] = trainer.training_step
+        _say_overruled(trainer)
+        trainer.create_scheduler = self._create_scheduler
+        trainer.training_step = self._seeing_loss(trainer.training_step)
+        trainer.log = self._telling(trainer.log)
+        trainer._save_checkpoint = self._saving(trainer._save_checkpoint)
+        trainer._load_rng_state = self._going_on(trainer._load_rng_state)
+
+    @classmethod
+    def attach(
+        cls, trainer: Trainer, config: AutoLRConfig | None = None, log_fn: LogFn | None = None
+    ) -> AutoLRCallback | LossFedScheduler:
+        """Let `trainer` be steered; returns the callback. `log_fn` receives every event as a dict.
+
+        A trainer that was given an `AdaptiveLRScheduler` (`optimizers=(optimizer, scheduler)`) goes by that alone,
+        which has a config and a `log_fn` of its own: none is taken here. Raises UserError for a trainer that has a
+        callback of ours already, that is training, or whose workers share out the weights.
+        """
+        check_whole_model(trainer.accelerator)
+        if any(isinstance(known, (cls, LossFedScheduler)) for known in trainer.callback_handler.callbacks):
+            raise UserError("an AutoLRCallback is attached to this trainer already: attach it once")
+        if trainer.is_in_train:
+            raise UserError("AutoLRCallback.attach comes before trainer.train(): training has begun")
+        if isinstance(trainer.lr_scheduler, AdaptiveLRScheduler):
+            if config is not None or log_fn is not None:
+                raise UserError("the trainer goes by its AdaptiveLRScheduler: give config and log_fn to that one")
+            callback: AutoLRCallback | LossFedScheduler = LossFedScheduler(trainer, trainer.lr_scheduler)
+        else:
+            callback = cls(trainer, config, log_fn)
+        trainer.add_callback(callback)
+        return callback
+
+    # Where Trainer has no event: its own methods, with ours before or after.
+
+    def _create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        self._trainer.lr_scheduler = self._scheduler
+        return self._scheduler
+
+    def _seeing_loss(self, training_step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def step(*args: Any, **kwargs: Any) -> Tensor:
+            loss = training_step(*args, **kwargs)
+            if self._step is not None:
+                self._step.see(loss)
+            return loss
+
+        return step
+
+    def _watch_norm(self) -> None:
+        """Keep what the trainer's accelerator, which may be another by now, finds when it clips."""
+        accelerator = self._trainer.accelerator
+        if accelerator is self._watched:
+            return
+        self._watched, clip = accelerator, accelerator.clip_grad_norm_
+
+        def clip_grad_norm(*args: Any, **kwargs: Any) -> Any:
+            self._norm = clip(*args, **kwargs)
+            return self._norm
+
+        accelerator.clip_grad_norm_ = clip_grad_norm
+
+    def _telling(self, log: Callable[..., None]) -> Callable[..., None]:
+        def tell(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+            if self.auto is not None and "loss" in logs:
+                logs = {**logs, **self._tally.numbers(self.auto)}
+            log(logs, *args, **kwargs)
+
+        return tell
+
+    def _saving(self, save: Callable[..., None]) -> Callable[..., None]:
+        def save_checkpoint(*args: Any, **kwargs: Any) -> None:
+            if self.auto is not None and self._ended is None:
+                self._survive(self.auto.keep_snapshot, self._trainer.control)
+            save(*args, **kwargs)
+
+        return save_checkpoint
+
+    def _going_on(self, load_rng_state: Callable[..., None]) -> Callable[..., None]:
+        def load(*args: Any, **kwargs: Any) -> None:
+            load_rng_state(*args, **kwargs)
+            self._load_state()
+
+        return load
+
+    # Trainer's events.
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Build the controller, and have the rate found or raced; on resume its state waits for the random numbers."""
+        self._ended = None
+        self._watch_norm()
+        optimizer = inner(self._trainer.optimizer)
+        scaler = scaler_of(self._trainer.accelerator)
+        config = replace(self._config, max_grad_norm=args.max_grad_norm or torch.inf)
+        self._loader = kw["train_dataloader"]
+        saved = self._scheduler.loaded or {}
+        goes_on = saved.get("auto_lr") is not None
+        self._before = saved["before"] if goes_on else state.global_step
+        auto = AutoLR(
+            self._trainer.model, optimizer, state.max_steps - self._before, config, self._tally, scaler=scaler
+        )
+        self.auto = auto
+        self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
+        self._trial = None if draws_once(self._loader) else FrameworkTrial(auto, self._run_ahead)
+        if goes_on:
+            return
+        if self._before:
+            logger.warning(STRANGERS_CHECKPOINT)
+        with self._ahead:
+            auto.search(self._trial)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Set the rate of the step. A finished run that is resumed has none left, but Trainer makes one more."""
+        if self._step is None:
+            return
+        self._load_state()  # where Trainer had no random numbers to load
+        if self._step.auto.finished:
+            self._step, control.should_training_stop = None, True
+        else:
+            self._step.begin()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
+    ) -> None:
+        """Leave the update out where it would do harm."""
+        if self._step is not None:
+            assert self._norm is not None, "Trainer takes the norm of the gradients before each update"
+            self._step.decide(torch.as_tensor(self._norm, dtype=torch.float32))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
+    ) -> None:
+        """The update is over."""
+        if self._step is not None:
+            self._step.updated()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Follow the step; see that an evaluation finds the weights that count."""
+        if self._step is None or self.auto is None:
+            return
+        auto = self.auto
+        with self._ahead:
+            self._survive(self._step.follow, control)
+        if control.should_evaluate and self._ended is None:
+            self._survive(auto.flush, control)
+        if auto.finished:
+            control.should_training_stop = True
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """As `on_step_end`, where evaluation comes with the epochs."""
+        if self.auto is not None and control.should_evaluate and self._ended is None:
+            self._survive(self.auto.flush, control)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kw: Any
+    ) -> None:
+        """Hand on the loss of an evaluation."""
+        if self._step is not None and self._step.auto.begun and metrics and "eval_loss" in metrics:
+            self._step.auto.report_eval(float(metrics["eval_loss"]))
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Follow what was launched; a run that could not be saved ends here, after its checkpoint."""
+        if self.auto is not None:
+            if self._ended is None:
+                self.auto.flush()
+                self.auto.log_summary()
+            self._step = None
+        if self._ended is not None:
+            raise self._ended
+
+    def _survive(self, act: Callable[[], object], control: TrainerControl) -> None:
+        """End the run with a checkpoint where it cannot be saved; the error is raised when that is written."""
+        try:
+            act()
+        except RunError as error:
+            self._ended = error
+            control.should_save = control.should_training_stop = True
+
+    def _mean(self, number: Tensor) -> Tensor:
+        return mean_over_workers(self._trainer.accelerator, number)
+
+    def _run_ahead(self, batch: int) -> Tensor:
+        return run_ahead(self._trainer, self._training_step, self._ahead, batch)
+
+    def _begin_look(self) -> Ahead:
+        assert self.auto is not None
+        args, state = self._trainer.args, self._trainer.state
+        try:
+            per_epoch = len(self._loader)
+        except TypeError:  # of unknown length: Trainer takes all steps for one epoch
+            per_epoch = state.max_steps * args.gradient_accumulation_steps
+        drawn = round((state.epoch or 0) * per_epoch)
+        return ahead_of(self._loader, self.auto.batch * args.gradient_accumulation_steps, drawn, per_epoch)
+
+    def _state_dict(self) -> dict[str, Any]:
+        state = self.auto.state_dict() if self.auto is not None else None
+        return {"auto_lr": state, "before": self._before}
+
+    def _load_state(self) -> None:
+        """Take over what the checkpoint held, once."""
+        if self.auto is None:
+            return
+        saved, self._scheduler.loaded = self._scheduler.loaded, None
+        if saved is not None and saved.get("auto_lr") is not None:
+            self.auto.load_state_dict(saved["auto_lr"], self._trial)
+
+
+def _say_overruled(trainer: Trainer) -> None:
+    """One sentence about a schedule of the user's own."""
+    told = {field.name: field.default for field in fields(trainer.args) if field.name in _SCHEDULING}
+    given = {name: getattr(trainer.args, name) for name in told if getattr(trainer.args, name) != told[name]}
+    named = [f"{name}={getattr(value, 'value', value)}" for name, value in given.items()]
+    if trainer.lr_scheduler is not None and not trainer._created_lr_scheduler:
+        named.append(f"the scheduler ({type(trainer.lr_scheduler).__name__})")
+    if named:
+        logger.warning(overruled(" and ".join(named)))

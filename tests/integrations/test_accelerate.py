@@ -1,0 +1,154 @@
+"""`AutoLRLoop` in a loop of the shape of Accelerate's examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch.utils.data import DataLoader, Subset
+from transformers import PreTrainedModel, get_constant_schedule
+
+from aios.errors import UserError
+from aios.integrations.accelerate import AutoLRLoop
+from integrations.tiny_trainers import Vowels, Windows, as_if_trained, bert, gpt2, same, weights
+
+Events = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _one_accelerator_at_a_time() -> Iterator[None]:
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+class Run:
+    """What a loop is made of, after `accelerator.prepare`; shuffled, and dropout is on."""
+
+    def __init__(self, model: PreTrainedModel, steps: int, data: Any = None, accumulate: int = 1, **given: Any) -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        self.events: Events = []
+        self.accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        loader = DataLoader(data or Windows(128), batch_size=4, shuffle=True)
+        model.train()
+        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
+        given.setdefault("loader", self.loader)
+        self.auto = AutoLRLoop(self.accelerator, self.model, self.optimizer, steps, log_fn=self.events.append, **given)
+
+    def train(self, until: int, epoch: int = 0, skip: int = 0) -> None:
+        while self.auto.auto.step_count < until:
+            self.loader.set_epoch(epoch)
+            rest = self.accelerator.skip_first_batches(self.loader, skip) if skip else self.loader
+            epoch, skip = epoch + 1, 0
+            for batch in rest:
+                with self.accelerator.accumulate(self.model):
+                    loss = self.model(**batch).loss
+                    self.accelerator.backward(loss)
+                    self.auto.step(loss)
+                    self.optimizer.zero_grad()
+                if self.auto.auto.step_count == until:
+                    return
+
+
+def named(events: Events, event: str) -> Events:
+    return [record for record in events if record["event"] == event]
+
+
+def test_a_fresh_model_climbs_and_learns() -> None:
+    run = Run(gpt2(), 100)
+    run.train(100)
+    losses = [loss for _, loss in named(run.events, "adaptive_lr_climb")[0]["curve"]]
+    assert run.auto.finished
+    assert min(losses) < losses[0] - 0.3
+    assert run.auto.numbers()["auto_lr/climbing"] == 0
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_race_leaves_nothing_behind(accumulate: int) -> None:
+    """The steps that follow are those of a plain loop at the same rates: bit for bit."""
+    raced = Run(as_if_trained(bert()), 400, Vowels(128), accumulate)
+    rates: list[float] = []
+    begin = raced.auto.auto.before_step
+    raced.auto.auto.before_step = lambda: rates.append(begin()) or rates[-1]
+    raced.train(2)
+    assert named(raced.events, "adaptive_lr_race")[0]["search_steps"] > 15
+    ours = weights(raced.model)
+
+    plain = Run(as_if_trained(bert()), 400, Vowels(128), accumulate)
+    for done, batch in enumerate(plain.loader):
+        with plain.accelerator.accumulate(plain.model):
+            plain.accelerator.backward(plain.model(**batch).loss)
+            if plain.accelerator.sync_gradients:
+                plain.accelerator.clip_grad_norm_(plain.model.parameters(), 1.0)
+            for group in plain.optimizer.param_groups:
+                group["lr"] = rates[done // accumulate]
+            plain.optimizer.step()
+            plain.optimizer.zero_grad()
+        if done + 1 == 2 * accumulate:
+            break
+    assert same(ours, weights(plain.model))
+
+
+@pytest.mark.parametrize("at", [20, pytest.param(64, marks=pytest.mark.slow)])
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, at: int) -> None:
+    unbroken = Run(gpt2(), 80)
+    unbroken.train(at)
+    unbroken.accelerator.save_state(str(tmp_path))
+    unbroken.train(80, epoch=at // 32, skip=at % 32)
+    ours = weights(unbroken.model)
+
+    resumed = Run(gpt2(1), 80)
+    resumed.accelerator.load_state(str(tmp_path))
+    resumed.train(80, epoch=at // 32, skip=at % 32)
+    assert same(weights(resumed.model), ours)
+
+
+def test_a_step_whose_loss_is_not_finite_changes_nothing() -> None:
+    run = Run(gpt2(), 20)
+    run.train(3)
+    before = weights(run.model)
+    loss = run.model(**next(iter(run.loader))).loss * math.nan
+    run.accelerator.backward(loss)
+    run.auto.step(loss)
+    assert same(weights(run.model), before)
+    run.train(5)
+    assert not same(weights(run.model), before)
+
+
+def test_bad_calls() -> None:
+    run = Run(gpt2(), 2)
+    with pytest.raises(UserError, match="steers this optimizer already"):
+        AutoLRLoop(run.accelerator, run.model, run.optimizer, 2)
+    run.train(2)
+    with pytest.raises(ValueError, match="all 2 steps are done"):
+        run.train(3)
+    with pytest.raises(ValueError, match="trains no parameter of the model"):
+        Run(gpt2().requires_grad_(False), 80)
+
+
+def test_a_loader_of_one_batch() -> None:
+    run = Run(as_if_trained(gpt2()), 330, Subset(Windows(), range(3)))
+    run.train(2)
+    assert named(run.events, "adaptive_lr_race")[0]["lr"] is not None
+
+
+def test_another_scheduler_is_overruled() -> None:
+    run = Run(gpt2(), 20)
+    scheduler = run.accelerator.prepare(get_constant_schedule(run.optimizer))
+    rates = []
+    for batch in run.loader:
+        loss = run.model(**batch).loss
+        run.accelerator.backward(loss)
+        run.auto.step(loss)
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        scheduler.step()
+        if run.auto.finished:
+            break
+    assert rates[-1] == 0 or rates[-1] < rates[len(rates) // 2]  # annealed

@@ -1,0 +1,295 @@
+"""`AutoLRCallback` under Lightning's own Trainer."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import MixedPrecision
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import SumMetric
+
+from aios.auto_lr import AutoLRConfig, TroubleConfig
+from aios.errors import RunError, UserError
+from aios.integrations.lightning import STOPPED, AutoLRCallback
+from integrations.tiny_trainers import as_if_trained, same, weights
+
+Events = list[dict[str, Any]]
+DIGITS = load_digits()
+DATA = TensorDataset(torch.tensor(DIGITS.data, dtype=torch.float32) / 16, torch.tensor(DIGITS.target))
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's own, about workers and loggers
+        yield
+
+
+class Digits(pl.LightningModule):
+    """A classifier with dropout, which logs its loss."""
+
+    def __init__(self, dropout: float = 0.1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, 10))
+        self.trained = SumMetric()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(inputs)
+
+    def loss_of(self, batch: Any) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = self.loss_of(batch)
+        self.trained.update(1)
+        self.log("train_loss", loss, on_step=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.loss_of(batch))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+class Manual(Digits):
+    """Muon on the matrices, AdamW on the rest, both stepped by the module, which clips itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        muon, adamw = self.optimizers()
+        muon.zero_grad()
+        adamw.zero_grad()
+        self.manual_backward(self.loss_of(batch))
+        self.clip_gradients(muon, 1e-3, "norm")
+        muon.step()
+        adamw.step()
+
+    def configure_optimizers(self) -> Any:
+        matrices = [p for p in self.parameters() if p.ndim == 2]
+        vectors = [p for p in self.parameters() if p.ndim != 2]
+        return [torch.optim.Muon(matrices, lr=1e-3), torch.optim.AdamW(vectors, lr=1e-3)]
+
+
+class Scheduled(Digits):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=1e-3)
+        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 0.5)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+def loader(batch_size: int = 32, shuffle: bool = True) -> DataLoader[Any]:
+    return DataLoader(DATA, batch_size=batch_size, shuffle=shuffle, drop_last=True)
+
+
+def make_trainer(folder: Path, callback: Any, *others: Any, **given: Any) -> pl.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "devices": 1}
+    defaults = {"max_steps": 80, "logger": False, "enable_checkpointing": False}
+    callbacks = [*([callback] if callback else []), *others]
+    return pl.Trainer(default_root_dir=folder, callbacks=callbacks, **{**quiet, **defaults, **given})
+
+
+def named(events: Events, event: str) -> Events:
+    return [record for record in events if record["event"] == event]
+
+
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_fresh_model_climbs_and_learns(tmp_path: Path, accumulate: int) -> None:
+    events: Events = []
+    callback, module = AutoLRCallback(log_fn=events.append), Digits()
+    trainer = make_trainer(
+        tmp_path, callback, LearningRateMonitor("step"), max_steps=120, accumulate_grad_batches=accumulate,
+        gradient_clip_val=1.0, logger=CSVLogger(tmp_path), log_every_n_steps=20,
+    )  # fmt: skip
+    trainer.fit(module, loader(), loader(64))
+    assert trainer.global_step == 120
+    assert named(events, "adaptive_lr_climb")[0]["lr"] is not None
+    assert trainer.callback_metrics["val_loss"] < 0.5  # by default 1.4
+    header = next(tmp_path.rglob("metrics.csv")).read_text().splitlines()[0].split(",")
+    assert {"auto_lr/learning_rate", "auto_lr/found_lr", "lr-AdamW"} <= set(header)
+
+
+class RateOf(pl.Callback):
+    """Uses the rates that another run used."""
+
+    def __init__(self, rates: list[float]) -> None:
+        self.rates = list(rates)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        optimizer.param_groups[0]["lr"] = self.rates.pop(0)
+
+
+class Rates(pl.Callback):
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.seen.append(optimizer.param_groups[0]["lr"])
+        if len(self.seen) == 3:
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_race_leaves_nothing_behind(tmp_path: Path, accumulate: int) -> None:
+    """The steps that follow are those of a trainer that never raced, at the same rates: bit for bit."""
+    events: Events = []
+    raced, plain, rates = Digits(), Digits(), Rates()
+    for module in (raced, plain):
+        torch.manual_seed(1)
+        as_if_trained(module)  # type: ignore[arg-type]
+        torch.manual_seed(2)
+        steered = [AutoLRCallback(log_fn=events.append), rates] if module is raced else [RateOf(rates.seen)]
+        given = {"max_steps": 400} if module is raced else {"max_steps": 3}
+        make_trainer(tmp_path, *steered, gradient_clip_val=0.5, accumulate_grad_batches=accumulate, **given).fit(
+            module, loader()
+        )
+    assert named(events, "adaptive_lr_race")[0]["search_steps"] > 15
+    assert len(rates.seen) == 3
+    assert float(raced.trained.compute()) == 3 * accumulate
+    assert same(weights(raced), weights(plain))
+
+
+def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
+    events: Events = []
+    callback = AutoLRCallback(log_fn=events.append)
+    handed = Handed(callback)
+    trainer = make_trainer(tmp_path, callback, handed, max_steps=200)  # Lightning counts each optimizer's steps
+    trainer.fit(Manual(), loader(), loader(64))
+    assert callback.auto.steps == 100
+    assert callback.auto.step_count == 100
+    assert named(events, "adaptive_lr_climb")[0]["lr"] is not None
+    assert min(handed.norms) > 1e-2  # the module clips at 1e-3
+    assert trainer.callback_metrics["val_loss"] < 1
+
+
+class Handed(pl.Callback):
+    """The losses and norms that the controller was handed."""
+
+    def __init__(self, callback: AutoLRCallback) -> None:
+        self.callback, self.losses, self.norms = callback, list[float](), list[float]()
+
+    def on_train_start(self, *_: Any) -> None:
+        follow = self.callback.auto.after_step
+
+        def after_step(loss: Tensor, norm: Tensor) -> None:
+            self.losses.append(float(loss))
+            self.norms.append(float(norm))
+            follow(loss, norm)
+
+        self.callback.auto.after_step = after_step
+
+
+@pytest.mark.parametrize("kind", [Digits, Manual])
+def test_a_loss_scale_stays_outside(tmp_path: Path, kind: type[Digits]) -> None:
+    callback = AutoLRCallback()
+    handed, scaler = Handed(callback), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    scaled = MixedPrecision("16-mixed", "cpu", scaler)
+    clips = {} if kind is Manual else {"gradient_clip_val": 0.01}
+    trainer = make_trainer(tmp_path, callback, handed, max_steps=8, plugins=[scaled], **clips)
+    trainer.fit(kind(), loader())
+    assert len(handed.losses) == (4 if kind is Manual else 8)
+    assert all(2 < loss < 2.6 for loss in handed.losses)  # ln 10 = 2.3
+    assert all(0.05 < norm < 5 for norm in handed.norms)
+    assert callback.auto.engine.scales_loss
+
+
+@pytest.mark.parametrize("epochs", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, epochs: int) -> None:
+    """Without dropout and shuffling, whose random numbers Lightning does not save."""
+
+    def run(checkpoint: Path | None) -> dict[str, Tensor]:
+        keeps = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+        module = Digits(dropout=0)
+        trainer = make_trainer(tmp_path, AutoLRCallback(), keeps, max_steps=-1, max_epochs=4, enable_checkpointing=True)
+        trainer.fit(module, loader(64, shuffle=False), ckpt_path=checkpoint)
+        return weights(module)
+
+    unbroken = run(None)
+    assert same(run(tmp_path / f"epoch={epochs - 1}.ckpt"), unbroken)
+
+
+class Spoiled(Digits):
+    def loss_of(self, batch: Any) -> Tensor:
+        loss = super().loss_of(batch)
+        spoils = self.training and self.trainer.global_step >= 10
+        return loss * math.nan if spoils else loss
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_step_whose_loss_is_not_finite_changes_nothing(tmp_path: Path, fused: bool) -> None:
+    changed: list[bool] = []
+
+    class SpoiledOnce(Digits):
+        def loss_of(self, batch: Any) -> Tensor:
+            return super().loss_of(batch) * (math.nan if self.trainer.global_step == 3 else 1)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), lr=1e-3, fused=fused)
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            self.before = weights(pl_module)
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            changed.append(not same(self.before, weights(pl_module)))
+
+    make_trainer(tmp_path, AutoLRCallback(), Watch(), max_steps=6, gradient_clip_val=1.0).fit(SpoiledOnce(), loader())
+    assert changed == [True] * 3 + [False] + [True] * 2
+
+
+def test_a_run_that_cannot_be_saved_ends_with_a_checkpoint(tmp_path: Path) -> None:
+    trouble = TroubleConfig(non_finite_patience=4, max_rewinds=1)
+    callback = AutoLRCallback(AutoLRConfig(trouble=trouble))
+    with pytest.raises(RunError, match="learning rate"):
+        make_trainer(tmp_path, callback, max_steps=79).fit(Spoiled(), loader())
+    saved = torch.load(tmp_path / STOPPED, weights_only=True)
+    assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values())
+    assert saved["global_step"] < 30
+
+
+def test_a_scheduler_of_the_users_own_is_overruled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    events: Events = []
+    trainer = make_trainer(tmp_path, AutoLRCallback(log_fn=events.append), max_steps=80)
+    trainer.fit(Scheduled(), loader())
+    assert sum("the scheduler of configure_optimizers is overruled" in record.message for record in caplog.records) == 1
+    assert trainer.optimizers[0].param_groups[0]["lr"] < named(events, "adaptive_lr_climb")[0]["lr"] / 10  # annealed
+
+
+def test_bad_calls(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="more than one stateful callback of type `AutoLRCallback`"):
+        make_trainer(tmp_path, AutoLRCallback(), AutoLRCallback())
+
+    class JoinsLate(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.callbacks.append(AutoLRCallback())
+
+    with pytest.raises(UserError, match="training has begun"):
+        make_trainer(tmp_path, JoinsLate()).fit(Digits(), loader())
+    with pytest.raises(UserError, match="no end that Lightning knows of"):
+        make_trainer(tmp_path, AutoLRCallback(), max_steps=-1, max_epochs=-1).fit(Digits(), loader())
+
+
+def test_a_loader_of_one_batch_and_too_few_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = DataLoader(TensorDataset(DATA.tensors[0][:8], DATA.tensors[1][:8]), batch_size=8)
+    events: Events = []
+    module = Digits()
+    as_if_trained(module)  # type: ignore[arg-type]
+    rates = Rates()
+    make_trainer(tmp_path, AutoLRCallback(log_fn=events.append), rates, max_steps=330).fit(module, one)
+    assert named(events, "adaptive_lr_race")[0]["lr"] is not None
+    make_trainer(tmp_path, AutoLRCallback(), max_steps=2).fit(Digits(), one)
+    assert sum("too few steps" in record.message for record in caplog.records) == 1
