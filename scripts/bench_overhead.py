@@ -26,7 +26,7 @@ from rich.table import Table
 
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.model_setup import new_model
-from aios.cli.hrm_hf.optimization import build_optimizer
+from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import Setup, build_run
 from aios.cli.hrm_hf.train_epoch import TrainingRun, train_epoch
@@ -71,7 +71,7 @@ def measure_trainer(blocks: int, steps_per_block: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(None)
     data = load_data(DataConfig(seq_len=config.max_seq_len), tokenizer)
     bare_model = new_model(config, tokenizer)
-    bare_optimizer = build_optimizer(bare_model, 1e-3, config.weight_decay)
+    [bare_optimizer] = build_optimizers(bare_model, 1e-3, config.weight_decay)
     bare_model.train()
     batches = TrainBatches(data.train, config.seed, config.batch_size)
     with tempfile.TemporaryDirectory() as folder, TrainingLog(Path(folder) / "metrics.jsonl") as log:

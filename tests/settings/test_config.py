@@ -31,6 +31,7 @@ OTHER_VALUES: dict[str, Any] = {
     "resume": True, "stop_file": "halt", "tensorboard": "tb",
 }  # fmt: skip
 TOGETHER: dict[str, dict[str, Any]] = {
+    "optimizer": {"optimizer": "muon"},
     "ddp": {"ddp": True},
     "world_size": {"ddp": True, "world_size": 2},
     "max_restarts": {"max_restarts": 0},
@@ -40,7 +41,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "zero_stage": {"zero_stage": "zero2"},
     "deepspeed_config": {"deepspeed_config": "d.json"},
 }
-"""Fields of several workers, with what they need beside them."""
+"""Fields that do not go with all others, with what they need beside them."""
 
 
 def test_every_field_has_an_example() -> None:

@@ -32,6 +32,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "dataset_file": words,
     "model": words,
     "steps": st.integers(10, 2**53),
+    "optimizer": st.sampled_from(["adamw", "muon"]),
     "weight_decay": st.floats(0, 0.1),
     "amp": st.booleans(),
     "preset": st.sampled_from(["tiny", "small", "base"]),

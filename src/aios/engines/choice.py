@@ -16,7 +16,7 @@ from aios.settings.deepspeed import deepspeed_settings
 def choose_engine(
     config: TrainingConfig,
     model: HRMForCausalLM,
-    optimizer: torch.optim.AdamW,
+    optimizers: tuple[torch.optim.Optimizer, ...],
     scaler: torch.amp.GradScaler,
     precision: Precision,
     device: torch.device,
@@ -25,6 +25,8 @@ def choose_engine(
     """What makes and applies the gradients: DeepSpeed, DDP or this process alone."""
     if config.uses_deepspeed:
         settings = deepspeed_settings(config, workers.world_size)
+        [optimizer] = optimizers
+        assert isinstance(optimizer, torch.optim.AdamW), "the settings say so"
         return DeepSpeedEngine(model, optimizer, settings, precision, device, workers, config.deepspeed_config)
     kind = DDPEngine if config.ddp else LocalEngine
-    return kind(model, (optimizer,), scaler, device, config.max_grad_norm, precision=precision)
+    return kind(model, optimizers, scaler, device, config.max_grad_norm, precision=precision)

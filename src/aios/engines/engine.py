@@ -81,9 +81,14 @@ class LocalEngine(InProcess):
         return numbers
 
     def optimizer_state(self) -> dict[str, Any]:
-        """As `TrainEngine.optimizer_state`."""
-        [optimizer] = self.optimizers
-        return optimizer.state_dict()
+        """As `TrainEngine.optimizer_state`: of several, one state dict as if they were one optimizer."""
+        state: dict[str, Any] = {"state": {}, "param_groups": []}
+        before = 0  # parameters of the optimizers before
+        for own in (optimizer.state_dict() for optimizer in self.optimizers):
+            state["state"] |= {before + i: moments for i, moments in own["state"].items()}
+            state["param_groups"] += [{**g, "params": [before + i for i in g["params"]]} for g in own["param_groups"]]
+            before += sum(len(group["params"]) for group in own["param_groups"])
+        return state
 
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Nothing of its own."""

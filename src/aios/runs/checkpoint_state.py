@@ -194,12 +194,14 @@ def _python_generator(value: Any) -> str | None:
 
 
 def _moments(value: Any) -> str | None:
-    """Adam's moments of one parameter."""
-    if not isinstance(value, dict) or set(value) != {"step", "exp_avg", "exp_avg_sq"}:
-        return " is not what AdamW keeps of a parameter"
-    count, first, second = value["step"], value["exp_avg"], value["exp_avg_sq"]
+    """AdamW's moments of one parameter, or Muon's."""
+    if not isinstance(value, dict) or set(value) not in ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}):
+        return " is not what AdamW or Muon keep of a parameter"
     if not all(isinstance(t, Tensor) and t.layout == torch.strided and t.device.type == "cpu" for t in value.values()):
-        return " is not what AdamW keeps of a parameter"
+        return " is not what AdamW or Muon keep of a parameter"
+    if "momentum_buffer" in value:
+        return None if value["momentum_buffer"].is_floating_point() else " has moments of the wrong type"
+    count, first, second = value["step"], value["exp_avg"], value["exp_avg_sq"]
     fine = count.numel() == 1 and count.dim() == 0 and all(t.is_floating_point() for t in value.values())
     return None if fine and first.shape == second.shape else " has moments of the wrong shape or type"
 

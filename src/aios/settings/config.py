@@ -83,7 +83,10 @@ class TrainingConfig:
     batch_size: int = _flag(8, SCHEDULE, "Sequences per worker and micro-batch.")
     gradient_accumulation_steps: int = _flag(1, SCHEDULE, "Micro-batches per optimizer step.")
     seed: int = _flag(0, SCHEDULE, "Seed of the initial weights and the data order.")
-    weight_decay: float = _flag(0.1, SCHEDULE, "AdamW weight decay of the weight matrices.")
+    optimizer: Literal["adamw", "muon"] = _flag(
+        "adamw", SCHEDULE, "muon: Muon for the matrices within the blocks, AdamW for the rest."
+    )
+    weight_decay: float = _flag(0.1, SCHEDULE, "Decoupled weight decay of the weight matrices.")
     max_grad_norm: float = _flag(1.0, SCHEDULE, "Clip the gradient to this global L2 norm.")
 
     preset: Literal["tiny", "small", "base"] = _flag("tiny", MODEL, "Model size; the flags below override parts.")
@@ -152,6 +155,7 @@ class TrainingConfig:
         _check_types(self)
         _check_numbers(self)
         _check_model(self)
+        _check_optimizer(self)
         _check_devices(self)
         _check_output(self)
 
@@ -340,6 +344,15 @@ def _check_model(config: TrainingConfig) -> None:
             f"--num-experts-per-tok is {config.num_experts_per_tok}, more than the {config.num_experts} experts there "
             "are; lower it or raise --num-experts."
         )
+
+
+def _check_optimizer(config: TrainingConfig) -> None:
+    """Muon needs whole matrices, and some that it trains."""
+    if config.optimizer != "muon":
+        return
+    for given, flag in ((config.uses_deepspeed, "--zero-stage or --deepspeed-config"), (config.use_peft, "--use-peft")):
+        if given:
+            raise UserError(f"--optimizer muon does not go with {flag}, which trains with AdamW alone; leave one out.")
 
 
 def _check_devices(config: TrainingConfig) -> None:

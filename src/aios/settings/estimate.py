@@ -44,6 +44,8 @@ class RunSize(Architecture):
     """Whether a copy of weights and moments is kept to go back to."""
     splits_state: bool
     """Whether DeepSpeed splits or offloads gradients and moments."""
+    muon: bool
+    """Whether the matrices within the blocks have one moment, not two."""
 
     @classmethod
     def of(cls, config: TrainingConfig, vocab_size: int, workers: int, mixed: bool) -> RunSize:
@@ -64,6 +66,7 @@ class RunSize(Architecture):
             compute_bytes=2 if mixed else weight_bytes,
             keeps_snapshot=config.auto_adjust_lr and config.adaptive_lr_profile == "auto",
             splits_state=config.uses_deepspeed,
+            muon=config.optimizer == "muon",
         )
 
     @property
@@ -108,7 +111,8 @@ def weights_memory(size: RunSize) -> int:
 def training_memory(size: RunSize) -> int:
     """Bytes that training takes at its peak, on all workers of the machine together, with their processes."""
     trained = adapter_parameters(size) if size.lora_rank else model_parameters(size)
-    moments = 0 if size.splits_state else 2 * trained * size.weight_bytes
+    spared = size.layers * block_parameters(size) if size.muon else 0
+    moments = 0 if size.splits_state else (2 * trained - spared) * size.weight_bytes
     gradients = 0 if size.splits_state else trained * size.weight_bytes
     copies = 0
     if size.keeps_snapshot and not size.splits_state:

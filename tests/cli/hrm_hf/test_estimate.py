@@ -31,19 +31,20 @@ import dataclasses, json, resource, sys, time
 import torch
 from aios.settings.config import TrainingConfig
 from aios.cli.hrm_hf.model_setup import new_model
-from aios.cli.hrm_hf.optimization import build_optimizer
+from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.data.tokenizer import load_tokenizer
 config = TrainingConfig(**json.loads(sys.argv[1]))
 model = new_model(config, load_tokenizer())
 if config.gradient_checkpointing:
     model.activation_checkpointing_enable()
-optimizer = build_optimizer(model.train(), 1e-3, 0.1)
+optimizers = build_optimizers(model.train(), 1e-3, 0.1, config.optimizer)
 started = time.monotonic()
 for _ in range(2):
     tokens = torch.randint(0, 2048, (config.batch_size, config.max_seq_len))
     model(input_ids=tokens, labels=tokens).loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
 seconds = (time.monotonic() - started) / 2
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps([sum(p.numel() for p in model.parameters()), peak, seconds]))
@@ -90,6 +91,7 @@ def test_adapter_parameters_are_exact() -> None:
     [
         {"preset": "tiny", "batch_size": 48},
         pytest.param({"preset": "base", "batch_size": 2}, marks=pytest.mark.slow),
+        pytest.param({"preset": "base", "batch_size": 2, "optimizer": "muon"}, marks=pytest.mark.slow),
         pytest.param({"preset": "small", "batch_size": 16, "use_moe": True}, marks=pytest.mark.slow),
         pytest.param({"preset": "small", "batch_size": 32, "gradient_checkpointing": True}, marks=pytest.mark.slow),
         pytest.param({"preset": "tiny", "batch_size": 8, "max_seq_len": 1024}, marks=pytest.mark.slow),

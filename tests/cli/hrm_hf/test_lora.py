@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import aios.core.hrm_models
 from aios.cli.hrm_hf.lora import add_adapters, base_weights, merged_weights
-from aios.cli.hrm_hf.optimization import build_optimizer
+from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.settings.config import TrainingConfig
 from training_process import (
@@ -63,7 +63,8 @@ def test_merged_weights_compute_what_the_adapted_model_does() -> None:
 
 def test_only_adapters_are_trained_and_their_role_says_so() -> None:
     model = adapted(rank=3)
-    (group,) = build_optimizer(model, 1e-3, 0.1).param_groups
+    [optimizer] = build_optimizers(model, 1e-3, 0.1)
+    (group,) = optimizer.param_groups
     assert (group["name"], group["role"]) == ("adapter", "adapter")
     assert sum(p.numel() for p in group["params"]) == sum(p.numel() for p in model.parameters() if p.requires_grad)
     hosts = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in group["names"]}

@@ -1,8 +1,9 @@
-"""The optimizer of a run: its param groups by role, and how a checkpoint's moments come back into them."""
+"""The optimizers of a run: their param groups by role, and how a checkpoint's moments come back into them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,24 +13,31 @@ from aios.errors import UserError
 
 BETAS = (0.9, 0.95)
 """Moments of AdamW, as is usual for language models (GPT-3, Llama)."""
-_GROUPS = (("decay", BASE), ("no_decay", BASE), ("router", ROUTER), ("adapter", ADAPTER))
-"""Name and role of each param group, in the optimizer's order."""
+_GROUPS = (("hidden", BASE), ("decay", BASE), ("no_decay", BASE), ("router", ROUTER), ("adapter", ADAPTER))
+"""Name and role of each param group, in the optimizers' order; the first is Muon's."""
+_MOMENTS: dict[type[torch.optim.Optimizer], str] = {torch.optim.AdamW: "exp_avg", torch.optim.Muon: "momentum_buffer"}
+"""The moment, of the shape of the parameter, by which the state of an optimizer is known."""
 
 _REMEDY = "begin another brain from the checkpoint's weights with --student-init"
 
 
-def build_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizers(
+    model: nn.Module, lr: float, weight_decay: float, kind: Literal["adamw", "muon"] = "adamw"
+) -> tuple[torch.optim.Optimizer, ...]:
     """Fused AdamW over param groups: matrices decay; embeddings, norms and biases do not.
 
-    The router of a mixture of experts and LoRA adapters are groups of their own (`role`). A group without trained
-    parameters is left out. `names` are those of a group's parameters, in order.
+    With "muon" the matrices within the blocks are Muon's (Jordan et al. 2024), whose updates are scaled to the size of
+    AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate suits both. The router of a mixture of
+    experts and LoRA adapters are groups of their own (`role`). A group without trained parameters is left out. `names`
+    are those of a group's parameters, in order.
     """
     members: dict[str, dict[str, nn.Parameter]] = {name: {} for name, _ in _GROUPS}
     for name, (param, group) in _grouped(model).items():
         if param.requires_grad:
-            members[group][name] = param
-    groups: list[dict[str, Any]] = [
-        {
+            is_hidden = kind == "muon" and group == "decay" and ".blocks." in name
+            members["hidden" if is_hidden else group][name] = param
+    groups: dict[str, dict[str, Any]] = {
+        name: {
             "params": list(members[name].values()),
             "names": list(members[name]),
             "name": name,
@@ -39,14 +47,19 @@ def build_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.o
         }
         for name, role in _GROUPS
         if members[name]
-    ]
-    return torch.optim.AdamW(groups, lr=lr, betas=BETAS, fused=True)
+    }
+    hidden = groups.pop("hidden", None)
+    adamw = torch.optim.AdamW(list(groups.values()), lr=lr, betas=BETAS, fused=True)
+    if hidden is None:
+        return (adamw,)
+    return torch.optim.Muon([hidden], lr=lr, adjust_lr_fn="match_rms_adamw"), adamw
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], model: nn.Module) -> None:
+def restore_optimizers(optimizers: Sequence[torch.optim.Optimizer], state: dict[str, Any], model: nn.Module) -> None:
     """Load the moments of a checkpoint, parameter by parameter; the settings of the groups stay those of this run.
 
-    A parameter that the checkpoint did not train (adapters added on resume) begins without moments.
+    A parameter that the checkpoint did not train (adapters added on resume), or trained by another optimizer, begins
+    without moments.
 
     Raises:
         UserError: when the moments are those of another model.
@@ -54,16 +67,20 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], m
     names, places = _saved_names(state, model), [i for group in state["param_groups"] for i in group["params"]]
     if len(names) != len(places):
         raise UserError(f"The optimizer state is of {len(places)} parameters, the model has {len(names)}; {_REMEDY}.")
-    saved = dict(zip(names, places, strict=True))
-    own = optimizer.state_dict()["param_groups"]
-    now = {name: i for group in own for name, i in zip(group["names"], group["params"], strict=True)}
-    moments = {name: state["state"][saved[name]] for name in now if saved.get(name) in state["state"]}
+    saved = {name: state["state"].get(place, {}) for name, place in zip(names, places, strict=True)}
     shapes = {name: param.shape for name, param in model.named_parameters()}
-    for name, moment in moments.items():
-        if moment["exp_avg"].shape != shapes[name]:
-            there, here = (tuple(shape) for shape in (moment["exp_avg"].shape, shapes[name]))
-            raise UserError(f"The optimizer state has moments of shape {there} for {name}, which is {here}; {_REMEDY}.")
-    optimizer.load_state_dict({"state": {now[name]: m for name, m in moments.items()}, "param_groups": own})
+    for optimizer in optimizers:
+        moment = _MOMENTS[type(optimizer)]
+        own = optimizer.state_dict()["param_groups"]
+        now = {name: i for group in own for name, i in zip(group["names"], group["params"], strict=True)}
+        moments = {name: saved[name] for name in now if moment in saved.get(name, {})}
+        for name, kept in moments.items():
+            if kept[moment].shape != shapes[name]:
+                there, here = (tuple(shape) for shape in (kept[moment].shape, shapes[name]))
+                raise UserError(
+                    f"The optimizer state has moments of shape {there} for {name}, which is {here}; {_REMEDY}."
+                )
+        optimizer.load_state_dict({"state": {now[name]: kept for name, kept in moments.items()}, "param_groups": own})
 
 
 def _grouped(model: nn.Module) -> dict[str, tuple[nn.Parameter, str]]:

@@ -114,7 +114,7 @@ class Worker:
             loss=run.last_loss,
             eval_loss=run.last_eval[1] if run.last_eval is not None and run.last_eval[0] == run.step else None,
             trouble=trouble,
-            lr=float(run.optimizer.param_groups[0]["lr"]),
+            lr=float(run.optimizers[0].param_groups[0]["lr"]),
         )
         state = collect_state(run, self.data_id)
         with writing(folder, run.config.brain_dir):

@@ -12,7 +12,7 @@ import torch
 from aios.auto_lr.events import LogFn
 from aios.cli.hrm_hf.best_brain import go_back
 from aios.cli.hrm_hf.model_setup import new_model, saved_model
-from aios.cli.hrm_hf.optimization import build_optimizer
+from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_state import restore_state
 from aios.cli.hrm_hf.session import data_id
@@ -91,8 +91,9 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
     """
     config = origin.config
     asked = optimizer_settings(config)
-    optimizer = build_optimizer(setup.model, start_lr(config), asked.pop("weight_decay", config.weight_decay))
-    for group in optimizer.param_groups:
+    weight_decay = asked.pop("weight_decay", config.weight_decay)
+    optimizers = build_optimizers(setup.model, start_lr(config), weight_decay, config.optimizer)
+    for group in optimizers[-1].param_groups:
         group.update({name: asked[name] for name in ("betas", "eps") if name in asked})
     scaler = torch.amp.GradScaler(setup.device.type, enabled=setup.precision.loss_scaling)
     workers = setup.workers
@@ -102,9 +103,9 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
         device=setup.device,
         precision=setup.precision,
         model=setup.model,
-        optimizer=optimizer,
+        optimizers=optimizers,
         scaler=scaler,
-        engine=choose_engine(config, setup.model, optimizer, scaler, setup.precision, setup.device, workers),
+        engine=choose_engine(config, setup.model, optimizers, scaler, setup.precision, setup.device, workers),
         train_batches=TrainBatches(setup.data.train, config.seed, config.batch_size, share.rank, share.world_size),
         eval_batches=EvalBatches(setup.data.eval, config.batch_size, config.eval_batches),
         log_fn=log_fn,

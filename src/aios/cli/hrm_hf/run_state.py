@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aios.auto_lr.loop.snapshot import rng_state, set_rng_state
-from aios.cli.hrm_hf.optimization import restore_optimizer
+from aios.cli.hrm_hf.optimization import restore_optimizers
 from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.settings.deepspeed import zero_stage
 
@@ -34,7 +34,7 @@ def restore_state(run: TrainingRun, state: dict[str, Any], data_id: str) -> None
 def restore_training(run: TrainingRun, state: dict[str, Any]) -> None:
     """Put optimizer, loss scale and random numbers back to where `state` was collected."""
     if state["optimizer"] is not None:
-        restore_optimizer(run.optimizer, state["optimizer"], run.model)
+        restore_optimizers(run.optimizers, state["optimizer"], run.model)
     if state["scaler"] and run.scaler.is_enabled():
         run.scaler.load_state_dict(state["scaler"])
     set_rng_state(state["rng"])

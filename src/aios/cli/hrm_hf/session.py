@@ -118,7 +118,9 @@ class Session:
 
     def _bytes_needed(self) -> int:
         """About what a save adds to the disk: weights and optimizer's state, and what is published of the weights."""
-        tensors = [t for state in self.run.optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
+        tensors = [
+            t for o in self.run.optimizers for kept in o.state.values() for t in kept.values() if torch.is_tensor(t)
+        ]
         return (3 if self.run.at_best else 2) * _bytes(self.run.model.state_dict().values()) + _bytes(tensors)
 
     def finish(self, stop_reason: str | None) -> None:

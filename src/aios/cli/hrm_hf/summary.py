@@ -40,7 +40,7 @@ def _evaluation(run: TrainingRun) -> list[tuple[str, str]]:
 
 
 def _learning_rate(run: TrainingRun) -> str:
-    control, last = run.auto.control, float(run.optimizer.param_groups[0]["lr"])
+    control, last = run.auto.control, float(run.optimizers[0].param_groups[0]["lr"])
     if run.engine.schedules_lr:
         return f"by DeepSpeed's scheduler, now at {last:.3g}"
     if control is None:

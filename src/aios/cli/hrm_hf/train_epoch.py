@@ -41,8 +41,8 @@ class TrainingRun:
     """Number types."""
     model: HRMForCausalLM
     """In training mode between evaluations."""
-    optimizer: torch.optim.Optimizer
-    """Fused AdamW."""
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    """Fused AdamW, perhaps behind Muon."""
     scaler: torch.amp.GradScaler
     """Loss scaling; disabled unless the precision wants it."""
     engine: TrainEngine
