@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
-use_venv ""
+use_venv "[gui]"
 exec aios hrm-hf train --steps 1000 --brain-name "demo-$(date +%Y%m%d-%H%M%S)" "$@"

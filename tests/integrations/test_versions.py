@@ -47,6 +47,6 @@ for framework in ("accelerate", "lightning", "transformers"):
 def test_a_missing_framework_is_named_at_import() -> None:
     run = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=120, check=True)
     assert run.stdout.splitlines() == [
-        f"this part of aios.integrations needs {framework}: pip install 'aios[{versions.TESTED[framework].extra}]'"
-        for framework in ("accelerate", "lightning", "transformers")
+        f"this part of aios.integrations needs {framework}: pip install 'aios-autolr[{extra}]'"
+        for framework, extra in (("accelerate", "hf"), ("lightning", "lightning"), ("transformers", "hf"))
     ]

@@ -7,6 +7,8 @@ import warnings
 from importlib import metadata
 from typing import NamedTuple
 
+from aios.extras import remedy
+
 
 class Tested(NamedTuple):
     """A range of versions."""
@@ -32,7 +34,7 @@ def require(framework: str) -> None:
         version = metadata.version(framework)
     except metadata.PackageNotFoundError:
         raise ModuleNotFoundError(
-            f"this part of aios.integrations needs {framework}: pip install 'aios[{TESTED[framework].extra}]'"
+            f"this part of aios.integrations needs {framework}: {remedy(TESTED[framework].extra)}"
         ) from None
     remark = untested(framework, version)
     if remark is not None:

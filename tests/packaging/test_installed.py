@@ -1,0 +1,99 @@
+"""The distribution as people install it: what works with which extras, away from the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCKED = """
+import importlib.abc, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+OF_EXTRAS = ("transformers", "tokenizers", "safetensors", "yaml", "rich", "typer", "matplotlib")
+
+
+def run_without(folder: Path, absent: tuple[str, ...], *command: str) -> subprocess.CompletedProcess[str]:
+    """Python, as if these packages were not installed."""
+    (folder / "sitecustomize.py").write_text(BLOCKED.format(absent=set(absent)))
+    path = os.pathsep.join([str(folder), *sys.path])
+    return subprocess.run(
+        [sys.executable, *command], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_the_controller_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
+    code = """
+import torch
+from aios.auto_lr import AutoLR
+model = torch.nn.Linear(3, 1)
+auto = AutoLR(model, torch.optim.AdamW(model.parameters()), steps=3)
+while not auto.finished:
+    loss = model(torch.ones(2, 3)).square().mean()
+    loss.backward()
+    auto.step(loss)
+print(auto.step_count)
+"""
+    done = run_without(tmp_path, OF_EXTRAS, "-c", code)
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+@pytest.mark.parametrize(
+    ("absent", "command", "extra"),
+    [
+        ("typer", "--version", "hrm"),
+        ("rich", "hrm-hf watch {log}", "hrm"),
+        ("matplotlib", "hrm-hf plot {log}", "plot"),
+    ],
+)
+def test_a_command_names_the_extra_that_it_lacks(tmp_path: Path, absent: str, command: str, extra: str) -> None:
+    log = tmp_path / "metrics.jsonl"
+    records = ({"event": "run_start", "ts": 1.5, "step": 0}, {"event": "train", "ts": 2, "step": 1, "loss": 2.0})
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    done = run_without(tmp_path, (absent,), "-m", "aios", *command.format(log=log).split())
+    sentence = f"this needs the package {absent}, which is not installed: pip install 'aios-autolr[{extra}]'"
+    assert (done.returncode, done.stderr) == (2, f"Error: {sentence}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_wheel_trains_in_an_empty_environment(tmp_path: Path) -> None:
+    """Built from the source archive, installed with the tested versions, run away from the checkout."""
+    python = str(tmp_path / "venv" / "bin" / "python")
+    home = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+    def run(*command: str) -> str:
+        return subprocess.run(command, cwd=tmp_path, env=home, capture_output=True, text=True, check=True).stdout
+
+    run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
+    run(python, "-m", "pip", "install", "--quiet", "build")
+    run(python, "-m", "build", "--outdir", str(tmp_path / "dist"), str(ROOT))
+    (archive,), (wheel,) = (list((tmp_path / "dist").glob(f"*.{kind}")) for kind in ("tar.gz", "whl"))
+    with tarfile.open(archive) as tar:
+        held = {name.partition("/")[2] for name in tar.getnames()}
+    assert {
+        "README.md",
+        "LICENSE",
+        "constraints.txt",
+        "scripts/test.sh",
+        "docs/auto_lr.md",
+        "tests/conftest.py",
+    } <= held
+    with zipfile.ZipFile(wheel) as file:
+        assert {"aios/py.typed", "aios/data/corpus/kjv.txt"} <= set(file.namelist())
+    run(python, "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), f"{wheel}[hrm]")
+    small = ("--hidden-size=32", "--num-heads=2", "--max-seq-len=32", "--batch-size=4", "--device=cpu")
+    run(str(tmp_path / "venv/bin/aios"), "hrm-hf", "train", *small, "--steps=5", "--brain-name=b", "--bundle-dir=out")
+    assert (tmp_path / "out" / "b" / "model.safetensors").is_file()
