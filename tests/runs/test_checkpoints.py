@@ -208,7 +208,10 @@ STATES: dict[str, tuple[str, Any]] = {
     "samples infinite": ("data.samples is inf, not a whole number", {"data": {"id": "", "samples": float("inf")}}),
     "huge samples": ("data.samples is a whole number of 1329 bits", {"data": {"id": "", "samples": 10**400}}),
     "no moments": ("optimizer is None", {"optimizer": None}),
-    "moments": ("optimizer.state.0 is not what AdamW or Muon keep", {"optimizer": {"state": {0: {}}, "param_groups": [{}]}}),
+    "moments": (
+        "optimizer.state.0 is not what AdamW or",
+        {"optimizer": {"state": {0: {}}, "param_groups": [{}]}},
+    ),
     "rng": (
         "rng.torch is not the state",
         {"rng": {"torch": torch.zeros(9, dtype=torch.uint8), "cuda": [], "python": 0}},

@@ -108,6 +108,7 @@ def test_auto_takes_every_decision_together(tmp_path: Path, lr: str) -> None:
     assert read_log(other / "brain", "adaptive_lr_climb")[0]["lr"] == pytest.approx(found["lr"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_replaced_and_the_lr_goes_on(tmp_path: Path) -> None:
     launcher = start_training(tmp_path, "--steps=120", "--lr=1e-2", "--save-every=20", *DDP)
     brain = tmp_path / "brain"
@@ -204,6 +205,7 @@ def test_finish_anneals_on_all_workers(tmp_path: Path) -> None:
     assert read_log(brain, "final")[0]["steps"] < 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "workers", [pytest.param(("--ddp", "--world-size=3"), marks=pytest.mark.slow), ("--no-ddp",)], ids=["more", "one"]
 )
@@ -216,6 +218,7 @@ def test_resume_with_another_number_of_workers_keeps_the_lr(tmp_path: Path, work
     assert train_records(tmp_path / "brain")[61]["lr"] == before
 
 
+@pytest.mark.slow
 def test_two_machines_meet(tmp_path: Path) -> None:
     port = free_port()
     launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
@@ -257,6 +260,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert "(MASTER_PORT) is in use" in done.stderr
 
 
+@pytest.mark.slow
 def test_workers_that_refuse_are_not_started_again(tmp_path: Path) -> None:
     train(tmp_path, "--steps=5")
     weights = tmp_path / "brain" / "model.safetensors"

@@ -62,6 +62,7 @@ def test_a_stopped_independent_worker_is_named_and_replaced_from_the_last_merge(
     until_gone([hung], 0)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_in_native_code_ends_the_run_with_one_sentence_when_no_restart_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_what_is_left_is_a_brain_with_the_state_of_every_worker(three_workers: P
     assert not (three_workers / "merge").exists()
 
 
+@pytest.mark.slow
 def test_resume_with_another_number_of_workers_keeps_the_learning_rates(three_workers: Path) -> None:
     state = load_state(list_checkpoints(three_workers)[0])
     train(three_workers.parent, "--resume", "--steps=124", "--world-size=2")

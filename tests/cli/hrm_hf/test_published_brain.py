@@ -191,6 +191,7 @@ def traced_training(folder: Path, calls: str, *flags: str) -> list[str]:
     return trace.read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.slow
 def test_the_first_publication_shows_weights_only_when_all_that_loads_them_is_there(tmp_path: Path) -> None:
     """A power cut anywhere in it must not leave a model that transformers cannot load."""
     calls = traced_training(tmp_path, RENAMES, "--steps=2")
