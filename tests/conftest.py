@@ -17,7 +17,6 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["AIOS_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["OMP_NUM_THREADS"] = "1"  # models this small only lose by more
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that is started compiles the sources anew
 
 
 @pytest.fixture

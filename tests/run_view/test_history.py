@@ -237,3 +237,13 @@ def test_a_number_too_large_for_a_float_is_infinite_and_harms_nothing() -> None:
     history = history_of([start(), train(1, 5.0), train(2, 10**400), train(3, 3.0)])
     assert curve(history)[3] == 3.0
     assert history.step == 3
+
+
+@pytest.mark.parametrize(
+    "event", ["adaptive_lr_climb", "adaptive_lr_race", "not_learning", "adaptive_lr_anneal", "eval"]
+)
+@pytest.mark.parametrize("number", [10**400, -(10**30), 1e308, math.inf, math.nan, True, None, "x"])
+def test_whatever_stands_for_a_number_becomes_a_short_sentence(event: str, number: object) -> None:
+    keys = ("lr", "search_steps", "loss", "reference", "since", "start", "end", "scale", "ppl", "reason")
+    history = history_of([start(), {"event": event, "step": 1, "ts": 2.0, **dict.fromkeys(keys, number)}])
+    assert all(len(said.text) < 1000 for said in history.other_events)

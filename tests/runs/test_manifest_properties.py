@@ -82,3 +82,10 @@ def test_any_byte_of_a_valid_manifest_changed(checkpoint: Path, manifest: dict[s
 def test_the_manifest_as_it_was_is_valid_again(checkpoint: Path, manifest: dict[str, Any]) -> None:
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
     assert find_damage(checkpoint) is None
+
+
+def test_a_file_that_the_manifest_does_not_name_is_damage(checkpoint: Path, manifest: dict[str, Any]) -> None:
+    for name in manifest["files"]:
+        files = {other: entry for other, entry in manifest["files"].items() if other != name}
+        damage = damage_of(checkpoint, json.dumps({**manifest, "files": files}).encode())
+        assert name in damage or "lists no weights" in damage

@@ -151,3 +151,9 @@ def test_a_bad_file_is_one_sentence_and_exit_code_2(tmp_path: Path, command: str
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"{path}: unknown key 'stepz'; did you mean 'steps'?" in done.stderr
     assert not (tmp_path / "brains").exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 60_000, "lr: " + "[{" * 40, "steps: 10\nmodel: " + "[" * 2000 + "]" * 2000])
+def test_yaml_that_nests_without_end_is_refused_before_it_is_scanned(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="brackets within brackets, more than 50 deep"):
+        load_config_file(write(tmp_path, "a.yaml", text))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from aios.errors import shown
 
 Record = Mapping[str, Any]
 
@@ -144,9 +147,11 @@ def sentence(record: Record) -> str | None:
 
 def _of(record: Record, key: str, form: str = "") -> str:
     value = record.get(key)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return format(value, form)
-    return str(value) if isinstance(value, str) else "?"
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return "?"
+    if isinstance(value, str):
+        return value
+    return format(value, form) if abs(value) <= sys.float_info.max or isinstance(value, float) else shown(value)
 
 
 def _search(record: Record) -> str:

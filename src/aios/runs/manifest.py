@@ -96,6 +96,10 @@ def _find_damage(folder: Path) -> str | None:
             return f"its manifest lists no {required}"
     if not any(name.startswith("model") and name.endswith(".safetensors") for name in files):
         return "its manifest lists no weights"
+    unnamed = (path.relative_to(folder).as_posix() for path in _files(folder) if not path.name.startswith("."))
+    for name in unnamed:
+        if name not in files and name != MANIFEST_FILE:
+            return f"{_shown(name)} is not in its manifest"
     for name, entry in files.items():
         found = _inside(folder, name)
         if found is None:

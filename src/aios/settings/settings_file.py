@@ -8,6 +8,7 @@ import stat
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Hashable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ else:
 MAX_BYTES = 64 * 1024
 """Largest file of settings that is read; a long one is a few thousand bytes."""
 _REASON_CHARS = 200
+_MAX_DEPTH = 50
+"""Brackets of YAML within one another: its scanner takes seconds for a thousand, settings have two or three."""
 
 
 class _PlainYaml(yaml.SafeLoader):
@@ -45,7 +48,15 @@ class _PlainYaml(yaml.SafeLoader):
 
 
 def _parse_yaml(text: str) -> Any:
+    if _depth(text) > _MAX_DEPTH:
+        raise yaml.YAMLError(f"brackets within brackets, more than {_MAX_DEPTH} deep")
     return yaml.load(text, _PlainYaml)
+
+
+def _depth(text: str) -> int:
+    """How deep brackets lie within one another at most, those in strings and comments counted as well."""
+    steps = (1 if char in "[{" else -1 for char in text if char in "[]{}")
+    return max(accumulate(steps, lambda depth, step: max(0, depth + step), initial=0))
 
 
 def parse_json(text: str) -> Any:
