@@ -216,6 +216,10 @@ STATES: dict[str, tuple[str, Any]] = {
         "rng.torch is not the state",
         {"rng": {"torch": torch.zeros(9, dtype=torch.uint8), "cuda": [], "python": 0}},
     ),
+    "rng of tensors": (
+        "rng.python is [tensor([0., 0.])",
+        {"rng": {"torch": torch.get_rng_state(), "cuda": [], "python": [torch.zeros(2), [0] * 625, None]}},
+    ),
     "learning rate": ("AutoLR state: version = None", {"adaptive_lr": {}}),
     "learning rate of another step": ("adaptive_lr is of step 1", {"adaptive_lr": small_state(1)["adaptive_lr"]}),
     "plan of the older form": ("learning rate plan = []", {"lr_plan": [], "adaptive_lr": None}),

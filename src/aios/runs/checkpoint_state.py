@@ -184,7 +184,7 @@ def _torch_generator(value: Any) -> str | None:
 
 
 def _python_generator(value: Any) -> str | None:
-    if not (isinstance(value, list) and len(value) == 3 and isinstance(value[1], list)):
+    if not (isinstance(value, list) and len(value) == 3 and isinstance(value[1], list) and type(value[0]) is int):
         return f" is {shown(value)}, not the state of a random generator"
     try:
         random.Random().setstate((value[0], tuple(value[1]), value[2]))
