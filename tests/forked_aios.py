@@ -5,7 +5,6 @@ Where the start itself or a terminal to write to matters, a test uses `subproces
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -15,57 +14,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # How a child is forked is the campaign's.
-from faults.forking import Command, fork
+from faults.forking import Child, Command
 
 
-class ForkedAios:
+class ForkedAios(Child):
     """`aios ARGS`, started in `folder` with a file or terminal `stdin`; with the part of `subprocess.Popen` in use."""
 
     def __init__(self, args: Sequence[str], folder: Path | None = None, stdin: str | Path = os.devnull) -> None:
         self.args = [sys.executable, "-m", "aios", *args]
         self._says = tempfile.TemporaryDirectory(prefix="aios-says-")
-        self._files = [Path(self._says.name) / name for name in ("out", "err")]
-        out, err = map(str, self._files)
-        self._process = fork(Command(list(args), str(folder or Path.cwd()), dict(os.environ), out, err, str(stdin)))
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        assert self._process.pid is not None
-        return self._process.pid
+        out, err = (str(Path(self._says.name) / name) for name in ("out", "err"))
+        super().__init__(Command(list(args), str(folder or Path.cwd()), dict(os.environ), out, err, str(stdin)))
 
     @property
     def returncode(self) -> int | None:
         """Exit code, negative for a signal; None while it runs."""
-        return self._process.exitcode
-
-    def poll(self) -> int | None:
-        """Exit code, None while it runs."""
-        return self._process.exitcode
+        return self.poll()
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code, once it has ended; TimeoutExpired where it does not."""
-        self._process.join(timeout)
-        if self._process.exitcode is None:
+        code = self.join(timeout)
+        if code is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-        return self._process.exitcode
+        return code
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """All that it has said, out and err, once it has ended."""
         self.wait(timeout)
-        out, err = (file.read_text("utf-8") if file.exists() else "" for file in self._files)
-        return out, err
+        return self.said()
 
     def send_signal(self, number: int) -> None:
         """Send a signal; one that has ended does not mind."""
-        if self.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+        self.send(number)
 
     def kill(self) -> None:
         """SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
 
     def terminate(self) -> None:
         """SIGTERM."""
-        self.send_signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -85,6 +85,18 @@ def wait_for_step(process: Running, brain: Path, step: int) -> None:
 def _steps(log: Path, mark: str) -> Iterable[int]:
     lines = log.read_text(encoding="utf-8").split("\n")[:-1]
     return (json.loads(line)["step"] for line in lines if mark in line)
+
+
+def train_straight_and_killed(folder: Path, *flags: str, at: int, resume: Sequence[str] = ()) -> tuple[Path, Path]:
+    """The brains of two runs: one left alone, one killed after step `at` and resumed with the flags `resume`."""
+    train(folder / "straight", *flags)
+    broken = folder / "broken" / "brain"
+    process = start_training(folder / "broken", *flags)
+    wait_for_step(process, broken, at)
+    process.kill()
+    process.communicate()
+    train(folder / "broken", "--resume", *resume)
+    return folder / "straight" / "brain", broken
 
 
 def read_log(brain: Path, event: str | None = None) -> list[dict[str, Any]]:

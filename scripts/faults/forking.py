@@ -12,9 +12,10 @@ import runpy
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
-from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import TracebackType
 
 
@@ -55,12 +56,40 @@ def ensure_server(**env: str) -> None:
                 os.environ[name] = value
 
 
-def fork(command: Command) -> BaseProcess:
-    """Start a child of the server."""
-    ensure_server()
-    process = multiprocessing.get_context("forkserver").Process(target=_run, args=(command,))
-    process.start()
-    return process
+class Child:
+    """A command, started in a child of the server."""
+
+    def __init__(self, command: Command) -> None:
+        ensure_server()
+        self._files = (Path(command.out), Path(command.err))
+        self._process = multiprocessing.get_context("forkserver").Process(target=_run, args=(command,))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self._process.pid is not None, "it was started"
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit code, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def join(self, seconds: float | None) -> int | None:
+        """As `poll`, after having waited for its end, so long at most (None: for ever)."""
+        self._process.join(seconds)
+        return self._process.exitcode
+
+    def send(self, number: int) -> None:
+        """Send it a signal; one that has ended does not mind."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def said(self, errors: str = "strict") -> tuple[str, str]:
+        """What it has said so far, out and err; `errors` as `bytes.decode` takes it."""
+        out, err = (file.read_text("utf-8", errors) if file.exists() else "" for file in self._files)
+        return out, err
 
 
 class _AsUncaught:

@@ -5,7 +5,6 @@ Where the start is not what is tested, the fork server saves its seconds (see `f
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from faults.forking import Command, ensure_server, fork
+from faults.forking import Child, Command, ensure_server
 from faults.records import HANG, TRACEBACK, Judged
 
 SECONDS = 180.0
@@ -62,30 +61,12 @@ def wake_shim(**settings: str) -> None:
     os.environ.update(settings)
 
 
-class Fork:
+class Fork(Child):
     """A process of the fork server."""
-
-    def __init__(self, process: multiprocessing.process.BaseProcess, says: str) -> None:
-        self._process = process
-        self._says = says
-
-    @property
-    def pid(self) -> int | None:
-        """Its number."""
-        return self._process.pid
-
-    def poll(self) -> int | None:
-        """Exit code, None while it runs."""
-        return self._process.exitcode
 
     def family(self) -> list[int]:
         """Itself, while it lives: of forked processes none starts others that are looked for."""
-        return [self._process.pid] if self._process.pid is not None and self.poll() is None else []
-
-    def send(self, number: int) -> None:
-        """Send it a signal; one that has ended does not mind."""
-        for pid in self.family():
-            kill(pid, number)
+        return [self.pid] if self.poll() is None else []
 
     def kill_family(self) -> None:
         """SIGKILL it."""
@@ -93,18 +74,13 @@ class Fork:
 
     def wait(self, seconds: float = SECONDS, kill_it: bool = True) -> Done:
         """Its end; one that takes longer than `seconds` is killed, unless told not to, and judged to hang."""
-        self._process.join(seconds)
-        if self._process.exitcode is None:
+        code = self.join(seconds)
+        if code is None:
             if kill_it:
-                self._process.kill()
-                self._process.join()
-            raise Judged(HANG, f"still running after {seconds:.0f} s: {self._done(-9).end}")
-        return self._done(self._process.exitcode)
-
-    def _done(self, code: int) -> Done:
-        out, err = (Path(f"{self._says}.{stream}") for stream in ("out", "err"))
-        texts = [path.read_text("utf-8", "replace") if path.exists() else "" for path in (out, err)]
-        return Done(code, *texts)
+                self.kill_family()
+                self.join(None)
+            raise Judged(HANG, f"still running after {seconds:.0f} s: {Done(-9, *self.said('replace')).end}")
+        return Done(code, *self.said("replace"))
 
 
 _starting = threading.Lock()
@@ -134,10 +110,9 @@ def fork_aios(
     with _starting:
         _number += 1
         says = str(folder / f".says-{os.getpid()}-{_number}")
-        process = fork(
+        return Fork(
             Command(list(args), str(folder), dict(env), f"{says}.out", f"{says}.err", prepare=prepare, held=held)
         )
-    return Fork(process, says)
 
 
 class Real:

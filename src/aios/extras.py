@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 DISTRIBUTION = "aios-autolr"
-_EXTRAS = {"accelerate": "hf", "lightning": "lightning", "matplotlib": "plot"}
-"""By package, named as it is imported; all others belong to `hrm`, the command line."""
+_OF_COMMANDS = {"matplotlib": "plot"}
+"""The extra of a package that a command imports, by its import name; all others belong to `hrm`."""
 
 
 def remedy(extra: str) -> str:
@@ -17,4 +17,4 @@ def missing(error: ModuleNotFoundError) -> str | None:
     package = (error.name or "").partition(".")[0]
     if package in ("", "aios"):
         return None
-    return f"this needs the package {package}, which is not installed: {remedy(_EXTRAS.get(package, 'hrm'))}"
+    return f"this needs the package {package}, which is not installed: {remedy(_OF_COMMANDS.get(package, 'hrm'))}"

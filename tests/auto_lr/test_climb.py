@@ -14,7 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aios.auto_lr.climb import Climb, ClimbConfig, batch_noise
+from aios.auto_lr.climb import Climb, ClimbConfig
+from aios.auto_lr.robust_window import scatter
 from aios.auto_lr.search import Found
 
 CONFIG = ClimbConfig()
@@ -260,15 +261,15 @@ def test_whatever_is_observed_it_ends_and_says_something_that_can_be_logged(
 @settings(deadline=None)
 def test_neither_level_nor_slope_is_noise(noise: list[float], slope: float, level: float) -> None:
     sloped = [level + slope * i + x for i, x in enumerate(noise)]
-    assert batch_noise(sloped) == pytest.approx(batch_noise(noise), abs=1e-9)
-    assert batch_noise(noise[:2]) == 0.0
+    assert scatter(sloped) == pytest.approx(scatter(noise), abs=1e-9)
+    assert scatter(noise[:2]) == 0.0
 
 
 @given(st.floats(1e-3, 10), st.integers(0, 1000))
 @settings(deadline=None)
 def test_noise_is_measured_as_its_standard_deviation(sigma: float, seed: int) -> None:
     numbers = random.Random(seed)
-    assert batch_noise([numbers.gauss(3, sigma) for _ in range(400)]) == pytest.approx(sigma, rel=0.35)
+    assert scatter([numbers.gauss(3, sigma) for _ in range(400)]) == pytest.approx(sigma, rel=0.35)
 
 
 # --- saved on its way ---

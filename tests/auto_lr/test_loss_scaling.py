@@ -146,7 +146,7 @@ def test_a_fused_update_left_out_makes_the_host_wait_for_nothing() -> None:
     for event in SKIPS:
         loss = loop.forward(0)
         loop.scaler.scale(loss).backward()
-        torch.cuda.set_sync_debug_mode("error")
+        torch.cuda.set_sync_debug_mode("error")  # what is asserted: torch raises where the host waits
         try:
             limit = 1e-9 if "spike" in event else math.inf
             clip_and_update(loop.model, [loop.optimizer], loop.scaler, loss, 1.0, limit)

@@ -12,26 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from absent_packages import hide
+
 ROOT = Path(__file__).parents[2]
-BLOCKED = """
-import importlib.abc, sys
-class Missing(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {absent}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Missing())
-"""
 OF_EXTRAS = ("transformers", "tokenizers", "safetensors", "yaml", "rich", "typer", "matplotlib")
 
 
 def run_without(folder: Path, absent: tuple[str, ...], *command: str) -> subprocess.CompletedProcess[str]:
     """Python, as if these packages were not installed."""
-    (folder / "sitecustomize.py").write_text(BLOCKED.format(absent=set(absent)))
-    path = os.pathsep.join([str(folder), *sys.path])
-    return subprocess.run(
-        [sys.executable, *command], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": hide(folder / "hidden", *absent)}
+    call = [sys.executable, *command]
+    return subprocess.run(call, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_controller_needs_torch_and_numpy_alone(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aios.auto_lr.robust_window import MAD_TO_SIGMA
+from aios.auto_lr.robust_window import scatter
 from aios.auto_lr.saved_state import BALANCE, COUNT, NUMBER, POSITIVE_COUNT, RATE, check_state, optional, row, series
 from aios.auto_lr.search import Found
 
@@ -158,7 +158,7 @@ class Climb:
         """What the points so far show; there must be one."""
         config, smooth = self.config, [p[2] for p in self._points]
         losses = [p[1] for p in self._points]
-        noise = batch_noise(losses)
+        noise = scatter(losses)
         sigma = noise * math.sqrt(self._alpha / (2 - self._alpha))
         lowest, first = min(smooth), statistics.fmean(losses[:3])
         fall = first - lowest
@@ -254,12 +254,6 @@ def steps_per_decade(steps: int, config: ClimbConfig) -> int:
     """Steps in which the rate rises tenfold, in a run of `steps`."""
     calm = min(config.calm_steps, config.short_decade * steps)
     return max(config.shortest_decade, round(max(config.decade * steps, calm)))
-
-
-def batch_noise(losses: Sequence[float]) -> float:
-    """Standard deviation of the losses from batch to batch, robustly, by their second differences: trends drop out."""
-    bends = [abs(a - 2 * b + c) for a, b, c in zip(losses, losses[1:], losses[2:], strict=False)]
-    return MAD_TO_SIGMA * statistics.median(bends) / math.sqrt(6) if bends else 0.0
 
 
 _STATE = {

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from aios.auto_lr.robust_window import MAD_TO_SIGMA
+from aios.auto_lr.robust_window import scatter
 from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, NUMBER, Kind, check_state, optional, row, series
 
 LATEST = 2
@@ -152,15 +152,6 @@ class OverfitWatch:
         watch._newest = [Evaluation(*e) for e in state["newest"]]
         watch._training, watch._steps = state["training"], state["steps"]
         return watch
-
-
-def scatter(losses: Sequence[float]) -> float:
-    """Robust standard deviation of at least three numbers around a smooth course.
-
-    Of independent numbers the second difference has six times the variance.
-    """
-    bends = [abs(a - 2 * b + c) for a, b, c in zip(losses, losses[1:], losses[2:], strict=False)]
-    return MAD_TO_SIGMA * statistics.median(bends) / math.sqrt(6)
 
 
 def _lies_above(latest: Sequence[Evaluation], best: Evaluation, noise: float) -> bool:

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import aios.core.hrm_models  # noqa: F401  registers the model with the Auto classes
+from absent_packages import hide
 from aios.engines.zero_shards import read_model_states, read_shards
 from aios.runs.checkpoints import load_state, newest_valid
 from training_process import read_log, run_aios, run_aios_anew, train, train_args, train_records
@@ -168,14 +169,7 @@ def test_settings_that_only_deepspeed_knows_to_be_wrong_are_refused(tmp_path: Pa
 
 
 def test_zero_without_deepspeed_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "sitecustomize.py").write_text(
-        "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'deepspeed' else find(name, *a)\n",
-        encoding="utf-8",
-    )
-    monkeypatch.setenv("PYTHONPATH", str(hidden))
+    monkeypatch.setenv("PYTHONPATH", hide(tmp_path / "hidden", "deepspeed"))
     done = run_aios_anew(*train_args(tmp_path, "--zero-stage=zero1", "--world-size=2"))
     assert done.returncode == 2
     assert "pip install deepspeed" in done.stderr

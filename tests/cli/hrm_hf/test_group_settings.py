@@ -13,7 +13,7 @@ from aios.cli.hrm_hf.optimization import build_optimizers, restore_optimizers
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.errors import UserError
 from aios.settings.adaptive_lr_file import load_adaptive_lr_file, load_group_settings
-from training_process import read_log, run_aios, start_training, train, train_args, train_records, wait_for_step
+from training_process import read_log, run_aios, train, train_args, train_records, train_straight_and_killed
 
 MOE = ("--use-moe", "--num-experts=2", "--steps=80", "--lr=1e-3", "--warmup-steps=5", "--eval-every=0")
 TABLE = "[adaptive_lr.groups.router]\nlr_ratio = 0.5\ncaution = 1.0\nlr_min = 1e-6\nspike_factor = 0.1\n"
@@ -61,16 +61,12 @@ def test_the_router_goes_its_own_way_in_the_log(tmp_path: Path, profile: str) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", TEXTS)
 def test_a_killed_run_with_groups_resumes_bit_for_bit(tmp_path: Path, profile: str) -> None:
-    steps = ("--steps=60", "--save-every=15") if profile == "rules" else ("--steps=120", "--save-every=20")
+    rules = ("--steps=60", "--save-every=15")
+    steps = rules if profile == "rules" else (f"--steps={SHORTEST_RUN - 1}", "--save-every=20")  # no search, as above
     flags = [*MOE, *steps, f"--adaptive-lr-profile={profile}", settings_file(tmp_path, TEXTS[profile])]
-    train(tmp_path / "straight", *flags)
-    broken = tmp_path / "broken" / "brain"
-    process = start_training(tmp_path / "broken", *flags)
-    wait_for_step(process, broken, 40 if profile == "rules" else 70)
-    process.kill()
-    process.communicate()
-    train(tmp_path / "broken", "--resume", f"--adaptive-lr-profile={profile}")
-    straight, resumed = train_records(tmp_path / "straight" / "brain"), train_records(broken)
+    at, resume = (40 if profile == "rules" else 50), (f"--adaptive-lr-profile={profile}",)
+    unbroken, broken = train_straight_and_killed(tmp_path, *flags, at=at, resume=resume)
+    straight, resumed = train_records(unbroken), train_records(broken)
     assert [(r["ce"], r["lr"], r["grad_norm"]) for r in resumed.values()] == [
         (r["ce"], r["lr"], r["grad_norm"]) for r in straight.values()
     ]

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import aios.core.hrm_models
+from absent_packages import hide
 from aios.cli.hrm_hf.lora import add_adapters, base_weights, merged_weights
 from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
@@ -19,11 +20,10 @@ from training_process import (
     read_log,
     run_aios,
     run_aios_anew,
-    start_training,
     train,
     train_args,
     train_records,
-    wait_for_step,
+    train_straight_and_killed,
 )
 
 FLAGS = ("--use-peft", "--lr=1e-2", "--warmup-steps=3", "--eval-every=0", "--lora-rank=4")
@@ -101,20 +101,15 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, student: Path, profile
     settings.write_text("[adaptive_lr.groups.adapter]\nlr_ratio = 2.0\ncaution = 0.5\n")
     flags = [*FLAGS, "--steps=60", "--save-every=15", f"--adaptive-lr-profile={profile}"]
     flags += [f"--student-init={student}", f"--adaptive-lr-config={settings}"]
-    train(tmp_path / "straight", *flags)
-    broken = tmp_path / "broken" / "brain"
-    process = start_training(tmp_path / "broken", *flags)
-    wait_for_step(process, broken, 33)
-    process.kill()
-    process.communicate()
-    train(tmp_path / "broken", "--resume", f"--adaptive-lr-profile={profile}")
-    straight, resumed = train_records(tmp_path / "straight" / "brain"), train_records(broken)
+    resume = (f"--adaptive-lr-profile={profile}",)
+    unbroken, broken = train_straight_and_killed(tmp_path, *flags, at=33, resume=resume)
+    straight, resumed = train_records(unbroken), train_records(broken)
     for key in ("loss", "ce", "lr", "grad_norm"):
         assert [r[key] for r in resumed.values()] == [r[key] for r in straight.values()]
     (init, *_) = read_log(broken, "adaptive_lr_init")
     assert init["groups"]["adapter"]["lr"] == 2 * init["initial_lr"]
     assert straight[3]["lr"] == 2 * init["initial_lr"]
-    first, second = (tmp_path / name / "brain" / "model.safetensors" for name in ("straight", "broken"))
+    first, second = (brain / "model.safetensors" for brain in (unbroken, broken))
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -163,13 +158,7 @@ def test_settings_for_a_frozen_router_are_refused(tmp_path: Path, student: Path)
 
 
 def test_without_peft_the_remedy_is_named(tmp_path: Path, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = tmp_path / "sitecustomize.py"  # a machine without the package
-    absent.write_text(
-        "import importlib.util\n"
-        "found = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'peft' else found(name, *a)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", hide(tmp_path / "hidden", "peft"))
     done = run_aios_anew(*train_args(tmp_path, "--use-peft", f"--student-init={student}"))
     assert done.returncode == 2
     assert "pip install peft" in " ".join(done.stderr.split())

@@ -10,7 +10,7 @@ import torch
 from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.runs.manifest import STATE_FILE
-from training_process import read_log, run_aios, start_training, train, train_args, train_records, wait_for_step
+from training_process import read_log, run_aios, train, train_args, train_records, train_straight_and_killed
 
 FLAGS = ("--optimizer=muon", "--lr=2e-3", "--eval-every=0")
 LIGHT = ("--h-layers=1", "--l-layers=1", "--h-cycles=1", "--l-cycles=1", "--halt-max-steps=1")
@@ -36,18 +36,13 @@ def test_muon_trains_the_matrices_within_the_blocks_and_adamw_all_the_rest(use_m
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, profile: str) -> None:
     steps = ("--steps=120", "--save-every=20") if profile == "auto" else ("--steps=30", "--save-every=10")
     flags = (*LIGHT, *FLAGS, *steps, "--use-moe", "--num-experts=2", f"--adaptive-lr-profile={profile}")
-    train(tmp_path / "straight", *flags)
-    broken = tmp_path / "broken" / "brain"
-    process = start_training(tmp_path / "broken", *flags)
-    wait_for_step(process, broken, 70 if profile == "auto" else 15)
-    process.kill()
-    process.communicate()
-    train(tmp_path / "broken", "--resume", f"--adaptive-lr-profile={profile}")
-    straight, resumed = train_records(tmp_path / "straight" / "brain"), train_records(broken)
+    at, resume = (70 if profile == "auto" else 15), (f"--adaptive-lr-profile={profile}",)
+    brains = train_straight_and_killed(tmp_path, *flags, at=at, resume=resume)
+    straight, resumed = map(train_records, brains)
     for key in ("loss", "lr", "grad_norm"):
         assert [resumed[step][key] for step in straight] == [record[key] for record in straight.values()]
-    weights = [folder / "brain" / "model.safetensors" for folder in (tmp_path / "straight", tmp_path / "broken")]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
+    first, second = (brain / "model.safetensors" for brain in brains)
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_run_may_change_its_optimizer_on_resume(tmp_path: Path) -> None:

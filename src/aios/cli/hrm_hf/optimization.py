@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,14 +22,14 @@ _REMEDY = "begin another brain from the checkpoint's weights with --student-init
 
 
 def build_optimizers(
-    model: nn.Module, lr: float, weight_decay: float, kind: Literal["adamw", "muon"] = "adamw"
+    model: nn.Module, lr: float, weight_decay: float, kind: str = "adamw"
 ) -> tuple[torch.optim.Optimizer, ...]:
     """Fused AdamW over param groups: matrices decay; embeddings, norms and biases do not.
 
-    With "muon" the matrices within the blocks are Muon's (Jordan et al. 2024), whose updates are scaled to the size of
-    AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate suits both. The router of a mixture of
-    experts and LoRA adapters are groups of their own (`role`). A group without trained parameters is left out. `names`
-    are those of a group's parameters, in order.
+    With `kind` "muon" (of `TrainingConfig.optimizer`) the matrices within the blocks are Muon's (Jordan et al. 2024),
+    whose updates are scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate suits
+    both. The router of a mixture of experts and LoRA adapters are groups of their own (`role`). A group without trained
+    parameters is left out. `names` are those of a group's parameters, in order.
     """
     members: dict[str, dict[str, nn.Parameter]] = {name: {} for name, _ in _GROUPS}
     for name, (param, group) in _grouped(model).items():
