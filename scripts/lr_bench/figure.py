@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,8 @@ from lr_bench.jobs import Settings, Store
 from lr_bench.regret import Losses, mean_over_seeds, tuned_lr
 from lr_bench.workloads import WORKLOADS
 
+COLUMNS = 2
+"""Panels side by side: the picture is shown some 800 pixels wide."""
 VISIBLE = 0.75
 """This part of all runs is in the picture; the worst leave it at its top."""
 _OURS = {"auto": "black", "rules": "0.45"}
@@ -23,11 +26,15 @@ _OURS = {"auto": "black", "rules": "0.45"}
 def draw(settings: Settings, store: Store, path: Path) -> None:
     """Write a PNG with a panel per workload, a line per method."""
     names = settings.workloads
-    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 5), squeeze=False, layout="constrained")
-    for axis, name in zip(axes[0], names, strict=True):
+    rows = -(-len(names) // COLUMNS)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(8, 3.2 * rows + 0.6), squeeze=False, layout="constrained")
+    for axis, name in zip_longest(axes.flat, names):
+        if name is None:
+            axis.set_visible(False)
+            continue
         losses = store.losses(settings, name)
         _panel(axis, settings, name, losses)
-    axes[0][0].set_ylabel("final evaluation loss")
+    figure.supylabel("final evaluation loss")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
     path.parent.mkdir(parents=True, exist_ok=True)
