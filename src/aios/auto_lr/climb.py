@@ -1,13 +1,13 @@
 """The search that is the warm-up: the rate climbs through steps that are kept, until a higher one gains nothing.
 
-The rate rises geometrically, a fixed part of the run to each decade, on real batches; the loss falls, faster and
-faster, until higher rates gain nothing more (it stays where it is) or break what was learned (it rises). The *knee* is
-the lowest rate that had reached the lowest loss. Training goes back to where the loss was lowest and goes on with a
-rate just below the knee; all that was learned up to there is kept.
+The rate rises geometrically through real batches; the loss falls, faster and faster, until higher rates gain nothing
+more (it stays where it is) or break what was learned (it rises). The *knee* is the lowest rate that had reached the
+lowest loss. Training goes back to where the loss was lowest and goes on with a rate just below the knee; all that was
+learned up to there is kept.
 
 Why the knee: the minimum itself wanders over a decade where the loss is flat (text models rest at the entropy of
-single tokens up to absurd rates), the steepest descent over two. Why a fixed part of the run to each decade: a slower
-climb finds its knee at a lower rate, as longer runs want lower rates, so one number serves all lengths.
+single tokens up to absurd rates), the steepest descent over two. A slower climb finds its knee at a lower rate. Longer
+runs want lower rates, too, but not by so much: hence the square root.
 
 The decades in which nothing happens are skipped by what an update does to the weights. Everything here is a pure
 function of the numbers observed.
@@ -34,10 +34,11 @@ _MOST_DECADES = 12.0
 class ClimbConfig:
     """Settings of the climb. Changes are those of an update: RMS of the change over RMS of the weight."""
 
-    decade: float = 0.06
-    """Part of the run's steps in which the rate rises by a factor of ten ..."""
     calm_steps: int = 30
-    """... or so many steps where those are more, for the loss follows the rate late (most of all under SGD) ..."""
+    """Steps in which the rate rises by a factor of ten, for the loss follows the rate late (most of all under SGD) ..."""
+    root_steps: float = 1.2
+    """... or this times the square root of the run's steps where those are more: a longer run wants a lower rate, by
+    about steps^-0.3 (arXiv 2409.19913), a slower climb finds a lower one, by about twice that power of its pace ..."""
     short_decade: float = 0.1
     """... but never more than this part of the run ..."""
     shortest_decade: int = 8
@@ -252,8 +253,8 @@ class Climb:
 
 def steps_per_decade(steps: int, config: ClimbConfig) -> int:
     """Steps in which the rate rises tenfold, in a run of `steps`."""
-    calm = min(config.calm_steps, config.short_decade * steps)
-    return max(config.shortest_decade, round(max(config.decade * steps, calm)))
+    calm = max(config.calm_steps, config.root_steps * math.sqrt(steps))
+    return max(config.shortest_decade, round(min(calm, config.short_decade * steps)))
 
 
 _STATE = {
