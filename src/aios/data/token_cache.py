@@ -27,6 +27,7 @@ from aios.data.rows import FORM_VERSION
 from aios.data.text_source import SourceFile, TextPiece, TextSource, iter_pieces
 from aios.data.tokenizer import end_of_document_id, tokenizer_fingerprint
 from aios.errors import RunError, UserError
+from aios.places import cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,12 +88,9 @@ class TokenFile:
 
 
 def default_cache_dir() -> Path:
-    """`AIOS_CACHE_DIR`, else `XDG_CACHE_HOME/aios`, else `~/.cache/aios`."""
-    if chosen := os.environ.get("AIOS_CACHE_DIR"):
-        return Path(os.path.expanduser(chosen))
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.path.expanduser(base)) / "aios"
-    return Path(os.path.expanduser("~")) / ".cache" / "aios"
+    """`AIOS_CACHE_DIR`, else the user's cache folder."""
+    chosen = os.environ.get("AIOS_CACHE_DIR")
+    return Path(os.path.expanduser(chosen)) if chosen else cache_folder()
 
 
 def tokenize_source(
