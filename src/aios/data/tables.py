@@ -91,11 +91,11 @@ class _Parquet:
 
 
 class _Arrow:
-    """A stream of record batches, mapped into memory."""
+    """A stream of record batches. It is not mapped: a map's pages would count towards the memory of the process."""
 
     def __init__(self, path: Path) -> None:
-        self._map = load("pyarrow").memory_map(str(path))
-        self._stream = load("pyarrow.ipc").open_stream(self._map)
+        self._file = load("pyarrow").OSFile(str(path), "rb")
+        self._stream = load("pyarrow.ipc").open_stream(self._file)
         self.names: list[str] = self._stream.schema.names
 
     def batches(self, columns: list[str]) -> Iterator[Any]:
@@ -107,7 +107,7 @@ class _Arrow:
 
     def share_read(self, rows: int) -> float:
         """Whatever the rows, as the batches lie in the file."""
-        return float((self._map.tell() + _END_BYTES) / max(_END_BYTES, self._map.size()))
+        return float((self._file.tell() + _END_BYTES) / max(_END_BYTES, self._file.size()))
 
 
 def _sound(batch: Any) -> Any:
