@@ -23,6 +23,7 @@ SPLITS_FILE = "dataset_dict.json"
 """Marks one of several of them."""
 
 _ROWS_AT_A_TIME = 32
+_BUFFER_BYTES = 1024 * 1024
 _END_BYTES = 8
 """Mark the end of an Arrow stream, behind its last batch."""
 
@@ -78,7 +79,7 @@ class _Parquet:
     """A Parquet file; of each column a page is in memory, not the file."""
 
     def __init__(self, path: Path) -> None:
-        self._file = load("pyarrow.parquet").ParquetFile(path, pre_buffer=False)
+        self._file = load("pyarrow.parquet").ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         self.names: list[str] = self._file.schema_arrow.names
 
     def batches(self, columns: list[str]) -> Iterator[Any]:
