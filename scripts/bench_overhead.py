@@ -30,6 +30,7 @@ from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import Setup, build_run
 from aios.cli.hrm_hf.train_epoch import TrainingRun, train_epoch
+from aios.core.hrm_models.batch import Batch
 from aios.data.dataset import DataConfig, DataSplit, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
 from aios.engines.device import choose_device, choose_precision
@@ -54,11 +55,11 @@ def trainer_block(run: TrainingRun, steps: int) -> float:
     return seconds / steps
 
 
-def bare_block(model: Any, optimizer: torch.optim.Optimizer, batches: list[torch.Tensor]) -> float:
+def bare_block(model: Any, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> float:
     """Seconds per step of forward, backward, clip and step on batches that are already there."""
     begun = time.perf_counter()
     for batch in batches:
-        model(input_ids=batch, labels=batch).loss.backward()
+        model(**batch._asdict()).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

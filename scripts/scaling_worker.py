@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.model_setup import new_model
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import build_run, prepare
+from aios.core.hrm_models.batch import Batch
 from aios.distributed.environment import place_of
 from aios.distributed.workers import Workers, joined
 from aios.runs.training_log import TrainingLog
@@ -52,11 +52,11 @@ def deepspeed_engine(model: Any, stage: int) -> Any:
     return engine
 
 
-def deepspeed_block(engine: Any, batches: list[Tensor]) -> float:
+def deepspeed_block(engine: Any, batches: list[Batch]) -> float:
     """Seconds per step of the same steps by that engine."""
     begun = time.perf_counter()
     for batch in batches:
-        engine.backward(engine(input_ids=batch, labels=batch).loss)
+        engine.backward(engine(**batch._asdict()).loss)
         engine.step()
     return (time.perf_counter() - begun) / len(batches)
 
@@ -71,7 +71,7 @@ def measure(mode: str, workers: Workers, folder: Path) -> list[list[float]]:
         begin_learning_rate(run, None)
         plain = DistributedDataParallel(new_model(config, setup.tokenizer).train())
         optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
-        blocks: list[Callable[[list[Tensor]], float]] = [lambda batches: trainer_block(run, len(batches))]
+        blocks: list[Callable[[list[Batch]], float]] = [lambda batches: trainer_block(run, len(batches))]
         blocks.append(partial(bare_block, plain, optimizer))
         if config.uses_deepspeed:
             engine = deepspeed_engine(new_model(config, setup.tokenizer).train(), int(mode[-1]))

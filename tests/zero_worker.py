@@ -87,8 +87,11 @@ class _Worker:
         """Micro-batch `number` of all workers' in a step."""
         import torch
 
+        from aios.core.hrm_models.batch import Batch
+
         generator = torch.Generator().manual_seed(1000 * step + number)
-        return torch.randint(0, VOCABULARY, (ROWS, TIME), generator=generator)
+        rows = torch.randint(0, VOCABULARY, (ROWS, TIME), generator=generator)
+        return Batch(rows, rows)
 
     def step(self, step: int, lr: float, skip_above: float = math.inf, poison: float = 1.0) -> tuple[float, float]:
         """One step under ZeRO, its loss and a last gradient times `poison`; (mean loss, gradient norm)."""
@@ -115,7 +118,7 @@ class _Worker:
             group["lr"] = lr
         for number in range(MICRO_BATCHES * count):
             batch = self.batch(step, number)
-            (self.plain(input_ids=batch, labels=batch).loss / (MICRO_BATCHES * count)).backward()
+            (self.plain(**batch._asdict()).loss / (MICRO_BATCHES * count)).backward()
         norm = float(clip_grad_norm_(self.plain.parameters(), MAX_GRAD_NORM))
         self.plain_optimizer.step()
         self.plain_optimizer.zero_grad()

@@ -28,7 +28,7 @@ def targets_of_epoch(windows: TokenWindows, seed: int, batch_size: int, world_si
     batches, rest = divmod(len(windows), batch_size * world_size)
     assert rest == 0
     ranks = [TrainBatches(windows, seed, batch_size, rank, world_size) for rank in range(world_size)]
-    drawn = [rank.batch(position) for position in range(batches) for rank in ranks]
+    drawn = [rank.batch(position).input_ids for position in range(batches) for rank in ranks]
     targets: list[int] = torch.cat(drawn)[:, 1:].flatten().tolist()
     return targets
 
@@ -61,12 +61,12 @@ def test_window_outside_the_range_is_an_error(tmp_path: Path) -> None:
 def test_batches_depend_on_seed_and_position_alone(tmp_path: Path) -> None:
     windows = TokenWindows(numbered_tokens(tmp_path, 1000), 0, 1000, 8)
     straight = TrainBatches(windows, seed=5, batch_size=4)
-    history = [straight.batch(position) for position in range(100)]
+    history = [straight.batch(position).input_ids for position in range(100)]
     for position in (99, 0, 41):
         resumed = TrainBatches(TokenWindows(windows.tokens, 0, 1000, 8), seed=5, batch_size=4)
-        assert torch.equal(resumed.batch(position), history[position])
+        assert torch.equal(resumed.batch(position).input_ids, history[position])
     other_seed = TrainBatches(windows, seed=6, batch_size=4)
-    assert not torch.equal(other_seed.batch(0), history[0])
+    assert not torch.equal(other_seed.batch(0).input_ids, history[0])
     assert history[0].shape == (4, 8)
     assert history[0].dtype == torch.int64
 
@@ -95,18 +95,18 @@ def test_ranks_of_one_position_share_no_window(tmp_path: Path) -> None:
 
 def test_evaluation_covers_everything_in_order(tmp_path: Path) -> None:
     batches = EvalBatches(TokenWindows(numbered_tokens(tmp_path, 41), 0, 41, 5), batch_size=4)
-    rows = torch.cat(list(batches))
+    rows = torch.cat([batch.input_ids for batch in batches])
     assert rows[:, 1:].flatten().tolist() == list(range(1, 41))
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert (len(batches), batches.target_tokens) == (3, 40)
+    assert [len(batch.input_ids) for batch in batches] == [4, 4, 2]
+    assert (len(batches), sum(batch.targets for batch in batches)) == (3, 40)
 
 
 def test_limited_evaluation_spreads_over_the_range_and_repeats(tmp_path: Path) -> None:
     batches = EvalBatches(TokenWindows(numbered_tokens(tmp_path, 401), 0, 401, 5), batch_size=2, limit=2)
-    rows = torch.cat(list(batches))
+    rows = torch.cat([batch.input_ids for batch in batches])
     assert rows[:, 0].tolist() == [0, 100, 200, 300]
-    assert torch.equal(rows, torch.cat(list(batches)))
-    assert (len(batches), batches.target_tokens) == (2, 16)
+    assert torch.equal(rows, torch.cat([batch.input_ids for batch in batches]))
+    assert (len(batches), sum(batch.targets for batch in batches)) == (2, 16)
 
 
 def test_default_data_holds_out_a_tail_that_is_never_trained_on(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aios.data.tokenizer import bundled_corpus_path
@@ -26,8 +29,19 @@ print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
 
-def peak_megabytes(path: Path) -> int:
-    result = subprocess.run([sys.executable, "-c", TOKENISE, str(path)], check=True, capture_output=True, text=True)
+READ = """
+import sys
+from pathlib import Path
+from aios.data.text_source import check_dataset, iter_pieces
+for piece in iter_pieces(check_dataset(sys.argv[1])):
+    pass
+status = Path("/proc/self/status").read_text()
+print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
+"""
+
+
+def peak_megabytes(path: Path, code: str = TOKENISE) -> int:
+    result = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     return int(result.stdout)
 
 
@@ -50,3 +64,18 @@ def test_large_file_is_tokenised_and_drawn_from_in_bounded_memory(
 ) -> None:
     big = write_big(tmp_path / "big.txt", megabytes, newline)
     assert peak_megabytes(big) - peak_megabytes(bundled_corpus_path()) < (60 if megabytes == 4 else 150)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_large_table_is_read_in_bounded_memory(tmp_path: Path, kind: str) -> None:
+    """Of 100 MB, all in one row group, which is what pyarrow writes by default."""
+    small, large = (tmp_path / f"{name}.{kind}" for name in ("small", "large"))
+    for path, rows in ((small, 1000), (large, 100_000)):
+        table = pa.table({"text": [secrets.token_hex(500) for _ in range(rows)]})
+        if kind == "parquet":
+            pq.write_table(table, path, use_dictionary=False)
+        else:
+            with pa.ipc.new_stream(path, table.schema) as stream:
+                stream.write_table(table, max_chunksize=1000)
+    assert peak_megabytes(large, READ) - peak_megabytes(small, READ) < 40

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aios.gui.preferences import MOST_RECENT, Preferences, load_form, load_preferences, preferences_dir, save_all
+from aios.gui.preferences import MOST_RECENT, Preferences, load_form, load_preferences, save_all
+from aios.places import config_folder
 from aios.settings.config import TrainingConfig
 from aios.settings.config_file import load_config_file
 
@@ -58,7 +59,7 @@ def test_what_the_window_remembers_is_a_file_for_the_command_line(
     assert preferences.datasets[0] == f"{MOST_RECENT + 2}.txt"
     assert len(preferences.datasets) == MOST_RECENT
     assert TrainingConfig(**load_form()) == config
-    assert load_config_file(preferences_dir() / "training.toml") == {"steps": 80, "use_moe": True}
+    assert load_config_file(config_folder() / "training.toml") == {"steps": 80, "use_moe": True}
 
 
 def test_damaged_memories_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from aios.core.hrm_models.batch import Batch
 from aios.data.sampling import sample_indices
 from aios.data.text_source import check_dataset
 from aios.data.token_cache import ProgressCallback, TokenFile, tokenize_source
@@ -19,7 +21,7 @@ from aios.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_ENTROPY_BLOCK = 1024 * 1024
+_BLOCK_TOKENS = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class DataConfig:
     """What to train and evaluate on."""
 
     dataset_file: Path | None = None
-    """Text file, .jsonl file or folder of them; None is the bundled corpus."""
+    """What `check_dataset` opens: files of text or rows, or a folder of them; None is the bundled corpus."""
     eval_file: Path | None = None
     """The same for evaluation; None holds out a tail of the training data."""
     seq_len: int = 128
@@ -45,7 +47,8 @@ class TokenWindows:
 
     Neighbours share one token, the last of one being the first of the next: a causal model shifts its labels
     inside the window, and so every token but the very first is a target exactly once. Up to seq_len - 2
-    tokens at the end that fill no window are left out.
+    tokens at the end that fill no window are left out. So are, of instructions, windows in which nothing is learned:
+    their loss would be 0.
     """
 
     def __init__(self, tokens: TokenFile, start: int, stop: int, seq_len: int) -> None:
@@ -53,16 +56,41 @@ class TokenWindows:
         self.start = start
         self.stop = stop
         self.seq_len = seq_len
+        self._numbers = self._with_targets() if tokens.has_unlearned else None
 
     def __len__(self) -> int:
-        return max(0, (self.stop - self.start - 1) // (self.seq_len - 1))
+        return self._count if self._numbers is None else len(self._numbers)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """Window `index` as int64 [seq_len]; IndexError outside range(len(self))."""
+        """Ids of window `index` as int64 [seq_len]; IndexError outside range(len(self))."""
+        return self.rows([index]).input_ids[0]
+
+    def rows(self, indices: Sequence[int]) -> Batch:
+        """The windows at `indices`, one a row; IndexError outside range(len(self))."""
+        stored = torch.stack([self._stored(index) for index in indices])
+        return Batch(stored, stored) if self._numbers is None else Batch.of_stored(stored)
+
+    @property
+    def _count(self) -> int:
+        """All windows in the range."""
+        return max(0, (self.stop - self.start - 1) // (self.seq_len - 1))
+
+    def _stored(self, index: int) -> torch.Tensor:
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
-        first = self.start + index * (self.seq_len - 1)
+        number = index if self._numbers is None else int(self._numbers[index])
+        first = self.start + number * (self.seq_len - 1)
         return torch.from_numpy(self.tokens.read(first, first + self.seq_len))
+
+    def _with_targets(self) -> npt.NDArray[np.int64]:
+        """Numbers of the windows in which something is learned; streamed."""
+        step, found = self.seq_len - 1, []
+        at_a_time = max(1, _BLOCK_TOKENS // step)
+        for number in range(0, self._count, at_a_time):
+            first = self.start + 1 + number * step  # the first token of a window is no target in it
+            targets = self.tokens.read(first, first + min(at_a_time, self._count - number) * step) >= 0
+            found.append(number + np.flatnonzero(targets.reshape(-1, step).any(axis=1)))
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 class TrainBatches:
@@ -85,15 +113,15 @@ class TrainBatches:
         drawn: list[int] = sample_indices(self.seed, first, self.batch_size, len(self.windows)).tolist()
         return drawn
 
-    def batch(self, position: int) -> torch.Tensor:
-        """Token ids at `position`, int64 [batch_size, seq_len]."""
-        return torch.stack([self.windows[index] for index in self.indices(position)])
+    def batch(self, position: int) -> Batch:
+        """The batch at `position`, [batch_size, seq_len]."""
+        return self.windows.rows(self.indices(position))
 
 
 class EvalBatches:
     """Evaluation batches in text order; where `limit` cuts them, spread evenly over the whole range.
 
-    Iterating yields int64 [rows, seq_len], rows = batch_size except perhaps in the last one. Always the same.
+    Iterating yields [rows, seq_len], rows = batch_size except perhaps in the last one. Always the same.
     """
 
     def __init__(self, windows: TokenWindows, batch_size: int, limit: int | None = None) -> None:
@@ -104,15 +132,10 @@ class EvalBatches:
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
-    @property
-    def target_tokens(self) -> int:
-        """Tokens predicted in one pass."""
-        return self.rows * (self.windows.seq_len - 1)
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         chosen = [row * len(self.windows) // self.rows for row in range(self.rows)]
         for first in range(0, self.rows, self.batch_size):
-            yield torch.stack([self.windows[index] for index in chosen[first : first + self.batch_size]])
+            yield self.windows.rows(chosen[first : first + self.batch_size])
 
 
 @dataclass(frozen=True)
@@ -144,10 +167,12 @@ def load_data(
     files = [tokenize_source(source, tokenizer, config.cache_dir, on_progress) for source in sources]
     names = [source.name for source in sources]
     if len(files) == 1:
-        train, held_out = _split_tail(files[0], names[0], config)
-        return DataSplit(train, held_out, names[0], names[0])
-    train, evaluation = (_whole_file(file, name, config.seq_len) for file, name in zip(files, names, strict=True))
-    return DataSplit(train, evaluation, names[0], names[1])
+        split = DataSplit(*_split_tail(files[0], names[0], config), names[0], names[0])
+    else:
+        train, evaluation = (_whole_file(f, name, config.seq_len) for f, name in zip(files, names, strict=True))
+        split = DataSplit(train, evaluation, names[0], names[1])
+    _require_targets(split)
+    return split
 
 
 def _whole_file(tokens: TokenFile, name: str, seq_len: int) -> TokenWindows:
@@ -171,6 +196,15 @@ def _split_tail(tokens: TokenFile, name: str, config: DataConfig) -> tuple[Token
     return TokenWindows(tokens, 0, border, seq_len), TokenWindows(tokens, border, tokens.count, seq_len)
 
 
+def _require_targets(split: DataSplit) -> None:
+    for windows, name, part in ((split.train, split.dataset_name, "train"), (split.eval, split.eval_name, "evaluate")):
+        if len(windows) == 0:
+            raise UserError(
+                f"The dataset {name} has no completion to {part} on: all its sequences lie within prompts; give more "
+                "rows, raise --max-seq-len, or name an --eval-file."
+            )
+
+
 def _require(count: int, needed: int, subject: str, purpose: str) -> None:
     if count < needed:
         raise UserError(
@@ -179,13 +213,14 @@ def _require(count: int, needed: int, subject: str, purpose: str) -> None:
 
 
 def unigram_entropy(windows: TokenWindows) -> float:
-    """Entropy, in nats per token, of how often each token occurs in the range of `windows`; streamed.
+    """Entropy, in nats per token, of how often each token is to be learned in the range of `windows`; streamed.
 
     It is the lowest mean cross-entropy of any model that ignores context, so a trained model has to beat it.
     """
     counts = np.zeros(0, dtype=np.int64)
-    for first in range(windows.start, windows.stop, _ENTROPY_BLOCK):
-        block = windows.tokens.read(first, min(first + _ENTROPY_BLOCK, windows.stop))
+    for first in range(windows.start, windows.stop, _BLOCK_TOKENS):
+        block = windows.tokens.read(first, min(first + _BLOCK_TOKENS, windows.stop))
+        block = block[block >= 0] if windows.tokens.has_unlearned else block
         more = np.bincount(block, minlength=len(counts))
         more[: len(counts)] += counts
         counts = more

@@ -1,7 +1,7 @@
-"""Streams documents from a text file, a .jsonl file or a folder of them, in bounded memory.
+"""Streams documents from files of text, .jsonl or tables, or a folder of them, in bounded memory.
 
-A document is one text file or one line of a .jsonl file. It leaves here as a series of short pieces, cut
-where a tokenizer cuts too, so that encoding piece by piece gives the tokens of the whole.
+A document is one text file, or one row of a .jsonl file or a table (see `rows`). It leaves here as a series of short
+pieces, cut where a tokenizer cuts too, so that encoding piece by piece gives the tokens of the whole.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
+from aios.data.rows import MAX_ROW, Kind, Part, Place, row_kind, row_parts
+from aios.data.tables import SPLITS_FILE, STATE_FILE, is_table, saved_files, table_kind, table_rows
+from aios.data.unpacking import is_packed, opened, text_suffix
 from aios.errors import UserError
 
-FOLDER_SUFFIXES = frozenset({".txt", ".text", ".md", ".jsonl"})
-"""Read from a folder; a file named directly may end in anything, and is text unless it ends in .jsonl."""
+FOLDER_SUFFIXES = frozenset({".txt", ".text", ".md", ".jsonl", ".parquet"})
+"""Read from a folder, the first four packed too. A file named directly may end in anything, and is text by default."""
 
 PIECE_CHARS = 32 * 1024
 """Longest piece, in characters."""
 
 _BLOCK_BYTES = 256 * 1024
-_MAX_JSONL_LINE = 32 * 1024 * 1024
 _SNIFF_BYTES = 64 * 1024
 _SNIFF_FILES = 16
 
@@ -56,6 +58,8 @@ class TextSource:
     """The path as the user gave it."""
     files: tuple[SourceFile, ...]
     """Never empty."""
+    kind: Kind
+    """What every row is."""
 
     @property
     def total_bytes(self) -> int:
@@ -68,12 +72,17 @@ class TextPiece(NamedTuple):
 
     text: str
     ends_document: bool
+    """Whether the end-of-text token follows: at the end of a document, and of an assistant's turn."""
     bytes_done: int
     """Bytes of the whole source read so far."""
+    learned: bool = True
+    """Whether the loss is taken on it."""
 
 
 def check_dataset(path: str | Path) -> TextSource:
-    """Open a dataset: it exists, is readable, not empty, and begins like text. Imports nothing heavy.
+    """Open a dataset: it exists, is readable, not empty, and begins like text or a row of some kind.
+
+    Imports nothing heavy, but pyarrow for tables.
 
     Raises UserError naming the path and the remedy. Damage further in is found when it is read.
     """
@@ -81,9 +90,10 @@ def check_dataset(path: str | Path) -> TextSource:
         raise UserError("The dataset path (--dataset-file) is empty; name a file or folder, or leave it out.")
     root = Path(os.path.expanduser(path)).absolute()
     try:
-        source = TextSource(str(path), tuple(_usable_files(root, str(path))))
-        for file in source.files[:_SNIFF_FILES]:
+        files = tuple(_usable_files(root, str(path)))
+        for file in files[:_SNIFF_FILES]:
             _sniff(file.path)
+        source = TextSource(str(path), files, _first_kind(files[0].path))
     except FileNotFoundError as error:
         raise UserError(f"The dataset {path} does not exist; check the path.") from error
     except OSError as error:
@@ -100,17 +110,41 @@ def iter_pieces(source: TextSource, piece_chars: int = PIECE_CHARS) -> Iterator[
     done = 0
     for file in source.files:
         try:
-            if _is_jsonl(file.path):
-                yield from _jsonl_pieces(file.path, done, piece_chars)
-            else:
-                yield from _text_pieces(file.path, done, piece_chars)
+            yield from _pieces(file, source.kind, done, piece_chars)
         except OSError as error:
             raise UserError(f"The dataset file {file.path} cannot be read ({error}); check it.") from error
         done += file.size
 
 
+def _pieces(file: SourceFile, kind: Kind, done: int, piece_chars: int) -> Iterator[TextPiece]:
+    if is_table(file.path):
+        rows = _table_rows(file, kind, done)
+    elif _is_jsonl(file.path):
+        rows = _jsonl_rows(file.path, kind, done)
+    elif kind == "text":
+        return _text_pieces(file.path, done, piece_chars)
+    else:
+        raise UserError(
+            f"The dataset file {file.path} is plain text, but the dataset began with rows of instructions; "
+            "keep each in its own dataset."
+        )
+    return _row_pieces(rows, piece_chars)
+
+
 def _is_jsonl(path: Path) -> bool:
-    return path.suffix.lower() == ".jsonl"
+    return text_suffix(path) == ".jsonl"
+
+
+def _first_kind(path: Path) -> Kind:
+    """The kind of the first row, which all others must have; plain text where there is none."""
+    if is_table(path):
+        return table_kind(path)
+    if _is_jsonl(path):
+        with opened(path) as (stream, _):
+            for number, line in _filled_lines(stream):
+                place = Place(path, "Line", number)
+                return row_kind(_parse_line(line, place), place)
+    return "text"
 
 
 def _usable_files(root: Path, name: str) -> Iterator[SourceFile]:
@@ -121,7 +155,7 @@ def _usable_files(root: Path, name: str) -> Iterator[SourceFile]:
             raise UserError(f"The dataset {name} is empty (0 bytes); give a file with text.")
         yield file
     elif stat.S_ISDIR(mode):
-        files = [file for file in map(_stat_file, _walk(root)) if file.size > 0]
+        files = [file for file in map(_stat_file, _files_in(root, name)) if file.size > 0]
         if not files:
             kinds = ", ".join(sorted(FOLDER_SUFFIXES))
             raise UserError(f"The dataset folder {name} holds no non-empty text file ({kinds}); add one.")
@@ -135,6 +169,15 @@ def _stat_file(path: Path) -> SourceFile:
     return SourceFile(path, status.st_size, status.st_mtime_ns)
 
 
+def _files_in(root: Path, name: str) -> list[Path]:
+    if (root / SPLITS_FILE).is_file():
+        raise UserError(
+            f"The dataset folder {name} holds several splits; name one of its folders, the one to evaluate on with "
+            "--eval-file."
+        )
+    return saved_files(root) if (root / STATE_FILE).is_file() else _walk(root)
+
+
 def _walk(root: Path) -> list[Path]:
     """All files with a text suffix below `root`, sorted by path; OSError at an unreadable folder."""
 
@@ -142,11 +185,17 @@ def _walk(root: Path) -> list[Path]:
         raise error
 
     found = (Path(folder, name) for folder, _, names in os.walk(root, onerror=fail) for name in names)
-    return sorted(path for path in found if path.suffix.lower() in FOLDER_SUFFIXES and path.is_file())
+    return sorted(path for path in found if _is_dataset_file(path) and path.is_file())
+
+
+def _is_dataset_file(path: Path) -> bool:
+    return text_suffix(path) in FOLDER_SUFFIXES and not (is_packed(path) and is_table(Path(path.stem)))
 
 
 def _sniff(path: Path) -> None:
-    with path.open("rb") as stream:
+    if is_table(path):
+        return
+    with opened(path) as (stream, _):
         block = stream.read(_SNIFF_BYTES)
     _Utf8Stream(path).decode(block, final=False)
 
@@ -184,54 +233,61 @@ def _text_pieces(path: Path, done: int, piece_chars: int) -> Iterator[TextPiece]
     """Pieces of one plain text file. Memory: one block and one piece, however long the file or its lines."""
     decoder = _Utf8Stream(path)
     rest = ""
-    with path.open("rb") as stream:
+    with opened(path) as (stream, file):
         while block := stream.read(_BLOCK_BYTES):
-            done += len(block)
             *pieces, rest = _cut(rest + decoder.decode(block, final=False), piece_chars)
-            yield from (TextPiece(piece, False, done) for piece in pieces)
+            yield from (TextPiece(piece, False, done + file.tell()) for piece in pieces)
+        done += file.tell()
     *pieces, rest = _cut(rest + decoder.decode(b"", final=True), piece_chars)
     yield from (TextPiece(piece, False, done) for piece in pieces)
     yield TextPiece(rest, True, done)
 
 
-def _jsonl_pieces(path: Path, done: int, piece_chars: int) -> Iterator[TextPiece]:
-    """Pieces of one .jsonl file; blank lines and empty texts are skipped."""
-    with path.open("rb") as stream:
-        lines = iter(lambda: stream.readline(_MAX_JSONL_LINE), b"")
-        for number, line in enumerate(lines, start=1):
-            done += len(line)
-            *pieces, last = _cut(_parse_line(line, path, number), piece_chars)
-            yield from (TextPiece(piece, False, done) for piece in pieces)
-            if last:
-                yield TextPiece(last, True, done)
+class _Row(NamedTuple):
+    parts: list[Part]
+    bytes_done: int
 
 
-def _parse_line(line: bytes, path: Path, number: int) -> str:
-    """The `text` of one line, "" for a blank line. Raises UserError with file and line number."""
-    if number == 1:
-        line = line.removeprefix(codecs.BOM_UTF8)
-    if not line.strip():
-        return ""
-    if len(line) >= _MAX_JSONL_LINE:
-        _bad_line(path, number, f"is longer than {_MAX_JSONL_LINE} bytes", "split the document")
+def _row_pieces(rows: Iterator[_Row], piece_chars: int) -> Iterator[TextPiece]:
+    for parts, done in rows:
+        for part in parts:
+            *pieces, last = _cut(part.text, piece_chars)
+            yield from (TextPiece(piece, False, done, part.learned) for piece in pieces)
+            yield TextPiece(last, part.ends, done, part.learned)
+
+
+def _table_rows(file: SourceFile, kind: Kind, done: int) -> Iterator[_Row]:
+    for number, (row, share) in enumerate(table_rows(file.path), start=1):
+        yield _Row(row_parts(row, kind, Place(file.path, "Row", number)), done + int(file.size * share))
+
+
+def _jsonl_rows(path: Path, kind: Kind, done: int) -> Iterator[_Row]:
+    """Rows of one .jsonl file; blank lines are skipped, and an empty text has no parts."""
+    with opened(path) as (stream, file):
+        for number, line in _filled_lines(stream):
+            place = Place(path, "Line", number)
+            yield _Row(row_parts(_parse_line(line, place), kind, place), done + file.tell())
+
+
+def _filled_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of the lines that are not blank; of one that is too long its first part."""
+    for number, line in enumerate(iter(lambda: stream.readline(MAX_ROW), b""), start=1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip():
+            yield number, line
+
+
+def _parse_line(line: bytes, place: Place) -> Any:
+    """What one line holds. Raises UserError with file and line number."""
+    if len(line) >= MAX_ROW:
+        place.refuse(f"is longer than {MAX_ROW} bytes", "split the document")
     try:
-        record = json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        _bad_line(path, number, f"is not UTF-8 (byte {error.start} of the line)", "convert the file")
+        place.refuse(f"is not UTF-8 (byte {error.start} of the line)", "convert the file")
     except (ValueError, RecursionError) as error:
-        _bad_line(path, number, f"is not valid JSON ({error})", "mend or remove it")
-    text = record.get("text") if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        _bad_line(path, number, 'has no string under the key "text"', 'write {"text": "..."} on each line')
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        _bad_line(path, number, f"holds half of a surrogate pair ({error.reason})", "mend or remove it")
-    return text
-
-
-def _bad_line(path: Path, number: int, problem: str, remedy: str) -> NoReturn:
-    raise UserError(f"Line {number} of the dataset file {path} {problem}; {remedy}.")
+        place.refuse(f"is not valid JSON ({error})", "mend or remove it")
 
 
 def _cut(text: str, piece_chars: int) -> list[str]:

@@ -1,9 +1,10 @@
 """Tokenises a source once into a flat file of token ids and reads ranges of it back.
 
-`<cache>/tokens/<key>.bin` holds the ids, little endian, 16 bit where the vocabulary allows, else 32;
+`<cache>/tokens/<key>.bin` holds the ids, little endian, 16 bit where the vocabulary allows, else 32; of instructions
+they are signed, and a token that is only read, not learned, is the complement of its id.
 `<key>.json`, the manifest, is written last and is the mark of a complete file. The key covers the format, the
-tokenizer and the path, size and modification time of every input file, so a changed input never meets old
-tokens.
+tokenizer, the kind of the rows, and the path, size and modification time of every input file, so a changed input never
+meets old tokens.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from aios.data.rows import FORM_VERSION
 from aios.data.text_source import SourceFile, TextPiece, TextSource, iter_pieces
 from aios.data.tokenizer import end_of_document_id, tokenizer_fingerprint
 from aios.errors import RunError, UserError
+from aios.places import cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,11 +58,16 @@ class TokenFile:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def has_unlearned(self) -> bool:
+        """Whether tokens may be stored as complements: those that are only read."""
+        return np.dtype(self.dtype).kind == "i"
+
     def __reduce__(self) -> tuple[type[TokenFile], tuple[Path, int, str]]:
         return TokenFile, (self.path, self.count, self.dtype)
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Ids of the tokens [start, stop), shape [stop - start].
+        """The tokens [start, stop) as they are stored, shape [stop - start].
 
         Raises IndexError outside the file and RunError when the file has lost its end since it was built.
         """
@@ -80,12 +88,9 @@ class TokenFile:
 
 
 def default_cache_dir() -> Path:
-    """`AIOS_CACHE_DIR`, else `XDG_CACHE_HOME/aios`, else `~/.cache/aios`."""
-    if chosen := os.environ.get("AIOS_CACHE_DIR"):
-        return Path(os.path.expanduser(chosen))
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.path.expanduser(base)) / "aios"
-    return Path(os.path.expanduser("~")) / ".cache" / "aios"
+    """`AIOS_CACHE_DIR`, else the user's cache folder."""
+    chosen = os.environ.get("AIOS_CACHE_DIR")
+    return Path(os.path.expanduser(chosen)) if chosen else cache_folder()
 
 
 def tokenize_source(
@@ -96,9 +101,9 @@ def tokenize_source(
 ) -> TokenFile:
     """Token file of a source, cached or else built now. Safe to call from several processes at once.
 
-    An end-of-text token follows each document. Text that spells a special token becomes that token, as in
-    transformers. Raises UserError for unreadable input, input that changes meanwhile, and an unwritable
-    cache.
+    An end-of-text token follows each document, and each turn of an assistant. Text that spells a special token becomes
+    that token, as in transformers. Raises UserError for unreadable input, input that changes meanwhile, and an
+    unwritable cache.
     """
     folder = (cache_dir or default_cache_dir()) / "tokens"
     key = _cache_key(source, tokenizer)
@@ -118,7 +123,9 @@ def tokenize_source(
 
 def _cache_key(source: TextSource, tokenizer: PreTrainedTokenizerBase) -> str:
     files = [[str(file.path), file.size, file.mtime_ns] for file in source.files]
-    content = [FORMAT_VERSION, tokenizer_fingerprint(tokenizer), files]
+    content: list[object] = [FORMAT_VERSION, tokenizer_fingerprint(tokenizer), files]
+    if source.kind != "text":
+        content += [source.kind, FORM_VERSION]
     return hashlib.sha256(json.dumps(content).encode("utf-8")).hexdigest()
 
 
@@ -149,7 +156,7 @@ def _build(
     key: str,
     on_progress: ProgressCallback | None,
 ) -> TokenFile:
-    dtype = _token_dtype(tokenizer)
+    dtype = _token_dtype(tokenizer, signed=source.kind != "text")
     count = 0
 
     def write_tokens(stream: BinaryIO) -> None:
@@ -193,8 +200,10 @@ def _refuse_changed(files: tuple[SourceFile, ...]) -> None:
             raise UserError(f"The dataset file {file.path} changed while it was read; wait and run again.")
 
 
-def _token_dtype(tokenizer: PreTrainedTokenizerBase) -> str:
+def _token_dtype(tokenizer: PreTrainedTokenizerBase, signed: bool) -> str:
     largest = max(max(tokenizer.get_vocab().values()), end_of_document_id(tokenizer))
+    if signed:
+        return "<i2" if largest < 2**15 else "<i4"
     return "<u2" if largest < 2**16 else "<u4"
 
 
@@ -207,9 +216,9 @@ def _encode(
     for batch in _batches(iter_pieces(source)):
         ids: list[int] = []
         for piece, piece_ids in zip(batch, encode_texts([piece.text for piece in batch]), strict=True):
-            ids += piece_ids
             if piece.ends_document:
-                ids += end
+                piece_ids = piece_ids + end
+            ids += piece_ids if piece.learned else [~token for token in piece_ids]
         yield np.asarray(ids, dtype), batch[-1].bytes_done
 
 

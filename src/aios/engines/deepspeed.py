@@ -18,6 +18,7 @@ from torch import Tensor
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.update import clear_skip, must_skip, set_skip
 from aios.core.hrm_models import HRMForCausalLM
+from aios.core.hrm_models.batch import Batch
 from aios.distributed.workers import Workers
 from aios.engines.device import Precision
 from aios.engines.engine import step_numbers
@@ -112,9 +113,9 @@ class DeepSpeedEngine:
         """What this worker holds."""
         return ZeroShards(self._engine.optimizer, self.stage, self.workers.rank, self.workers.world_size)
 
-    def accumulate(self, batch: Tensor, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
+    def accumulate(self, batch: Batch, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
         """As `TrainEngine.accumulate`; DeepSpeed divides the gradient by the number of micro-batches itself."""
-        out = self._engine(input_ids=batch, labels=batch)
+        out = self._engine(**batch._asdict())
         self.backward(out.loss)
         if not last:
             self._engine.step()  # only counts the micro-batch

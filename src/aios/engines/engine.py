@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aios.auto_lr.loop.engine import Engine, InProcess
 from aios.core.hrm_models import HRMForCausalLM
+from aios.core.hrm_models.batch import Batch
 from aios.core.hrm_models.modeling_hrm import HRMOutput
 from aios.engines.device import Precision
 
@@ -35,10 +36,10 @@ class TrainEngine(Engine, Protocol):
     def writes_parts(self) -> bool:
         """Whether every worker writes a part of each checkpoint."""
 
-    def accumulate(self, batch: Tensor, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
+    def accumulate(self, batch: Batch, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
         """Add a micro-batch's share of the gradients; returns its share of the step's numbers.
 
-        `batch` is int64 (rows, time) on the device. The numbers are loss, cross-entropy, segments used and
+        `batch` is on the device. The numbers are loss, cross-entropy, segments used and
         load-balancing loss, then those of `asked`, each over `micro_batches`: summed over the micro-batches they
         are the worker's means.
         """
@@ -69,10 +70,10 @@ class LocalEngine(InProcess):
     writes_parts: ClassVar[bool] = False
     """The main worker writes all."""
 
-    def accumulate(self, batch: Tensor, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
+    def accumulate(self, batch: Batch, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
         """As `TrainEngine.accumulate`."""
         with self.precision.autocast_context(self.device):
-            out = self.model(input_ids=batch, labels=batch)
+            out = self.model(**batch._asdict())
         self.backward(out.loss / micro_batches)
         return step_numbers(out, asked) / micro_batches
 
@@ -120,12 +121,12 @@ class DDPEngine(LocalEngine):
     def _numbers(self) -> nn.Parameter:
         return self._ddp.module.numbers
 
-    def accumulate(self, batch: Tensor, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
+    def accumulate(self, batch: Batch, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
         """As `TrainEngine.accumulate`; gradients are exchanged with the last micro-batch only."""
         sync: AbstractContextManager[Any] = nullcontext() if last else self._ddp.no_sync()
         with sync:
             with self.precision.autocast_context(self.device):
-                out = self._ddp(batch)
+                out = self._ddp(**batch._asdict())
             numbers = step_numbers(out, asked) / micro_batches
             carrier = (self._numbers * numbers).sum()
             (self.scaler.scale(out.loss / micro_batches) + carrier).backward()
@@ -147,8 +148,8 @@ class _Carrier(nn.Module):
         self.model = model
         self.numbers = nn.Parameter(torch.zeros(count))
 
-    def forward(self, batch: Tensor) -> HRMOutput:
-        output: HRMOutput = self.model(input_ids=batch, labels=batch)
+    def forward(self, input_ids: Tensor, labels: Tensor) -> HRMOutput:
+        output: HRMOutput = self.model(input_ids=input_ids, labels=labels)
         return output
 
 

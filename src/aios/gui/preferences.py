@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aios.errors import UserError
+from aios.places import config_folder
 from aios.settings.config import TrainingConfig
 from aios.settings.config_file import load_config_file, save_config_file
 from aios.settings.settings_file import parse_json, read_small_file
 
 MOST_RECENT = 8
 """Datasets remembered."""
-
-
-def preferences_dir() -> Path:
-    """`$XDG_CONFIG_HOME/aios`, by default `~/.config/aios` (XDG base directory specification)."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "aios"
 
 
 @dataclass
@@ -52,7 +45,7 @@ class Preferences:
 def load_preferences() -> Preferences:
     """What was remembered; the defaults where nothing was, or where it is damaged."""
     try:
-        return Preferences(**parse_json(read_small_file(preferences_dir() / "window.json").decode("utf-8")))
+        return Preferences(**parse_json(read_small_file(config_folder() / "window.json").decode("utf-8")))
     except (UserError, ValueError, TypeError, RecursionError):
         return Preferences()
 
@@ -60,7 +53,7 @@ def load_preferences() -> Preferences:
 def load_form() -> dict[str, Any]:
     """The form's settings as they were left; none where they are damaged or of another version."""
     try:
-        settings = load_config_file(preferences_dir() / "training.toml")
+        settings = load_config_file(config_folder() / "training.toml")
         TrainingConfig(**settings)
     except UserError:
         return {}
@@ -73,7 +66,7 @@ def save_all(preferences: Preferences, config: TrainingConfig | None) -> None:
     Raises:
         UserError: when the folder cannot be written in.
     """
-    folder = preferences_dir()
+    folder = config_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         new = folder / ".window.json.new"

@@ -71,7 +71,10 @@ class TrainingConfig:
     )
 
     dataset_file: str | None = _flag(
-        None, DATA, "Text file, .jsonl with a `text` key, or a folder of them. Default: the bundled text."
+        None,
+        DATA,
+        "Text or .jsonl, also as .gz or .zst, .parquet, a folder of them, or one of datasets.save_to_disk. Rows hold "
+        "`text`, or `prompt` and `completion`, or `messages`. Default: the bundled text.",
     )
     model: str | None = _flag(None, DATA, "Tokenizer: a folder or a name for transformers. Default: the bundled one.")
     max_seq_len: int = _flag(128, DATA, "Tokens per sequence.")

@@ -178,18 +178,11 @@ def accumulate_gradients(run: TrainingRun) -> Tensor:
     micro_batches = run.config.gradient_accumulation_steps
     means = torch.zeros(MODEL_NUMBERS + len(ASKED), device=run.device)
     for i in range(micro_batches):
-        batch = to_device(run.train_batches.batch(run.position), run.device)
+        batch = run.train_batches.batch(run.position).to(run.device)
         run.position += 1
         means += run.engine.accumulate(batch, run._asked, micro_batches, last=i == micro_batches - 1)
         run.beat()
     return run.engine.average(means)
-
-
-def to_device(batch: Tensor, device: torch.device) -> Tensor:
-    """`batch` on the device; on CUDA copied in the background."""
-    if device.type != "cuda":
-        return batch.to(device)
-    return batch.pin_memory().to(device, non_blocking=True)
 
 
 class RunTrial:
@@ -204,9 +197,9 @@ class RunTrial:
         micro_batches, first = run.config.gradient_accumulation_steps, self._position(batch)
         total = 0.0
         for i in range(micro_batches):
-            ids = to_device(run.train_batches.batch(first + i), run.device)
+            rows = run.train_batches.batch(first + i).to(run.device)
             with torch.no_grad(), run.precision.autocast_context(run.device):
-                total += float(run.model(input_ids=ids, labels=ids).ce)
+                total += float(run.model(**rows._asdict()).ce)
             run.beat()
         return run.workers.mean(total / micro_batches)
 
@@ -239,10 +232,9 @@ def evaluate(run: TrainingRun) -> float:
     total, tokens = 0.0, 0.0
     with torch.inference_mode():
         for rows in islice(run.eval_batches, first, None, every):
-            batch = to_device(rows, run.device)
+            targets, batch = rows.targets, rows.to(run.device)
             with run.precision.autocast_context(run.device):
-                ce = run.model(input_ids=batch, labels=batch).ce
-            targets = rows.shape[0] * (rows.shape[1] - 1)
+                ce = run.model(**batch._asdict()).ce
             total, tokens = total + float(ce) * targets, tokens + targets
             run.beat()
     run.model.train()
