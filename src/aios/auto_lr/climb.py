@@ -35,10 +35,9 @@ class ClimbConfig:
     """Settings of the climb. Changes are those of an update: RMS of the change over RMS of the weight."""
 
     calm_steps: int = 30
-    """Steps in which the rate rises by a factor of ten, for the loss follows the rate late (most of all under SGD) ..."""
-    root_steps: float = 1.2
-    """... or this times the square root of the run's steps where those are more: a longer run wants a lower rate, by
-    about steps^-0.3 (arXiv 2409.19913), a slower climb finds a lower one, by about twice that power of its pace ..."""
+    """Steps in which the rate rises by a factor of ten, for the loss follows the rate late (most of all under SGD) ...
+    or the square root of the run's steps where that is more: a longer run wants a lower rate, by about steps^-0.3 (arXiv
+    2409.19913), and a slower climb finds a lower one, by about twice that power of its pace ..."""
     short_decade: float = 0.1
     """... but never more than this part of the run ..."""
     shortest_decade: int = 8
@@ -253,7 +252,7 @@ class Climb:
 
 def steps_per_decade(steps: int, config: ClimbConfig) -> int:
     """Steps in which the rate rises tenfold, in a run of `steps`."""
-    calm = max(config.calm_steps, config.root_steps * math.sqrt(steps))
+    calm = max(config.calm_steps, math.sqrt(steps))
     return max(config.shortest_decade, round(min(calm, config.short_decade * steps)))
 
 
