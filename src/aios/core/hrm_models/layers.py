@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -49,14 +49,15 @@ class AttentionContext:
         mask: Tensor | None,
         device: torch.device,
         queries: int | None = None,
-        kept: Iterable[DynamicLayer] | None = None,
     ) -> None:
-        """Of `length` tokens the last `queries` (None: all) are computed; `kept` has the keys of those before them.
+        """Of `length` tokens the last `queries` (None: all) are computed.
 
-        `mask` is the transformers attention mask (batch, length), 1 on real tokens, or None. `kept` holds one layer
-        for each attention call, in the order of the calls.
+        `mask` is the transformers attention mask (batch, length), 1 on real tokens, or None.
         """
         queries = length if queries is None else queries
+        self.queries = queries
+        self.kept: Iterator[DynamicLayer] | None = None
+        """Where each attention call to come finds keys and values of the tokens before the queries."""
         columns = torch.arange(length, device=device)
         positions = columns
         self.allowed = None
@@ -71,11 +72,10 @@ class AttentionContext:
                 # Padding sees itself: a row without any key would be NaN.
                 self.allowed = (self.allowed & mask.bool()[:, None, None, :]) | (columns == rows)
         self.cos, self.sin = rotary_tables(positions[..., -queries:], config.head_dim, config.rope_theta)
-        self._kept = None if kept is None else iter(kept)
 
     def with_kept(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens for one attention call, given those of the tokens at hand; now kept, too."""
-        return (k, v) if self._kept is None else next(self._kept).update(k, v)
+        return (k, v) if self.kept is None else next(self.kept).update(k, v)
 
 
 class CausalSelfAttention(nn.Module):

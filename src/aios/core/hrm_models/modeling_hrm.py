@@ -237,10 +237,13 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         """`_segments` of new tokens; each runs together with the older ones that had halted before it."""
         new = embeddings.shape[1]
         length = cache.get_seq_length() + new
+        context: AttentionContext | None = None
         cache.wait(0, *self._initial_state(embeddings), embeddings)
         for segment, kept in enumerate(cache.attention):
             z_h, z_l, pending = cache.take(segment)
-            context = AttentionContext(self.config, length, mask, pending.device, pending.shape[1], kept)
+            if context is None or context.queries != pending.shape[1]:
+                context = AttentionContext(self.config, length, mask, pending.device, pending.shape[1])
+            context.kept = iter(kept)
             z_h, z_l, _ = self._segment(_Inputs(pending, context), z_h.detach(), z_l.detach(), None)
             cache.wait(segment + 1, z_h, z_l, pending)
             yield z_h[:, -new:]
@@ -278,7 +281,7 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         limit = self.config.max_position_embeddings
         length = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
         inputs: dict[str, Any] = {"input_ids": input_ids[:, -limit:]}
-        if attention_mask is not None:
+        if attention_mask is not None and not attention_mask.all():  # attention without a mask is faster
             inputs["attention_mask"] = attention_mask[:, -limit:]
         if length <= limit:
             inputs |= {"past_key_values": past_key_values, "use_cache": use_cache}
