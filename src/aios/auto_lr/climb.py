@@ -36,8 +36,8 @@ class ClimbConfig:
 
     calm_steps: int = 30
     """Steps in which the rate rises by a factor of ten, for the loss follows the rate late (most of all under SGD) ...
-    or the square root of the run's steps where that is more: a longer run wants a lower rate, by about steps^-0.3 (arXiv
-    2409.19913), and a slower climb finds a lower one, by about twice that power of its pace ..."""
+    or the square root of the run's steps where that is more: a longer run wants a lower rate, by about steps^-0.3
+    (arXiv 2409.19913), and a slower climb finds a lower one, by about twice that power of its pace ..."""
     short_decade: float = 0.1
     """... but never more than this part of the run ..."""
     shortest_decade: int = 8

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from aios.cli.answer_commands import chat, generate
+from aios.cli.cores import share_cores
 from aios.cli.flags import config_options, given_flags
 from aios.cli.hrm_hf.origin import brain_folder, find_origin
 from aios.cli.log_commands import check_picture, lr_log, plot, replay, watch
@@ -24,15 +25,6 @@ hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM 
 @hrm_hf.callback()
 def _group() -> None:
     """Train and inspect Hierarchical Reasoning Models (HRM ACT v1)."""
-
-
-def share_cores() -> None:
-    """Let OpenMP's idle threads sleep soon instead of spinning; must come before torch is imported.
-
-    With the default, a second busy process on the same cores makes a step about ten times slower; with this,
-    three times, for about 6 % on an idle machine. A value set by the user stays.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 @config_options
@@ -108,6 +100,8 @@ hrm_hf.command("plot")(plot)
 hrm_hf.command("lr-log")(lr_log)
 hrm_hf.command("watch")(watch)
 hrm_hf.command("replay")(replay)
+hrm_hf.command("generate")(generate)
+hrm_hf.command("chat")(chat)
 
 
 @hrm_hf.command("lr-find")

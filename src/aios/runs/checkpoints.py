@@ -45,6 +45,9 @@ class Skipped:
     path: Path
     reason: str
 
+    def __str__(self) -> str:
+        return f"Skipped the damaged checkpoint {self.path}: {self.reason}."
+
 
 @dataclass(frozen=True)
 class SavedCheckpoint:

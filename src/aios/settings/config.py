@@ -271,7 +271,8 @@ def _is_clean(text: str) -> bool:
     return "\0" not in text and text.encode(errors="replace") == text.encode(errors="surrogatepass")
 
 
-def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
+def require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    """Refuse the value of a flag, named as its field, unless `condition` holds."""
     if not condition:
         raise UserError(f"{flag_name(name)} is {shown(value)}, but it must be {allowed}.")
 
@@ -295,23 +296,23 @@ def _check_numbers(config: TrainingConfig) -> None:
         value = getattr(config, name)
         if isinstance(value, int) and not isinstance(value, bool):
             most, written = (LARGEST_SEED, "2^63 - 1") if name == "seed" else (LARGEST_NUMBER, "2^53")
-            _require(value <= most, name, value, f"at most {written} = {most}")
+            require(value <= most, name, value, f"at most {written} = {most}")
     for name in _AT_LEAST_ONE:
-        _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
+        require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     for name in _AT_LEAST_ZERO:
-        _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
-    _require(config.max_seq_len >= 2, "max_seq_len", config.max_seq_len, "at least 2 tokens")
+        require(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
+    require(config.max_seq_len >= 2, "max_seq_len", config.max_seq_len, "at least 2 tokens")
     if config.lr is not None:
-        _require(config.lr > 0, "lr", config.lr, "a positive number, for example 1e-3")
-        _require(
+        require(config.lr > 0, "lr", config.lr, "a positive number, for example 1e-3")
+        require(
             LR_RANGE[0] <= config.lr <= LR_RANGE[1], "lr", config.lr, f"between {LR_RANGE[0]:g} and {LR_RANGE[1]:g}"
         )
     _check_weight_decay(config)
-    _require(0 < config.max_grad_norm < math.inf, "max_grad_norm", config.max_grad_norm, "a positive number")
+    require(0 < config.max_grad_norm < math.inf, "max_grad_norm", config.max_grad_norm, "a positive number")
     if config.anneal_fraction is not None:
-        _require(0 <= config.anneal_fraction <= 1, "anneal_fraction", config.anneal_fraction, "between 0 and 1")
+        require(0 <= config.anneal_fraction <= 1, "anneal_fraction", config.anneal_fraction, "between 0 and 1")
     if config.warmup_steps is not None:
-        _require(config.warmup_steps >= 0, "warmup_steps", config.warmup_steps, "0 or more")
+        require(config.warmup_steps >= 0, "warmup_steps", config.warmup_steps, "0 or more")
         if config.warmup_steps > config.steps:
             raise UserError(
                 f"--warmup-steps is {config.warmup_steps}, longer than the run of {config.steps} steps; "
@@ -320,7 +321,7 @@ def _check_numbers(config: TrainingConfig) -> None:
 
 
 def _check_weight_decay(config: TrainingConfig) -> None:
-    _require(0 <= config.weight_decay < math.inf, "weight_decay", config.weight_decay, "0 or a positive number")
+    require(0 <= config.weight_decay < math.inf, "weight_decay", config.weight_decay, "0 or a positive number")
     lr = config.lr if config.lr is not None else DEFAULT_LR
     if lr * config.weight_decay >= 1:
         raise UserError(
@@ -332,16 +333,16 @@ def _check_weight_decay(config: TrainingConfig) -> None:
 def _check_model(config: TrainingConfig) -> None:
     arch = config.architecture
     for name in ("hidden_size", "h_layers", "l_layers", "h_cycles", "l_cycles", "num_heads", "halt_max_steps"):
-        _require(getattr(arch, name) >= 1, name, getattr(arch, name), "at least 1")
+        require(getattr(arch, name) >= 1, name, getattr(arch, name), "at least 1")
     allowed = f"a positive number of at most {LARGEST_EXPANSION}"
-    _require(0 < arch.expansion <= LARGEST_EXPANSION, "expansion", arch.expansion, allowed)
+    require(0 < arch.expansion <= LARGEST_EXPANSION, "expansion", arch.expansion, allowed)
     if arch.hidden_size % (2 * arch.num_heads):
         raise UserError(
             f"--hidden-size {arch.hidden_size} does not split into {arch.num_heads} attention heads of even width; "
             f"choose a multiple of {2 * arch.num_heads} or another --num-heads."
         )
     for name in ("num_experts", "num_experts_per_tok", "lora_rank", "lora_alpha"):
-        _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
+        require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     if config.num_experts_per_tok > config.num_experts:
         raise UserError(
             f"--num-experts-per-tok is {config.num_experts_per_tok}, more than the {config.num_experts} experts there "
@@ -364,18 +365,18 @@ def _check_devices(config: TrainingConfig) -> None:
             "--model-dtype fp16 computes in fp16 under mixed precision, but --no-amp turns that off; leave one out."
         )
     ids = config.cuda_ids.split(",") if config.cuda_ids is not None else []
-    _require(
+    require(
         all(i.strip().isdecimal() and len(i) <= 6 for i in ids),
         "cuda_ids",
         config.cuda_ids,
         "device numbers such as 0 or 0,1",
     )
     if config.world_size is not None:
-        _require(config.world_size >= 1, "world_size", config.world_size, "at least 1")
-    _require(config.merge_every >= 1, "merge_every", config.merge_every, "at least 1")
+        require(config.world_size >= 1, "world_size", config.world_size, "at least 1")
+    require(config.merge_every >= 1, "merge_every", config.merge_every, "at least 1")
     allowed = f"between 1 and {LONGEST_WAIT} seconds"
-    _require(1 <= config.merge_timeout <= LONGEST_WAIT, "merge_timeout", config.merge_timeout, allowed)
-    _require(config.max_restarts >= 0, "max_restarts", config.max_restarts, "0 or more")
+    require(1 <= config.merge_timeout <= LONGEST_WAIT, "merge_timeout", config.merge_timeout, allowed)
+    require(config.max_restarts >= 0, "max_restarts", config.max_restarts, "0 or more")
     _check_mode(config, len(set(ids)))
 
 

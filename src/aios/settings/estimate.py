@@ -25,6 +25,8 @@ class RunSize(Architecture):
 
     num_experts: int
     """1 without a mixture of experts."""
+    num_experts_per_tok: int
+    """1 without a mixture of experts."""
     lora_rank: int
     """0 without adapters."""
     batch_size: int
@@ -54,6 +56,7 @@ class RunSize(Architecture):
         return cls(
             **dataclasses.asdict(config.architecture),
             num_experts=config.num_experts if config.use_moe else 1,
+            num_experts_per_tok=config.num_experts_per_tok if config.use_moe else 1,
             lora_rank=config.lora_rank if config.use_peft else 0,
             batch_size=config.batch_size,
             max_seq_len=config.max_seq_len,
@@ -70,9 +73,19 @@ class RunSize(Architecture):
         )
 
     @property
+    def expert_width(self) -> int:
+        """Width of a block's SwiGLU, with experts that of one."""
+        return swiglu_width(self.hidden_size, self.expansion)
+
+    @property
     def inner_width(self) -> int:
         """Width of a block's SwiGLU, of all experts together."""
-        return self.num_experts * swiglu_width(self.hidden_size, self.expansion)
+        return self.num_experts * self.expert_width
+
+    @property
+    def used_width(self) -> int:
+        """Width of a block's SwiGLU, of all experts together that one token is computed by."""
+        return self.num_experts_per_tok * self.expert_width
 
     @property
     def layers(self) -> int:
@@ -87,8 +100,17 @@ class RunSize(Architecture):
 
 def block_parameters(size: RunSize) -> int:
     """Weights of one block, adapters left out."""
+    return _block_weights(size, size.inner_width)
+
+
+def used_parameters(size: RunSize) -> int:
+    """Weights of one block that one token is multiplied by, adapters left out."""
+    return _block_weights(size, size.used_width)
+
+
+def _block_weights(size: RunSize, inner_width: int) -> int:
     router = size.num_experts * size.hidden_size if size.use_moe else 0
-    return 4 * size.hidden_size**2 + 3 * size.hidden_size * size.inner_width + router
+    return 4 * size.hidden_size**2 + 3 * size.hidden_size * inner_width + router
 
 
 def model_parameters(size: RunSize) -> int:
@@ -126,7 +148,8 @@ def activation_memory(size: RunSize) -> int:
 
     Every segment keeps its last update of each stack (the earlier ones have no gradient) and its logits.
     """
-    mlp = (5 if size.use_moe else 4) * size.inner_width
+    # Experts keep their weighted activations, too, and a row of the input for each expert of a token.
+    mlp = 5 * size.used_width + size.num_experts_per_tok * size.hidden_size if size.use_moe else 4 * size.used_width
     block = (_NORMS_AND_ATTENTION * size.hidden_size + mlp) * size.compute_bytes
     logits = size.vocab_size * 4  # the loss is computed in fp32
     blocks = size.halt_max_steps * size.layers
@@ -146,7 +169,7 @@ def step_seconds(size: RunSize, flops_per_second: float) -> float:
     """Least seconds of one optimizer step on a device of that speed, all of its workers being equally fast."""
     passes = block_applications(size) + 2 * size.halt_max_steps * size.layers  # backward costs two forward passes
     attention = 2 * size.max_seq_len * size.hidden_size
-    flops = 2 * size.tokens * (passes * (block_parameters(size) + attention))
+    flops = 2 * size.tokens * (passes * (used_parameters(size) + attention))
     flops += 6 * size.tokens * size.halt_max_steps * size.vocab_size * size.hidden_size
     calls = block_applications(size) * BLOCK_SECONDS
     return size.gradient_accumulation_steps * max(flops / flops_per_second, calls)

@@ -23,6 +23,7 @@ _MEMORY_FIELDS = (
     "h_layers",
     "l_layers",
     "num_experts",
+    "num_experts_per_tok",
     "expansion",
     "lora_rank",
     "halt_max_steps",
@@ -100,7 +101,12 @@ def _most_out_of_line(size: RunSize, config: TrainingConfig, names: tuple[str, .
     """The field that is the largest multiple of what it would be without flags; the preset where none is larger."""
     usual = TrainingConfig(preset=config.preset)
     plain = RunSize.of(usual, size.vocab_size, 1, False)
-    plain = dataclasses.replace(plain, num_experts=usual.num_experts, lora_rank=usual.lora_rank)
+    plain = dataclasses.replace(
+        plain,
+        num_experts=usual.num_experts,
+        num_experts_per_tok=usual.num_experts_per_tok,
+        lora_rank=usual.lora_rank,
+    )
     ratios = {name: getattr(size, name) / getattr(plain, name) for name in names}
     name = max(names, key=lambda field: ratios[field])
     return name if ratios[name] > 1 else "preset"

@@ -93,6 +93,7 @@ def test_adapter_parameters_are_exact() -> None:
         pytest.param({"preset": "base", "batch_size": 2}, marks=pytest.mark.slow),
         pytest.param({"preset": "base", "batch_size": 2, "optimizer": "muon"}, marks=pytest.mark.slow),
         pytest.param({"preset": "small", "batch_size": 16, "use_moe": True}, marks=pytest.mark.slow),
+        pytest.param({"preset": "small", "batch_size": 16, "use_moe": True, "num_experts": 12}, marks=pytest.mark.slow),
         pytest.param({"preset": "small", "batch_size": 32, "gradient_checkpointing": True}, marks=pytest.mark.slow),
         pytest.param({"preset": "tiny", "batch_size": 8, "max_seq_len": 1024}, marks=pytest.mark.slow),
     ],

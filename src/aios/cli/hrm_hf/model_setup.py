@@ -43,11 +43,7 @@ def saved_model(
     Raises:
         UserError: when the model is for another vocabulary, or weights or adapters are not those of its shape.
     """
-    if hrm_config.vocab_size != len(tokenizer):
-        raise UserError(
-            f"{folder} holds a model for {hrm_config.vocab_size} tokens, but the tokenizer has {len(tokenizer)}; leave "
-            "--model out to use the brain's own tokenizer."
-        )
+    check_vocabulary(folder, hrm_config, tokenizer, "leave --model out to use the brain's own tokenizer")
     hrm_config.max_position_embeddings = max(hrm_config.max_position_embeddings, config.max_seq_len)
     model = load_model(folder, hrm_config)
     torch.manual_seed(config.seed)
@@ -56,6 +52,19 @@ def saved_model(
     elif config.use_peft:
         add_adapters(model, config)
     return model
+
+
+def check_vocabulary(folder: Path, hrm_config: HRMConfig, tokenizer: PreTrainedTokenizerBase, remedy: str) -> None:
+    """Check that the model in `folder` has as many tokens as the tokenizer.
+
+    Raises:
+        UserError: when it has not; says to do `remedy`.
+    """
+    if hrm_config.vocab_size != len(tokenizer):
+        raise UserError(
+            f"{folder} holds a model for {hrm_config.vocab_size} tokens, but the tokenizer has {len(tokenizer)}; "
+            f"{remedy}."
+        )
 
 
 def load_weights(model: HRMForCausalLM, folder: Path) -> None:

@@ -89,7 +89,7 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
 
     brain_dir = brain_folder(given)
     path, damaged = newest_valid(brain_dir)
-    skipped = tuple(f"Skipped the damaged checkpoint {d.path}: {d.reason}." for d in damaged)
+    skipped = tuple(str(each) for each in damaged)
     if path is None:
         why = f" ({' '.join(skipped)})" if skipped else ""
         remedy = "train under another --brain-name" if skipped else "train without --resume first"

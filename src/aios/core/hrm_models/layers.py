@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer
 
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.moe import MoEMLP
@@ -39,21 +40,42 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class AttentionContext:
-    """What all attention layers of one forward share: rotary tables and, with padding, the mask."""
+    """What all attention layers of one forward share: rotary tables, with padding the mask, and what a cache keeps."""
 
-    def __init__(self, config: HRMConfig, length: int, mask: Tensor | None, device: torch.device) -> None:
-        """`mask` is the transformers attention mask (batch, length), 1 on real tokens, or None."""
-        if mask is None:
-            positions = torch.arange(length, device=device)
-            self.allowed = None
-        else:
+    def __init__(
+        self,
+        config: HRMConfig,
+        length: int,
+        mask: Tensor | None,
+        device: torch.device,
+        queries: int | None = None,
+    ) -> None:
+        """Of `length` tokens the last `queries` (None: all) are computed.
+
+        `mask` is the transformers attention mask (batch, length), 1 on real tokens, or None.
+        """
+        queries = length if queries is None else queries
+        self.queries = queries
+        self.kept: Iterator[DynamicLayer] | None = None
+        """Where each attention call to come finds keys and values of the tokens before the queries."""
+        columns = torch.arange(length, device=device)
+        positions = columns
+        self.allowed = None
+        self.is_causal = mask is None and queries == length
+        if mask is not None:
             # Positions count real tokens only, so left padding moves no token.
             positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
-            causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-            # Padding sees itself: a row without any key would be NaN.
-            itself = torch.eye(length, dtype=torch.bool, device=device)
-            self.allowed = (causal & mask.bool()[:, None, None, :]) | itself
-        self.cos, self.sin = rotary_tables(positions, config.head_dim, config.rope_theta)
+        if not self.is_causal and (mask is not None or queries > 1):
+            rows = columns[-queries:, None]
+            self.allowed = columns <= rows
+            if mask is not None:
+                # Padding sees itself: a row without any key would be NaN.
+                self.allowed = (self.allowed & mask.bool()[:, None, None, :]) | (columns == rows)
+        self.cos, self.sin = rotary_tables(positions[..., -queries:], config.head_dim, config.rope_theta)
+
+    def with_kept(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens for one attention call, given those of the tokens at hand; now kept, too."""
+        return (k, v) if self.kept is None else next(self.kept).update(k, v)
 
 
 class CausalSelfAttention(nn.Module):
@@ -72,7 +94,8 @@ class CausalSelfAttention(nn.Module):
         qkv = self.qkv(x).view(batch, time, 3, self.num_heads, hidden // self.num_heads)
         q, k = apply_rotary(qkv[:, :, :2], context.cos, context.sin).transpose(1, 3).unbind(2)
         v = qkv[:, :, 2].transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=context.allowed, is_causal=context.allowed is None)
+        k, v = context.with_kept(k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=context.allowed, is_causal=context.is_causal)
         return self.out(mixed.transpose(1, 2).reshape(batch, time, hidden))
 
 

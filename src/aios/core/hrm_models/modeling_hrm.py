@@ -8,7 +8,7 @@ which tokens are finished. See `act` for why halting is per token.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from aios.core.hrm_models.act import q_learning_loss, used_segments, wants_halt
+from aios.core.hrm_models.cache import HRMCache
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.layers import AttentionContext, ReasoningModule
 from aios.core.hrm_models.projection import Projection
@@ -45,6 +46,8 @@ class HRMOutput(ModelOutput):  # type: ignore[misc,unused-ignore]
     """Load-balancing loss, mean over all blocks run with gradient (training with experts only)."""
     used_segments: Tensor | None = None
     """Mean over the real tokens of the segment at which the Q head halts."""
+    past_key_values: HRMCache | None = None
+    """No scalar: the cache, where one is in use."""
 
 
 @dataclass
@@ -55,8 +58,6 @@ class _Inputs:
     """(batch, time, hidden), of unit scale."""
     context: AttentionContext
     """Rotary tables and padding mask."""
-    real: Tensor
-    """(batch, time) bool: True on tokens, False on padding."""
 
 
 class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unused-ignore]
@@ -87,12 +88,10 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         self.register_buffer("h_init", torch.zeros(config.hidden_size))
         self.register_buffer("l_init", torch.zeros(config.hidden_size))
         self.post_init()
-        # States of all cycles depend on all tokens so far: a key-value cache has nothing to keep.
-        self.generation_config.use_cache = False
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        """No: `generate` makes no cache, even when its caller asks for one."""
+        """No: `generate` makes no cache itself, but asks `forward` for one, which is an `HRMCache`."""
         return False
 
     @torch.no_grad()
@@ -119,6 +118,8 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         return_dict: bool | None = None,
+        past_key_values: HRMCache | None = None,
+        use_cache: bool | None = None,
     ) -> HRMOutput | tuple[Any, ...]:
         """Logits, and with `labels` the losses.
 
@@ -127,34 +128,56 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         read back from the device; otherwise segments run until every token has halted, and logits and loss
         are those of each token's halting segment.
 
-        Raises ValueError when the input is longer than `max_position_embeddings` or the mask's shape differs.
+        A cache in `past_key_values` keeps the tokens of earlier calls and takes in those of this one: `input_ids`
+        and the output are of the new ones only, `attention_mask` is of all. `use_cache` makes one where none is given.
+
+        Raises ValueError when the text is longer than `max_position_embeddings`, when the mask's shape differs, and
+        for a cache of another kind, or in a step of training.
         """
-        self._check_shapes(input_ids, attention_mask)
+        cache = HRMCache(self.config) if use_cache and past_key_values is None else past_key_values
+        length = self._check_cache(cache) + input_ids.shape[1]
+        self._check_shapes(input_ids, length, attention_mask)
         embeddings = self.embed_tokens(input_ids) * math.sqrt(self.config.hidden_size)
-        context = AttentionContext(self.config, input_ids.shape[1], attention_mask, input_ids.device)
-        real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        inputs = _Inputs(embeddings, context, real)
-        targets = None if labels is None else next_token_targets(labels, real)
-        if self.training and targets is not None:
-            output = self._deep_supervision(inputs, targets)
+        if attention_mask is None:
+            real = torch.ones_like(input_ids, dtype=torch.bool)
         else:
-            output = self._adaptive(inputs, targets)
+            real = attention_mask[:, -input_ids.shape[1] :].bool()
+        targets = None if labels is None else next_token_targets(labels, real)
+        if cache is not None:
+            output = self._adaptive(self._cached_segments(embeddings, attention_mask, cache), real, targets)
+            output.past_key_values = cache
+        else:
+            context = AttentionContext(self.config, length, attention_mask, input_ids.device)
+            inputs = _Inputs(embeddings, context)
+            if self.training and targets is not None:
+                output = self._deep_supervision(inputs, real, targets)
+            else:
+                output = self._adaptive(self._segments(inputs), real, targets)
         return output.to_tuple() if return_dict is False else output
 
-    def _check_shapes(self, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+    def _check_cache(self, cache: HRMCache | None) -> int:
+        """How many tokens `cache` keeps; refuses one that cannot be used."""
+        if cache is None:
+            return 0
+        if self.training:
+            raise ValueError("past_key_values and use_cache are for models in evaluation mode; call eval() first")
+        if not isinstance(cache, HRMCache):
+            kind = type(cache).__name__
+            raise ValueError(f"past_key_values is a {kind}, which cannot keep an HRM's tokens; give an HRMCache")
+        return int(cache.get_seq_length())
+
+    def _check_shapes(self, input_ids: Tensor, length: int, attention_mask: Tensor | None) -> None:
         limit = self.config.max_position_embeddings
-        if input_ids.shape[1] > limit:
+        if length > limit:
+            raise ValueError(f"input of {length} tokens is longer than max_position_embeddings {limit}; shorten it")
+        if attention_mask is not None and attention_mask.shape != (input_ids.shape[0], length):
             raise ValueError(
-                f"input of {input_ids.shape[1]} tokens is longer than max_position_embeddings {limit}; shorten it"
-            )
-        if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids "
-                f"{tuple(input_ids.shape)}; give one 0 or 1 per token"
+                f"attention_mask has shape {tuple(attention_mask.shape)}, the tokens "
+                f"{(input_ids.shape[0], length)}; give one 0 or 1 per token"
             )
 
-    def _initial_state(self, inputs: _Inputs) -> tuple[Tensor, Tensor]:
-        return self.h_init.expand_as(inputs.embeddings), self.l_init.expand_as(inputs.embeddings)
+    def _initial_state(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        return self.h_init.expand_as(embeddings), self.l_init.expand_as(embeddings)
 
     def _segment(
         self, inputs: _Inputs, z_h: Tensor, z_l: Tensor, counted: Tensor | None
@@ -177,13 +200,13 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         z_h, h_balances = self.h_module(z_h + z_l, context, counted)
         return z_h, z_l, l_balances + h_balances
 
-    def _deep_supervision(self, inputs: _Inputs, targets: Tensor) -> HRMOutput:
+    def _deep_supervision(self, inputs: _Inputs, real: Tensor, targets: Tensor) -> HRMOutput:
         """Run and supervise every segment; the carry between them has no gradient (paper, section 2)."""
         config, valid = self.config, targets != IGNORE_INDEX
-        z_h, z_l = self._initial_state(inputs)
+        z_h, z_l = self._initial_state(inputs.embeddings)
         losses, correct, qs, balances = [], [], [], []
         for _ in range(config.halt_max_steps):
-            z_h, z_l, segment_balances = self._segment(inputs, z_h.detach(), z_l.detach(), inputs.real)
+            z_h, z_l, segment_balances = self._segment(inputs, z_h.detach(), z_l.detach(), real)
             logits, loss, hit = self._read_out(z_h, targets)
             losses.append(loss)
             correct.append(hit)
@@ -203,32 +226,69 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
             return self._gradient_checkpointing_func(score, self.lm_head, z_h, targets)
         return score(self.lm_head, z_h, targets)
 
-    def _adaptive(self, inputs: _Inputs, targets: Tensor | None) -> HRMOutput:
-        """Run segments until every token has halted; a token's logits are frozen where it halts."""
-        z_h, z_l = self._initial_state(inputs)
-        running = inputs.real
-        logits = inputs.embeddings.new_zeros(())  # padding never runs and keeps logits of 0
-        qs: list[Tensor] = []
+    def _segments(self, inputs: _Inputs) -> Iterator[Tensor]:
+        """z_H after each segment, which is run when it is asked for."""
+        z_h, z_l = self._initial_state(inputs.embeddings)
         for _ in range(self.config.halt_max_steps):
             z_h, z_l, _ = self._segment(inputs, z_h.detach(), z_l.detach(), None)
+            yield z_h
+
+    def _cached_segments(self, embeddings: Tensor, mask: Tensor | None, cache: HRMCache) -> Iterator[Tensor]:
+        """`_segments` of new tokens; each runs together with the older ones that had halted before it."""
+        new = embeddings.shape[1]
+        length = cache.get_seq_length() + new
+        context: AttentionContext | None = None
+        cache.wait(0, *self._initial_state(embeddings), embeddings)
+        for segment, kept in enumerate(cache.attention):
+            z_h, z_l, pending = cache.take(segment)
+            if context is None or context.queries != pending.shape[1]:
+                context = AttentionContext(self.config, length, mask, pending.device, pending.shape[1])
+            context.kept = iter(kept)
+            z_h, z_l, _ = self._segment(_Inputs(pending, context), z_h.detach(), z_l.detach(), None)
+            cache.wait(segment + 1, z_h, z_l, pending)
+            yield z_h[:, -new:]
+
+    def _adaptive(self, segments: Iterator[Tensor], real: Tensor, targets: Tensor | None) -> HRMOutput:
+        """Run segments until every token has halted; a token's logits are frozen where it halts."""
+        running = real
+        logits = self.h_init.new_zeros(())  # padding never runs and keeps logits of 0
+        qs: list[Tensor] = []
+        for z_h in segments:
             logits = torch.where(running[..., None], self.lm_head(z_h), logits)
             qs.append(self.q_head(z_h).float())
             running = running & ~wants_halt(qs[-1])
             if not running.any():
                 break
         if targets is None:
-            return HRMOutput(logits=logits, used_segments=used_segments(qs, inputs.real))
+            return HRMOutput(logits=logits, used_segments=used_segments(qs, real))
         ce = cross_entropy(logits, targets)
         return HRMOutput(loss=ce, logits=logits, ce=ce, used_segments=used_segments(qs, targets != IGNORE_INDEX))
 
     def prepare_inputs_for_generation(  # type: ignore[override,unused-ignore]
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
-    ) -> dict[str, Tensor]:
-        """Inputs of the next `generate` step: the whole context, at most the last max_position_embeddings."""
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: HRMCache | None = None,
+        attention_mask: Tensor | None = None,
+        use_cache: bool | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """Inputs of the next `generate` step: with a cache the new tokens, else the whole context.
+
+        Of a context that has outgrown max_position_embeddings its end is recomputed in each step: positions begin
+        anew at the first token that is left, and all states depend on those before, so that nothing kept is of use.
+        """
         limit = self.config.max_position_embeddings
-        inputs = {"input_ids": input_ids[:, -limit:]}
-        if attention_mask is not None:
+        length = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
+        inputs: dict[str, Any] = {"input_ids": input_ids[:, -limit:]}
+        if attention_mask is not None and not attention_mask.all():  # attention without a mask is faster
             inputs["attention_mask"] = attention_mask[:, -limit:]
+        if length <= limit:
+            inputs |= {"past_key_values": past_key_values, "use_cache": use_cache}
+            if past_key_values is not None and next_sequence_length is not None:
+                inputs["input_ids"] = input_ids[:, -next_sequence_length:]
+        elif past_key_values is not None:
+            past_key_values.reset()
         return inputs
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from aios.core.hrm_models.configuration_hrm import HRMConfig
+from aios.core.hrm_models.grouped import grouped_product
 from aios.core.hrm_models.projection import Projection
 
 
@@ -37,15 +39,67 @@ class Router(Projection):
             return F.linear(x.float(), self.weight.float())
 
 
-class MoEMLP(nn.Module):
-    """Top-k mixture of SwiGLU experts, computed as one wide SwiGLU.
+class Experts(Projection):
+    """One projection of every expert, side by side in one matrix, for rows that are sorted by expert."""
 
-    All experts are computed for every token, and those a token is not routed to get weight zero: value and
-    gradient are those of sparse dispatch. Gathering the tokens of each expert instead needs group sizes on
-    the host, a device sync in every block of every cycle; at the handful of small experts meant here that
-    costs more than the extra arithmetic. It also drops no token (a capacity limit would make a token's
-    output depend on other tokens), is deterministic, and uses every parameter in every step, as DDP and
-    ZeRO require.
+    def __init__(self, config: HRMConfig, inputs: int, outputs: int, init_std: float | None = None) -> None:
+        """`inputs` and `outputs` of the whole matrix."""
+        super().__init__(inputs, outputs, init_std)
+        self.num_experts = config.num_experts
+
+    def by_expert(self, weight: Tensor) -> Tensor:
+        """The matrix as (experts, inputs, outputs) of one expert each, without a copy."""
+        raise NotImplementedError
+
+    def forward(  # type: ignore[override]
+        self, rows: Tensor, ends: Tensor, added: Tensor | None = None
+    ) -> Tensor:
+        """(n, inputs of one expert) to (n, outputs of one); expert e has the rows up to `ends[e]`.
+
+        `added` is what comes on top of the weight, from adapters.
+        """
+        weight = self.weight if added is None else self.weight + added
+        device = rows.device.type
+        # The grouped product is none of those that autocast knows.
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        return grouped_product(rows.to(kind), self.by_expert(weight.to(kind)), ends)
+
+
+class ExpertsByRow(Experts):
+    """Expert e owns as many rows of the matrix as it has outputs; all experts have the same inputs."""
+
+    def by_expert(self, weight: Tensor) -> Tensor:
+        """See `Experts`."""
+        return weight.unflatten(0, (self.num_experts, -1)).transpose(1, 2)
+
+
+class ExpertsByColumn(Experts):
+    """Expert e owns as many columns of the matrix as it has inputs; all experts have the same outputs."""
+
+    def by_expert(self, weight: Tensor) -> Tensor:
+        """See `Experts`."""
+        return weight.unflatten(1, (self.num_experts, -1)).permute(1, 2, 0)
+
+
+def _multiply(layer: Any, rows: Tensor, ends: Tensor) -> Tensor:
+    """`layer`, an `Experts`, on rows sorted by expert, with what LoRA adapters around it add to its weight.
+
+    Adapters of peft would take the matrix for that of an ordinary linear map, so that they are not asked to apply it.
+    """
+    base = layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
+    added = None
+    if base is not layer and not (layer.merged or layer.disable_adapters):
+        added = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
+    product: Tensor = base(rows, ends, added)
+    return product
+
+
+class MoEMLP(nn.Module):
+    """Top-k mixture of SwiGLU experts, each computed for the tokens that are routed to it and no others.
+
+    Tokens are sorted by expert, so that one grouped product computes all experts; how many each has stays on the
+    device. No token is dropped (a capacity limit would make a token's output depend on other tokens), each token's
+    experts are summed in a fixed order, and every parameter is used in every step, as DDP and ZeRO require.
     """
 
     def __init__(self, config: HRMConfig) -> None:
@@ -55,18 +109,17 @@ class MoEMLP(nn.Module):
         self.top_k = config.num_experts_per_tok
         width = config.num_experts * config.intermediate_size
         self.router = Router(config.hidden_size, config.num_experts, config.initializer_range)
-        self.gate_up = Projection(config.hidden_size, 2 * width)
+        self.gate_up = ExpertsByRow(config, config.hidden_size, 2 * width)
         # The scale of one expert: the mixing weights sum to 1.
-        self.down = Projection(width, config.hidden_size, 1 / math.sqrt(config.intermediate_size))
+        self.down = ExpertsByColumn(config, width, config.hidden_size, 1 / math.sqrt(config.intermediate_size))
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Probabilities, chosen (1 or 0) and mixing weights, each fp32 (..., experts).
+        """Probabilities, fp32 (..., experts); the numbers of the chosen experts and their weights, each (..., k).
 
         The weights are the chosen probabilities divided by their sum.
         """
         probs = self.router(x).softmax(-1)
-        chosen = torch.zeros_like(probs).scatter(-1, probs.topk(self.top_k, dim=-1).indices, 1.0)
-        kept = probs * chosen
+        kept, chosen = probs.topk(self.top_k, dim=-1)
         return probs, chosen, kept / kept.sum(-1, keepdim=True)
 
     def forward(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -76,8 +129,18 @@ class MoEMLP(nn.Module):
         `counted` is None, which is how the passes without gradient are left out.
         """
         probs, chosen, weights = self.route(x)
-        gate, up = self.gate_up(x).unflatten(-1, (self.num_experts, -1)).chunk(2, dim=-1)
-        # Weighting the inner activations lets one product with `down` both project and sum over experts.
-        inner = F.silu(gate) * up * weights[..., None].to(x.dtype)
-        balance = None if counted is None else load_balancing_loss(probs, chosen, counted)
-        return self.down(inner.flatten(-2)), balance
+        routed = torch.zeros_like(probs).scatter(-1, chosen, 1.0)
+        update = self._mix(x.flatten(0, -2), chosen.flatten(), weights.flatten(), routed.flatten(0, -2))
+        balance = None if counted is None else load_balancing_loss(probs, routed, counted)
+        return update.view(x.shape), balance
+
+    def _mix(self, x: Tensor, chosen: Tensor, weights: Tensor, routed: Tensor) -> Tensor:
+        """Weighted sum of the experts of each row of x (n, hidden); the others (n * k), (n * k) and (n, experts)."""
+        order = chosen.argsort(stable=True)
+        ends = routed.sum(0).cumsum(0).to(torch.int32)
+        rows = x.repeat_interleave(self.top_k, 0).index_select(0, order)
+        gate, up = _multiply(self.gate_up, rows, ends).chunk(2, dim=-1)
+        # Weighted before `down`, and in its type: these are the largest tensors.
+        inner = F.silu(gate) * up * weights[order, None].to(gate.dtype)
+        outputs = _multiply(self.down, inner, ends)
+        return outputs.index_select(0, order.argsort()).unflatten(0, (-1, self.top_k)).sum(1)

@@ -1,0 +1,144 @@
+"""What the model costs: generation with its cache and without, a step of training with experts grouped and dense.
+
+`python scripts/bench_hrm.py [--json docs/benchmarks/hrm.json] [--repeats 3]` measures untrained models (whose tokens
+use all segments) on one CPU core, in one process, the two sides by turns; times are the processor's, which other
+processes on the machine do not lengthen as they do the clock's. It prints two tables; exit code 1 when a target is
+missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from aios.core.architecture import PRESETS
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+from dense_experts import make_dense
+
+VOCABULARY = 2048
+"""Tokens of the bundled tokenizer."""
+NEW_TOKENS = 128
+PROMPTS = (16, 128)
+"""Lengths of the prompts, in tokens."""
+CACHE_TARGET = 4.0
+"""Cached generation of `tiny` after the longer prompt is to be this many times as fast."""
+
+EXPERTS = (4, 8, 16)
+BATCHES = {"fp32": (8, 128), "bf16": (4, 64)}
+"""Sequences and tokens of each in a step with experts; few where a CPU without instructions for the type is slow."""
+EXPERTS_TARGET = 0.45
+"""A step of `tiny` with 8 experts, of which a token uses 2, is to take at most this part of the dense one."""
+
+
+def median_seconds(sides: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median processor seconds of a call of each side, called by turns, after one call of each that does not count."""
+    times: list[list[float]] = [[] for _ in sides]
+    for turn in range(repeats + 1):
+        for side, taken in zip(sides, times, strict=True):
+            begun = time.process_time()
+            side()
+            if turn > 0:
+                taken.append(time.process_time() - begun)
+    return [statistics.median(taken) for taken in times]
+
+
+def preset_model(preset: str, **overrides: Any) -> HRMForCausalLM:
+    """An untrained model of a preset, for texts of 256 tokens."""
+    torch.manual_seed(0)
+    shape = dataclasses.asdict(PRESETS[preset])
+    return HRMForCausalLM(HRMConfig(vocab_size=VOCABULARY, max_position_embeddings=256, **shape, **overrides))
+
+
+def measure_generation(preset: str, prompt: int, repeats: int) -> dict[str, Any]:
+    """Tokens per second of a greedy answer of 128 tokens to a prompt of so many."""
+    model = preset_model(preset).eval()
+    ids = torch.randint(0, VOCABULARY, (1, prompt), generator=torch.Generator().manual_seed(1))
+
+    def answer(use_cache: bool) -> Callable[[], object]:
+        return lambda: model.generate(ids, use_cache=use_cache, do_sample=False, max_new_tokens=NEW_TOKENS)
+
+    cached, plain = (NEW_TOKENS / seconds for seconds in median_seconds([answer(True), answer(False)], repeats))
+    return {
+        "preset": preset, "prompt": prompt, "new_tokens": NEW_TOKENS,
+        "cached_tokens_per_s": cached, "uncached_tokens_per_s": plain, "ratio": cached / plain,
+    }  # fmt: skip
+
+
+def generation_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """What `measure_generation` returned, one row each."""
+    table = Table(
+        "preset", "prompt", "cached tokens/s", "uncached", "ratio", title=f"generation of {NEW_TOKENS} tokens"
+    )
+    for row in rows:
+        speeds = (f"{row[name]:.1f}" for name in ("cached_tokens_per_s", "uncached_tokens_per_s"))
+        table.add_row(row["preset"], str(row["prompt"]), *speeds, f"{row['ratio']:.1f}")
+    return table
+
+
+def measure_experts(experts: int, mixed: bool, repeats: int) -> dict[str, Any]:
+    """Seconds of forward and backward of `tiny` with so many experts, 2 for each token; `mixed`: bf16 autocast."""
+    kind = "bf16" if mixed else "fp32"
+    ids = torch.randint(0, VOCABULARY, BATCHES[kind], generator=torch.Generator().manual_seed(1))
+
+    def step(dense: bool) -> Callable[[], object]:
+        model = preset_model("tiny", use_moe=True, num_experts=experts, num_experts_per_tok=2).train()
+        if dense:
+            make_dense(model)
+
+        def run() -> None:
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext():
+                loss = model(ids, labels=ids).loss
+            loss.backward()
+
+        return run
+
+    grouped, dense = median_seconds([step(False), step(True)], repeats)
+    result = {"experts": experts, "type": kind, "batch": BATCHES[kind]}
+    return {**result, "grouped_s": grouped, "dense_s": dense, "ratio": grouped / dense}
+
+
+def experts_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """What `measure_experts` returned, one row each."""
+    table = Table("experts", "type", "batch", "grouped s", "dense s", "ratio", title="a step of tiny")
+    for row in rows:
+        times = (f"{row[name]:.3f}" for name in ("grouped_s", "dense_s"))
+        batch = " x ".join(map(str, row["batch"]))
+        table.add_row(str(row["experts"]), row["type"], batch, *times, f"{row['ratio']:.2f}")
+    return table
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each side")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    generation = [measure_generation(preset, n, args.repeats) for preset in ("tiny", "small") for n in PROMPTS]
+    Console().print(generation_table(generation))
+    moe = [measure_experts(experts, mixed, args.repeats) for mixed in (False, True) for experts in EXPERTS]
+    Console().print(experts_table(moe))
+    if args.json is not None:
+        machine = {"torch": torch.__version__, "threads": 1}
+        told = {**machine, "generation": generation, "experts": moe}
+        args.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    cached = next(row for row in generation if (row["preset"], row["prompt"]) == ("tiny", max(PROMPTS)))
+    slow = [row for row in moe if row["experts"] == 8 and row["ratio"] > EXPERTS_TARGET]
+    return int(cached["ratio"] < CACHE_TARGET or bool(slow))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

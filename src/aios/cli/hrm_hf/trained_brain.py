@@ -1,0 +1,123 @@
+"""A trained brain to be used: which of its weights, and the model and tokenizer that they come with.
+
+Imports torch only once there is something to open, so that a wrong name is refused at once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from aios.errors import UserError
+from aios.runs.brain import best_dir, holds_brain
+from aios.runs.lock import holder_of
+from aios.settings.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from aios.core.hrm_models import HRMForCausalLM
+
+Which = Literal["newest", "best", "published"]
+_NAMED = 5
+"""How many brains a sentence names at most."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the weights of a brain lie."""
+
+    folder: Path
+    """Holds model and config."""
+    tokenizer: Path
+    """Holds the tokenizer."""
+    skipped: tuple[str, ...] = ()
+    """Damaged checkpoints passed over, a sentence each."""
+
+
+@dataclass(frozen=True)
+class TrainedBrain:
+    """A model that can be asked, and its tokenizer."""
+
+    model: HRMForCausalLM
+    """In evaluation mode, on its device."""
+    tokenizer: PreTrainedTokenizerBase
+    """The one that it was trained with."""
+
+    @property
+    def window(self) -> int:
+        """Tokens that the model can look back on."""
+        return int(self.model.config.max_position_embeddings)
+
+
+def find_weights(config: TrainingConfig, which: Which | None) -> Found:
+    """The weights of the brain that `config` names: `which`, by default those it shows, in training the newest saved.
+
+    Raises:
+        UserError: when there is no such brain, or it has no such weights.
+    """
+    brain_dir = config.brain_dir
+    if not os.path.isdir(brain_dir):
+        raise UserError(f"There is no brain {brain_dir}; {_others(config)}.")
+    trained = holder_of(brain_dir) is not None
+    if which == "best":
+        if not _shows_brain(best_dir(brain_dir)):
+            raise UserError(f"{brain_dir} keeps no best evaluation (yet); leave --checkpoint out.")
+        return Found(best_dir(brain_dir), best_dir(brain_dir))
+    if not holds_brain(brain_dir):
+        remedy = (
+            "wait for its first checkpoint (--save-every)" if trained else "train it first with `aios hrm-hf train`"
+        )
+        raise UserError(f"{brain_dir} holds no weights yet; {remedy}.")
+    if which == "published" or (which is None and not trained and _shows_brain(brain_dir)):
+        return Found(brain_dir, brain_dir)
+    return _newest(brain_dir)
+
+
+def _shows_brain(folder: Path) -> bool:
+    return (folder / "config.json").exists()
+
+
+def _newest(brain_dir: Path) -> Found:
+    from aios.runs.checkpoints import newest_valid
+    from aios.runs.publishing import holds_tokenizer
+
+    path, damaged = newest_valid(brain_dir)
+    skipped = tuple(str(each) for each in damaged)
+    if path is None:
+        why = f" ({' '.join(skipped)})" if skipped else ""
+        raise UserError(f"There is no checkpoint to open in {brain_dir}{why}; try --checkpoint published.")
+    return Found(path, path if holds_tokenizer(path) else brain_dir, skipped)
+
+
+def _others(config: TrainingConfig) -> str:
+    """The remedy for a name that no brain has."""
+    bundle = Path(config.bundle_dir)
+    names = sorted(path.name for path in bundle.iterdir() if holds_brain(path)) if os.path.isdir(bundle) else []
+    if not names:
+        return "choose another --brain-name or --bundle-dir, or train it first with `aios hrm-hf train`"
+    more = ", ..." if len(names) > _NAMED else ""
+    return f"choose another --brain-name ({', '.join(names[:_NAMED])}{more}) or --bundle-dir"
+
+
+def open_brain(found: Found, config: TrainingConfig) -> TrainedBrain:
+    """Load what `find_weights` found, on the device that `config` asks for; runs none of its code.
+
+    Raises:
+        UserError: when it cannot be read, is no HRM, or asks for code; when there is no such device.
+    """
+    import transformers
+
+    from aios.cli.hrm_hf.model_setup import check_vocabulary
+    from aios.core.hrm_models import load_model, read_config
+    from aios.data.tokenizer import load_tokenizer
+    from aios.engines.device import choose_device
+
+    transformers.utils.logging.set_verbosity_error()  # it reminds of the window, which moves on by itself
+    device = choose_device(config)
+    hrm_config = read_config(found.folder)
+    tokenizer = load_tokenizer(str(found.tokenizer))
+    check_vocabulary(found.folder, hrm_config, tokenizer, "choose another --brain-name")
+    return TrainedBrain(load_model(found.folder, hrm_config).to(device), tokenizer)
