@@ -20,7 +20,7 @@ from aios.runs.brain import list_checkpoints
 from aios.settings.answering import Answering
 from aios.settings.config import TrainingConfig
 from strangers import AUTO_MAP, edit_json, refusal
-from training_process import run_aios, start_training, train, wait_for
+from training_process import run_aios, start_training, train, wait_for, wait_for_step
 
 PROMPT = "And God said unto Moses"
 STEPS = 6
@@ -124,6 +124,17 @@ def test_of_a_running_training_the_newest_checkpoint_is_used(tmp_path: Path) -> 
         training.kill()
         training.communicate()
     assert json.loads(generated(tmp_path, "--json")[0])["weights"] == str(tmp_path / "brain")
+
+
+def test_a_training_that_has_saved_nothing_yet_is_waited_for(tmp_path: Path) -> None:
+    training = start_training(tmp_path, "--steps=100000", "--lr=1e-3", "--save-every=0", "--eval-every=0")
+    try:
+        wait_for_step(training, tmp_path / "brain", 1)
+        sentence = refusal(generate_args(tmp_path))
+    finally:
+        training.kill()
+        training.communicate()
+    assert "holds no weights yet; wait for its first checkpoint (--save-every)." in sentence
 
 
 def test_the_weights_can_be_chosen(folder: Path) -> None:
