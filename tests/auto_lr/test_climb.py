@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aios.auto_lr.climb import Climb, ClimbConfig
+from aios.auto_lr.climb import Climb, ClimbConfig, steps_per_decade
 from aios.auto_lr.robust_window import scatter
 from aios.auto_lr.search import Found
 
@@ -121,6 +121,14 @@ def test_a_decade_takes_a_part_of_the_run_and_the_whole_at_most_a_third(steps: i
     assert CONFIG.shortest_decade <= climb.steps_per_decade <= longer.steps_per_decade
     assert climb.steps_per_decade <= max(CONFIG.shortest_decade, 0.1 * steps + 1)
     assert 1 <= climb.most_points <= max(1, math.ceil(CONFIG.longest * steps))
+
+
+@given(st.integers(1000, 10**5), st.integers(2, 16))
+@settings(deadline=None)
+def test_in_long_runs_the_pace_slows_less_than_the_runs_lengthen(steps: int, longer: int) -> None:
+    pace = steps_per_decade(steps, CONFIG)
+    assert pace < CONFIG.decade * steps + 1
+    assert steps_per_decade(longer * steps, CONFIG) <= math.sqrt(longer) * (pace + 0.5) + 0.5  # both are rounded
 
 
 @given(st.integers(60, 2000), strengths)

@@ -6,8 +6,8 @@ lowest loss. Training goes back to where the loss was lowest and goes on with a 
 learned up to there is kept.
 
 Why the knee: the minimum itself wanders over a decade where the loss is flat (text models rest at the entropy of
-single tokens up to absurd rates), the steepest descent over two. A slower climb finds its knee at a lower rate. Longer
-runs want lower rates, too, but not by so much: hence the square root.
+single tokens up to absurd rates), the steepest descent over two. A slower climb finds its knee at a lower rate, and so
+the pace is also the correction for the run's length.
 
 The decades in which nothing happens are skipped by what an update does to the weights. Everything here is a pure
 function of the numbers observed.
@@ -34,10 +34,13 @@ _MOST_DECADES = 12.0
 class ClimbConfig:
     """Settings of the climb. Changes are those of an update: RMS of the change over RMS of the weight."""
 
+    decade: float = 0.06
+    """Part of the run's steps in which the rate rises by a factor of ten: a slower climb finds a lower rate, and longer
+    runs want lower ones, though by about half that power of their length (steps^-0.3, arXiv 2409.19913) ..."""
+    long_decade: int = 60
+    """... hence no more than so many steps, or the square root of the run's where that is more ..."""
     calm_steps: int = 30
-    """Steps in which the rate rises by a factor of ten, for the loss follows the rate late (most of all under SGD) ...
-    or the square root of the run's steps where that is more: a longer run wants a lower rate, by about steps^-0.3
-    (arXiv 2409.19913), and a slower climb finds a lower one, by about twice that power of its pace ..."""
+    """... and no fewer than so many, for the loss follows the rate late (most of all under SGD) ..."""
     short_decade: float = 0.1
     """... but never more than this part of the run ..."""
     shortest_decade: int = 8
@@ -252,8 +255,9 @@ class Climb:
 
 def steps_per_decade(steps: int, config: ClimbConfig) -> int:
     """Steps in which the rate rises tenfold, in a run of `steps`."""
-    calm = max(config.calm_steps, math.sqrt(steps))
-    return max(config.shortest_decade, round(min(calm, config.short_decade * steps)))
+    wanted = min(config.decade * steps, max(config.long_decade, math.sqrt(steps)))
+    most = config.short_decade * steps
+    return max(config.shortest_decade, round(min(max(wanted, config.calm_steps), most)))
 
 
 _STATE = {
