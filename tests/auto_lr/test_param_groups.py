@@ -313,15 +313,19 @@ def test_auto_lr_trains_a_role_at_its_own_rate() -> None:
     adam = torch.optim.AdamW(groups, lr=1e-3)
     events: list[dict[str, Any]] = []
     config = AutoLRConfig(groups={"head": GroupSettings(lr_ratio=0.5, caution=1.0)})
-    auto = AutoLR(model, adam, 1500, config, events.append)
-    auto.search(forward)
+    auto = AutoLR(model, adam, 800, config, events.append)
+
+    def spoiled(i: int) -> torch.Tensor:
+        return forward(i) * (math.nan if 400 <= i < 404 else 1.0)  # trouble: the rate is cut, and comes back
+
+    auto.search(spoiled)
     assert [group["lr_scale"] for group in adam.param_groups[1:]] == [0.5]
-    losses, _ = train(auto, forward)
+    losses, _ = train(auto, spoiled)
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     changes = [event["groups"]["head"] for event in events if event["event"] == "adaptive_lr_adjustment"]
-    assert changes
-    assert all(change["new_lr"] <= change["old_lr"] for change in changes)
     (init,) = (event for event in events if event["event"] == "adaptive_lr_init")
-    assert init["groups"]["head"]["lr"] == init["initial_lr"] / 2
+    first = init["groups"]["head"]["lr"]
+    assert first == init["initial_lr"] / 2
+    assert min(change["new_lr"] for change in changes) < first == max(change["new_lr"] for change in changes)
     with pytest.raises(ValueError, match="no param group"):
         AutoLR(model, adamw(copy.deepcopy(model)), 10, config)
