@@ -157,9 +157,18 @@ class App:
         """Click the middle of a widget (a tick box: its left end) once it can be seen, scrolling to it."""
         self.wait(lambda: self.shows(name), f"{name} to be seen")
         self.wait(lambda: self.widget(name)["reachable"] or self._scroll_towards(name), f"{name} to be within reach")
-        told = self.widget(name)
+        told = self._settled(name)
         across = 8 if told["kind"] == "TCheckbutton" else told["width"] / 2
         self.click_at(told["x"] + across, told["y"] + told["height"] / 2)
+
+    def _settled(self, name: str) -> dict[str, Any]:
+        """A widget once it lies still: what has appeared or gone above it moves it a moment later."""
+        told = self.widget(name)
+        while True:
+            time.sleep(0.15)
+            before, told = told, self.widget(name)
+            if (told["x"], told["y"]) == (before["x"], before["y"]):
+                return told
 
     def _scroll_towards(self, name: str) -> bool:
         """Turn the mouse wheel over the form by one notch, so that the widget comes nearer."""
