@@ -136,7 +136,7 @@ def checks(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     """Each check by name, in order, as a function that runs it."""
     aios = [sys.executable, "-m", "aios", "hrm-hf"]
     place = [f"--bundle-dir={bundle}", f"--device={args.device}", "--brain-name=tiny"]
-    longer = [*aios, "train", "--resume", f"--steps={args.steps + 20}", *place]
+    longer = [*aios, "train", "--resume", f"--steps={2 * args.steps}", *place]
     answer = [*aios, "generate", "--prompt=In the beginning", "--max-new-tokens=64", *place]
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *TESTS]
     trainings = {

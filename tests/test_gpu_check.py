@@ -27,7 +27,7 @@ def test_without_a_device_it_says_so() -> None:
 @pytest.mark.slow
 def test_a_brain_is_trained_gone_on_with_and_asked(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
-    done = check("--device=cpu", "--steps=10", "--only=tiny,resume,generate", f"--json={told}")
+    done = check("--device=cpu", "--steps=3", "--only=tiny,resume,generate", f"--json={told}")
     assert done.returncode == 0, done.stdout
     trained, resumed, asked = json.loads(told.read_text())["results"]
     assert [each["ok"] for each in (trained, resumed, asked)] == 3 * [True]
