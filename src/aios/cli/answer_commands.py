@@ -13,6 +13,7 @@ from aios.cli.hrm_hf.trained_brain import Found, TrainedBrain, find_weights, ope
 from aios.errors import UserError
 from aios.settings.answering import Answering
 from aios.settings.config import TrainingConfig
+from aios.settings.flag_values import is_utf8
 
 if TYPE_CHECKING:
     from aios.cli.hrm_hf.answer import Answer
@@ -119,7 +120,7 @@ def _read_prompt(prompt: str) -> str:
             raise UserError(
                 f"The prompt on standard input is not UTF-8 text (byte {error.start}); convert it first."
             ) from error
-    if text.encode(errors="replace") != text.encode(errors="surrogatepass"):
+    if not is_utf8(text):
         raise UserError("--prompt holds bytes that are no UTF-8; convert it first.")
     if not text:
         where = "standard input" if prompt == STDIN else "--prompt"

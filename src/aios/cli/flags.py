@@ -10,8 +10,9 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperCommand
 
-from aios.settings.config import OUTPUT, TrainingConfig, field_types, flag_name
+from aios.settings.config import OUTPUT, TrainingConfig, field_types
 from aios.settings.config_file import load_config_file
+from aios.settings.flag_values import flag_name
 
 
 def config_options(function: Callable[..., None]) -> Callable[..., None]:

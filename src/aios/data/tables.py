@@ -61,18 +61,22 @@ def saved_files(folder: Path) -> list[Path]:
 def table_kind(path: Path) -> Kind:
     """The kind of all rows of a file, by its columns; UserError where they are of none."""
     with _reading(path):
-        return _kind(path, _Parquet(path).names if path.suffix.lower() == ".parquet" else _Arrow(path).names)
+        return _kind(path, _table(path).names)
 
 
 def table_rows(path: Path) -> Iterator[TableRow]:
     """All rows of a file, the columns of its kind only."""
     with _reading(path):
-        table = _Parquet(path) if path.suffix.lower() == ".parquet" else _Arrow(path)
+        table = _table(path)
         columns, done = list(KEYS[_kind(path, table.names)]), 0
         for batch in table.batches(columns):
             done += batch.num_rows
             share = table.share_read(done)
             yield from (TableRow(row, share) for row in batch.to_pylist())
+
+
+def _table(path: Path) -> _Parquet | _Arrow:
+    return _Parquet(path) if path.suffix.lower() == ".parquet" else _Arrow(path)
 
 
 class _Parquet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aios.settings.config import require
+from aios.settings.flag_values import require
 
 MOST_TOKENS = 1_000_000
 """Tokens that one answer can be asked for: more than anybody waits for."""

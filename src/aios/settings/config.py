@@ -14,6 +14,7 @@ from aios.core.architecture import PRESETS, Architecture
 from aios.errors import UserError, shown
 from aios.runs.brain_name import why_not_a_name
 from aios.runs.stop_file import StopFile
+from aios.settings.flag_values import flag_name, is_utf8, require
 
 LEARNING_RATE = "Learning rate"
 DATA = "Data"
@@ -227,11 +228,6 @@ def field_types() -> dict[str, Any]:
     return {name: kind for name, kind in get_type_hints(TrainingConfig).items() if not name.isupper()}
 
 
-def flag_name(field_name: str) -> str:
-    """`max_seq_len` -> `--max-seq-len`."""
-    return "--" + field_name.replace("_", "-")
-
-
 def _field_args(f: dataclasses.Field[Any], value: Any) -> list[str]:
     if value == f.default:
         return []
@@ -268,13 +264,7 @@ def _check_types(config: TrainingConfig) -> None:
 
 def _is_clean(text: str) -> bool:
     """Whether a text can be the name of a file, and be written into a log."""
-    return "\0" not in text and text.encode(errors="replace") == text.encode(errors="surrogatepass")
-
-
-def require(condition: bool, name: str, value: Any, allowed: str) -> None:
-    """Refuse the value of a flag, named as its field, unless `condition` holds."""
-    if not condition:
-        raise UserError(f"{flag_name(name)} is {shown(value)}, but it must be {allowed}.")
+    return "\0" not in text and is_utf8(text)
 
 
 _AT_LEAST_ONE = ("steps", "batch_size", "gradient_accumulation_steps", "eval_batches", "keep_checkpoints")

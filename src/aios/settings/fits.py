@@ -8,8 +8,9 @@ from typing import Any
 
 from aios.distributed.environment import place_of
 from aios.errors import UserError
-from aios.settings.config import TrainingConfig, flag_name
+from aios.settings.config import TrainingConfig
 from aios.settings.estimate import RunSize, block_applications, step_seconds, training_memory, weights_memory
+from aios.settings.flag_values import flag_name
 from aios.settings.machine import fastest_possible, host_memory, may_have_gpu
 
 MAX_BLOCKS = 1_000_000

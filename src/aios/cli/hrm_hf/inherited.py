@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aios.settings.config import flag_name
+from aios.settings.flag_values import flag_name
 
 _PLACE = ("bundle_dir", "brain_name", "resume")  # where the brain is now: only the flags say that
 _OUTPUTS = ("log_file", "stop_file", "tensorboard")

@@ -18,7 +18,8 @@ from aios.core.exact_tensors import read_exactly
 from aios.core.foreign_json import read_foreign_json
 from aios.core.hrm_models import HRMForCausalLM
 from aios.errors import UserError, shown
-from aios.settings.config import TrainingConfig, flag_name
+from aios.settings.config import TrainingConfig
+from aios.settings.flag_values import flag_name
 
 ADAPTED = ("qkv", "out", "gate_up", "down")
 """Projections that get adapters: those of attention and MLPs; router, heads and embedding stay as they are."""

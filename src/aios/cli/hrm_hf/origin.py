@@ -17,9 +17,10 @@ from aios.core.foreign_json import read_foreign_json, refuse_code
 from aios.errors import UserError
 from aios.runs.brain import holds_brain
 from aios.settings.adaptive_lr_file import check_roles
-from aios.settings.config import TrainingConfig, flag_name
+from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import check_inherited_settings, check_same_engine, with_file_lr
 from aios.settings.fits import check_fits
+from aios.settings.flag_values import flag_name
 from aios.settings.preflight import check_brain_folder, check_folders, check_inputs
 
 _BODY_FIELDS = tuple(f.name for f in dataclasses.fields(Architecture))
