@@ -19,7 +19,7 @@ from aios.data.tokenizer import end_of_document_id
 from aios.settings.answering import Answering
 
 if TYPE_CHECKING:
-    from aios.core.hrm_models import HRMCache
+    from aios.core.hrm_models import HRMCache, HRMForCausalLM
 
 Show = Callable[[str], object]
 """Takes the text of an answer piece by piece."""
@@ -81,6 +81,24 @@ def encode(brain: TrainedBrain, text: str) -> list[int]:
     return ids
 
 
+def draw(model: HRMForCausalLM, ids: Tensor, how: Answering, **more: Any) -> Any:
+    """`ids` (1, time) and the tokens that go on from them; `more` is for transformers' `generate`, as is the result.
+
+    A model whose weights are no longer finite says words at random.
+    """
+    drawing: dict[str, Any] = {"do_sample": False}
+    if how.samples:
+        drawing = {"do_sample": True, "temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p}
+    return model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=how.max_new_tokens,
+        remove_invalid_values=True,
+        **drawing,
+        **more,
+    )
+
+
 def answer(brain: TrainedBrain, tokens: list[int], how: Answering, show: Show, cache: HRMCache | None = None) -> Answer:
     """Go on with a text; Ctrl-C ends the answer.
 
@@ -89,23 +107,18 @@ def answer(brain: TrainedBrain, tokens: list[int], how: Answering, show: Show, c
     begun = time.perf_counter()
     end = end_of_document_id(brain.tokenizer)
     ids = torch.tensor([tokens], device=brain.model.device)
-    drawing: dict[str, Any] = {"do_sample": False}
-    if how.samples:
-        drawing = {"do_sample": True, "temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p}
     with _ctrl_c() as pressed:
-        output = brain.model.generate(
+        output = draw(
+            brain.model,
             ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=how.max_new_tokens,
+            how,
             eos_token_id=end,
             pad_token_id=end,
             past_key_values=cache,
             use_cache=True,
-            remove_invalid_values=True,
             return_dict_in_generate=True,
             streamer=_Shown(brain, show),
             stopping_criteria=StoppingCriteriaList([_Interrupted(pressed)]),
-            **drawing,
         )
     new = output.sequences[0, len(tokens) :].tolist()
     finished = bool(new) and new[-1] == end

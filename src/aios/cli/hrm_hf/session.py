@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aios.cli.hrm_hf.answer import draw
 from aios.cli.hrm_hf.best_brain import best_record
 from aios.cli.hrm_hf.brain_files import show, show_best, shown_at_end
 from aios.cli.hrm_hf.lora import save_weights
@@ -24,6 +25,7 @@ from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, re
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
 from aios.runs.storage import StorageError, writing
 from aios.runs.training_log import TrainingLog
+from aios.settings.answering import Answering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -160,10 +162,7 @@ class Session:
         )
 
     def continuation(self) -> tuple[str, str]:
-        """(prompt, what the model goes on to say): a few words from the start of the evaluation text.
-
-        A model whose weights are no longer finite says words at random.
-        """
+        """(prompt, what the model goes on to say): a few words from the start of the evaluation text."""
         model, tokenizer = self.run.model, self.tokenizer
         brain_dir = self.run.config.brain_dir
         card = read_card(brain_dir)
@@ -176,10 +175,7 @@ class Session:
         model.eval()
         torch.manual_seed(self.run.config.seed)
         with self.run.precision.autocast_context(self.run.device):
-            tokens = model.generate(
-                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=min(WORD_TOKENS, room),
-                do_sample=True, top_k=40, temperature=0.8, remove_invalid_values=True,
-            )  # fmt: skip
+            tokens = draw(model, prompt, Answering(min(WORD_TOKENS, room)))
         prompt_length = prompt.shape[1]
         return tokenizer.decode(tokens[0, :prompt_length]), tokenizer.decode(tokens[0, prompt_length:])
 
