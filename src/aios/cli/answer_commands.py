@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from aios.cli.cores import share_cores
+from aios.cli.flags import with_options
 from aios.cli.hrm_hf.trained_brain import Found, TrainedBrain, find_weights, open_brain
 from aios.errors import UserError
 from aios.settings.answering import Answering
@@ -40,8 +43,15 @@ DeviceOption = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(hel
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when it fails.")]
 
 
-def generate(
-    prompt: Annotated[str, typer.Option(help="The text to go on with; - reads it from standard input.")],
+class _Asked(NamedTuple):
+    """What the options that both commands have come to."""
+
+    config: TrainingConfig
+    how: Answering
+    found: Found
+
+
+def _asked(
     brain_name: NameOption = TrainingConfig.brain_name,
     bundle_dir: BundleOption = TrainingConfig.bundle_dir,
     checkpoint: WhichOption = None,
@@ -51,13 +61,27 @@ def generate(
     top_p: TopPOption = Answering.top_p,
     seed: SeedOption = TrainingConfig.seed,
     device: DeviceOption = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object about it instead of the text.")] = False,
-    debug: DebugOption = False,
-) -> None:
-    """Go on with a text as a trained brain would; prints what it adds, as it comes."""
+) -> _Asked:
+    """The options of both commands are the parameters of this."""
     config = TrainingConfig(bundle_dir=bundle_dir, brain_name=brain_name, seed=seed, device=device)
     how = Answering(max_new_tokens, temperature, top_k, top_p)
-    found = find_weights(config, checkpoint)
+    return _Asked(config, how, find_weights(config, checkpoint))
+
+
+def _asking(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_asked`, received as `**asked`."""
+    return with_options(function, list(inspect.signature(_asked, eval_str=True).parameters.values()))
+
+
+@_asking
+def generate(
+    prompt: Annotated[str, typer.Option(help="The text to go on with; - reads it from standard input.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object about it instead of the text.")] = False,
+    debug: DebugOption = False,
+    **asked: Any,
+) -> None:
+    """Go on with a text as a trained brain would; prints what it adds, as it comes."""
+    config, how, found = _asked(**asked)
     text = _read_prompt(prompt)
     brain = _open(found, config)
     from aios.cli.hrm_hf.answer import answer, encode
@@ -75,22 +99,11 @@ def generate(
     typer.echo(json.dumps(_told(found, config, text, len(tokens), "".join(pieces), given)))
 
 
-def chat(
-    brain_name: NameOption = TrainingConfig.brain_name,
-    bundle_dir: BundleOption = TrainingConfig.bundle_dir,
-    checkpoint: WhichOption = None,
-    max_new_tokens: LengthOption = Answering.max_new_tokens,
-    temperature: TemperatureOption = Answering.temperature,
-    top_k: TopKOption = Answering.top_k,
-    top_p: TopPOption = Answering.top_p,
-    seed: SeedOption = TrainingConfig.seed,
-    device: DeviceOption = "auto",
-    debug: DebugOption = False,
-) -> None:
+@_asking
+def chat(debug: DebugOption = False, **asked: Any) -> None:
     """Write a text by turns with a trained brain; Ctrl-C ends an answer, /quit or the end of input the whole."""
-    config = TrainingConfig(bundle_dir=bundle_dir, brain_name=brain_name, seed=seed, device=device)
-    how = Answering(max_new_tokens, temperature, top_k, top_p)
-    brain = _open(find_weights(config, checkpoint), config)
+    config, how, found = _asked(**asked)
+    brain = _open(found, config)
     from aios.cli.hrm_hf.chat import QUIT, converse
 
     if sys.stdin.isatty():

@@ -17,13 +17,16 @@ from aios.settings.flag_values import flag_name
 
 def config_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a typer command `--config` and one option per field of `TrainingConfig`, received as `**flags`."""
-    own = [
-        p
-        for p in inspect.signature(function, eval_str=True).parameters.values()
-        if p.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    flags = [_parameter(f) for f in dataclasses.fields(TrainingConfig)]
-    parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), _CONFIG_FILE, *flags]
+    return with_options(function, [_CONFIG_FILE, *(_parameter(f) for f in dataclasses.fields(TrainingConfig))])
+
+
+def with_options(function: Callable[..., None], options: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """Give a typer command `options`, received as its `**` parameter, behind its own required parameters."""
+    signature = inspect.signature(function, eval_str=True).parameters.values()
+    own = [p for p in signature if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    required = [p for p in own if p.default is inspect.Parameter.empty]
+    ordered = [*required, *options, *(p for p in own if p not in required)]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in ordered]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {p.name: p.annotation for p in parameters}
     return function
