@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from lr_bench.jobs import Settings, Store
 from lr_bench.regret import Losses, mean_over_seeds, tuned_lr
@@ -20,6 +21,8 @@ COLUMNS = 2
 """Panels side by side: the picture is shown some 800 pixels wide."""
 VISIBLE = 0.75
 """This part of all runs is in the picture; the worst leave it at its top."""
+WIDE = 5.0
+"""From this ratio of the highest loss in the picture to the lowest on, a label at every tick would lie on the next."""
 _OURS = {"auto": "black", "rules": "0.45"}
 
 
@@ -61,8 +64,10 @@ def _panel(axis: Axes, settings: Settings, name: str, losses: Losses) -> None:
     if finite:
         top = finite[int(VISIBLE * (len(finite) - 1))]
         axis.set_ylim(finite[0] / 1.02, 1.02 * top)
+        if top > WIDE * finite[0]:
+            axis.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     axis.tick_params(axis="y", which="both", labelsize=8)
-    axis.yaxis.set_major_formatter("{x:.3g}")
-    axis.yaxis.set_minor_formatter("{x:.3g}")
+    axis.yaxis.set_major_formatter("{x:.4g}")
+    axis.yaxis.set_minor_formatter("{x:.4g}")
     axis.grid(alpha=0.3)
     axis.set_xlim(WORKLOADS[name].grid[0], WORKLOADS[name].grid[-1])
