@@ -19,7 +19,8 @@ from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
 from aios.errors import RunError, UserError
 from aios.replay.recording import Recording, Sitting, Step
 from aios.run_view.events import Adjustment, adjustment_from, number
-from aios.settings.config import allowed_types, field_types
+from aios.settings.config import field_types
+from aios.settings.flag_values import allowed_types
 from aios.settings.learning_rate import auto_lr_config, start_lr
 from aios.settings.settings_file import unknown_key
 

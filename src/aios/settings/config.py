@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from aios.auto_lr.adaptive_lr import DEFAULT_LR
 from aios.core.architecture import PRESETS, Architecture
-from aios.errors import UserError, shown
-from aios.runs.brain_name import why_not_a_name
 from aios.runs.stop_file import StopFile
-from aios.settings.flag_values import flag_name, is_utf8, require
+from aios.settings.config_checks import check_config
+from aios.settings.flag_values import flag_name
 
 LEARNING_RATE = "Learning rate"
 DATA = "Data"
@@ -23,9 +20,6 @@ MODEL = "Model"
 MEMORY = "Memory and precision"
 DEVICES = "Devices"
 OUTPUT = "Output"
-
-LONGEST_WAIT = 86400
-"""Seconds that workers can be told to wait for each other at most: a day."""
 
 
 def _flag(default: Any, panel: str, text: str, on_off: bool = True) -> Any:
@@ -156,12 +150,7 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_numbers(self)
-        _check_model(self)
-        _check_optimizer(self)
-        _check_devices(self)
-        _check_output(self)
+        check_config(self, field_types())
 
     @property
     def cuda_numbers(self) -> tuple[int, ...]:
@@ -235,157 +224,3 @@ def _field_args(f: dataclasses.Field[Any], value: Any) -> list[str]:
         return [flag_name(f.name) if value else "--no-" + flag_name(f.name)[2:]]
     # One argument, so that a value that begins with a dash is not taken for a flag.
     return [f"{flag_name(f.name)}={value!r}" if isinstance(value, float) else f"{flag_name(f.name)}={value}"]
-
-
-def allowed_types(kind: Any) -> tuple[tuple[type, ...], tuple[Any, ...]]:
-    """(plain types, literal values) that a field of type `kind` takes."""
-    arms = getattr(kind, "__args__", (kind,))
-    if getattr(kind, "__origin__", None) is Literal:
-        return (), arms
-    return tuple(arms), ()
-
-
-def _check_types(config: TrainingConfig) -> None:
-    for name, kind in field_types().items():
-        value = getattr(config, name)
-        types, literals = allowed_types(kind)
-        if literals and value not in literals:
-            raise UserError(f"{flag_name(name)} is {shown(value)}; choose one of {', '.join(map(str, literals))}.")
-        number_as_float = float in types and isinstance(value, int) and not isinstance(value, bool)
-        wrong_bool = isinstance(value, bool) and bool not in types
-        if types and not number_as_float and (wrong_bool or not isinstance(value, types)):
-            wanted = " or ".join(t.__name__ for t in types if t is not type(None))
-            raise UserError(f"{flag_name(name)} is {shown(value)}, but it takes a value of type {wanted}.")
-        if isinstance(value, str) and not _is_clean(value):
-            raise UserError(
-                f"{flag_name(name)} {shown(value)} holds a NUL character or bytes that are no UTF-8; rename it."
-            )
-
-
-def _is_clean(text: str) -> bool:
-    """Whether a text can be the name of a file, and be written into a log."""
-    return "\0" not in text and is_utf8(text)
-
-
-_AT_LEAST_ONE = ("steps", "batch_size", "gradient_accumulation_steps", "eval_batches", "keep_checkpoints")
-_AT_LEAST_ZERO = ("eval_every", "save_every", "seed")
-
-
-LARGEST_NUMBER = 2**53
-"""Largest whole number of a setting: beyond it steps can no longer be counted in floating point."""
-LARGEST_SEED = 2**63 - 1
-"""Largest that every random generator in use takes."""
-LR_RANGE = (1e-30, 1e3)
-"""A step of AdamW moves a weight by up to the learning rate: outside, fp32 weights stay as they are or are lost."""
-LARGEST_EXPANSION = 1_000_000
-"""Largest SwiGLU expansion; far below it every width is too large for any memory."""
-
-
-def _check_numbers(config: TrainingConfig) -> None:
-    for name in field_types():
-        value = getattr(config, name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            most, written = (LARGEST_SEED, "2^63 - 1") if name == "seed" else (LARGEST_NUMBER, "2^53")
-            require(value <= most, name, value, f"at most {written} = {most}")
-    for name in _AT_LEAST_ONE:
-        require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
-    for name in _AT_LEAST_ZERO:
-        require(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
-    require(config.max_seq_len >= 2, "max_seq_len", config.max_seq_len, "at least 2 tokens")
-    if config.lr is not None:
-        require(config.lr > 0, "lr", config.lr, "a positive number, for example 1e-3")
-        require(
-            LR_RANGE[0] <= config.lr <= LR_RANGE[1], "lr", config.lr, f"between {LR_RANGE[0]:g} and {LR_RANGE[1]:g}"
-        )
-    _check_weight_decay(config)
-    require(0 < config.max_grad_norm < math.inf, "max_grad_norm", config.max_grad_norm, "a positive number")
-    if config.anneal_fraction is not None:
-        require(0 <= config.anneal_fraction <= 1, "anneal_fraction", config.anneal_fraction, "between 0 and 1")
-    if config.warmup_steps is not None:
-        require(config.warmup_steps >= 0, "warmup_steps", config.warmup_steps, "0 or more")
-        if config.warmup_steps > config.steps:
-            raise UserError(
-                f"--warmup-steps is {config.warmup_steps}, longer than the run of {config.steps} steps; "
-                "give fewer warm-up steps or a larger --steps."
-            )
-
-
-def _check_weight_decay(config: TrainingConfig) -> None:
-    require(0 <= config.weight_decay < math.inf, "weight_decay", config.weight_decay, "0 or a positive number")
-    lr = config.lr if config.lr is not None else DEFAULT_LR
-    if lr * config.weight_decay >= 1:
-        raise UserError(
-            f"--weight-decay is {config.weight_decay}, but times the learning rate of {lr:g} it must stay below 1: "
-            f"each step takes that part off every weight; give less than {1 / lr:.3g}."
-        )
-
-
-def _check_model(config: TrainingConfig) -> None:
-    arch = config.architecture
-    for name in ("hidden_size", "h_layers", "l_layers", "h_cycles", "l_cycles", "num_heads", "halt_max_steps"):
-        require(getattr(arch, name) >= 1, name, getattr(arch, name), "at least 1")
-    allowed = f"a positive number of at most {LARGEST_EXPANSION}"
-    require(0 < arch.expansion <= LARGEST_EXPANSION, "expansion", arch.expansion, allowed)
-    if arch.hidden_size % (2 * arch.num_heads):
-        raise UserError(
-            f"--hidden-size {arch.hidden_size} does not split into {arch.num_heads} attention heads of even width; "
-            f"choose a multiple of {2 * arch.num_heads} or another --num-heads."
-        )
-    for name in ("num_experts", "num_experts_per_tok", "lora_rank", "lora_alpha"):
-        require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
-    if config.num_experts_per_tok > config.num_experts:
-        raise UserError(
-            f"--num-experts-per-tok is {config.num_experts_per_tok}, more than the {config.num_experts} experts there "
-            "are; lower it or raise --num-experts."
-        )
-
-
-def _check_optimizer(config: TrainingConfig) -> None:
-    """Muon needs whole matrices, and some that it trains."""
-    if config.optimizer != "muon":
-        return
-    for given, flag in ((config.uses_deepspeed, "--zero-stage or --deepspeed-config"), (config.use_peft, "--use-peft")):
-        if given:
-            raise UserError(f"--optimizer muon does not go with {flag}, which trains with AdamW alone; leave one out.")
-
-
-def _check_devices(config: TrainingConfig) -> None:
-    if config.model_dtype == "fp16" and config.amp is False:
-        raise UserError(
-            "--model-dtype fp16 computes in fp16 under mixed precision, but --no-amp turns that off; leave one out."
-        )
-    ids = config.cuda_ids.split(",") if config.cuda_ids is not None else []
-    require(
-        all(i.strip().isdecimal() and len(i) <= 6 for i in ids),
-        "cuda_ids",
-        config.cuda_ids,
-        "device numbers such as 0 or 0,1",
-    )
-    if config.world_size is not None:
-        require(config.world_size >= 1, "world_size", config.world_size, "at least 1")
-    require(config.merge_every >= 1, "merge_every", config.merge_every, "at least 1")
-    allowed = f"between 1 and {LONGEST_WAIT} seconds"
-    require(1 <= config.merge_timeout <= LONGEST_WAIT, "merge_timeout", config.merge_timeout, allowed)
-    require(config.max_restarts >= 0, "max_restarts", config.max_restarts, "0 or more")
-    _check_mode(config, len(set(ids)))
-
-
-def _check_mode(config: TrainingConfig, devices: int) -> None:
-    """Refuse flags of several ways to use several workers at once, and workers without a way."""
-    if config.parallel_independent and (config.ddp or config.uses_deepspeed):
-        other = "--ddp" if config.ddp else "--zero-stage and --deepspeed-config"
-        raise UserError(
-            f"--parallel-independent (weights of their own) and {other} (one shared model) exclude each other; "
-            "leave one out."
-        )
-    if not config.several_workers and (devices > 1 or (config.world_size or 1) > 1):
-        several = f"--cuda-ids {config.cuda_ids}" if devices > 1 else f"--world-size {config.world_size}"
-        raise UserError(
-            f"{several} means several workers; add --ddp (one shared model), --parallel-independent or --zero-stage."
-        )
-
-
-def _check_output(config: TrainingConfig) -> None:
-    reason = why_not_a_name(config.brain_name)
-    if reason is not None:
-        raise UserError(f"--brain-name is {shown(config.brain_name)}, but it must be a plain name: {reason}.")

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from aios.errors import UserError, shown
-from aios.settings.config import TrainingConfig, allowed_types, field_types
+from aios.settings.config import TrainingConfig, field_types
+from aios.settings.flag_values import allowed_types
 from aios.settings.settings_file import parse_settings_file, text_as_number, unknown_key
 
 _KIND_NAMES: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}

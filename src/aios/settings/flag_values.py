@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from aios.errors import UserError, shown
 
@@ -21,3 +21,11 @@ def require(condition: bool, name: str, value: Any, allowed: str) -> None:
 def is_utf8(text: str) -> bool:
     """Whether a text from the command line can be written as UTF-8: no byte of it was something else."""
     return text.encode(errors="replace") == text.encode(errors="surrogatepass")
+
+
+def allowed_types(kind: Any) -> tuple[tuple[type, ...], tuple[Any, ...]]:
+    """(plain types, literal values) that a field of type `kind` takes."""
+    arms = getattr(kind, "__args__", (kind,))
+    if getattr(kind, "__origin__", None) is Literal:
+        return (), arms
+    return tuple(arms), ()
