@@ -189,6 +189,38 @@ def test_a_free_name_is_proposed(tmp_path: Path) -> None:
     assert free_name(tmp_path, "mine") == "mine-3"
 
 
+def evaluation(step: int, loss: float | None) -> dict[str, Any]:
+    return {"event": "eval", "step": step, "loss": loss}
+
+
+def test_the_evaluations_newest_and_best_however_much_was_trained_since(tmp_path: Path) -> None:
+    evaluated = [evaluation(20, 3.5), evaluation(40, 3.25), evaluation(60, 4.0)]
+    write_log(tmp_path, START, *evaluated, *({**TRAIN, "step": step} for step in range(61, 6000)))
+    brain = state_of(tmp_path)
+    assert (brain.eval_loss, brain.best_loss) == (4.0, 3.25)
+    write_log(tmp_path, START, *evaluated, {"event": "run_resumed", "step": 30}, evaluation(40, None))
+    brain = state_of(tmp_path)
+    assert (brain.eval_loss, brain.best_loss) == (None, 3.5)  # what was repeated counts no more
+
+
+def test_a_run_that_was_asked_to_finish_ends_where_it_then_ends(tmp_path: Path) -> None:
+    start = {"event": "run_start", "step": 0, "config": {"steps": 200}}
+    anneal = {"event": "adaptive_lr_anneal", "step": 47, "start": 47, "end": 67, "reason": "finish_now"}
+    write_log(tmp_path, start, {**TRAIN, "step": 47})
+    write_session(tmp_path, asked="finish")
+    assert state_of(tmp_path).progress == "47 / 200"
+    write_log(tmp_path, start, {**TRAIN, "step": 47}, anneal, {**TRAIN, "step": 67}, {"event": "final", "step": 67})
+    assert state_of(tmp_path).progress == "67 / 67"
+
+
+def test_a_session_that_has_not_begun_in_the_log_ends_where_the_window_asked(tmp_path: Path) -> None:
+    write_log(tmp_path, {**START, "ts": 1.0}, {**TRAIN, "ts": 2.0})
+    write_session(tmp_path, pid=os.getpid())
+    assert state_of(tmp_path).steps == 600
+    write_log(tmp_path, {"event": "run_resumed", "config": {"steps": 70}})
+    assert state_of(tmp_path).steps == 70
+
+
 def test_a_resume_says_where_and_how_far(tmp_path: Path) -> None:
     write_log(tmp_path / "mine", START, TRAIN)
     config = resume_config(state_of(tmp_path / "mine"), 90)

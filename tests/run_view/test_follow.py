@@ -35,6 +35,13 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
+def test_training_steps_are_left_out_where_asked(log: Path) -> None:
+    append(log, b'{"event": "eval", "step": 2}\n[1]\n' + LINES[2])
+    follower = LogFollower(log, follow.TRAIN_LINE)
+    assert [record["event"] for record in follower.poll()] == ["eval"]
+    assert (follower.good_lines, follower.bad_lines, follower.at_end) == (4, 1, True)
+
+
 def test_each_line_comes_once(log: Path) -> None:
     follower = LogFollower(log)
     assert steps(follower.poll()) == [1, 2]

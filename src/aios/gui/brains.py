@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import sys
@@ -13,7 +14,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from aios.errors import UserError
 from aios.gui.process_identity import is_alive
+from aios.run_view.history import RunHistory
+from aios.run_view.reading import Outlines
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
 from aios.runs.lock import holder_of
@@ -116,9 +123,13 @@ class Brain:
     step: int = 0
     """Optimizer steps done."""
     steps: int | None = None
-    """Steps the last run was asked for; None: not known."""
+    """The step at which the last run ends: its last, or sooner once asked to finish; None: not known."""
     loss: float | None = None
     """Newest training loss, nats per token; None: none, or not finite."""
+    eval_loss: float | None = None
+    """Newest evaluation loss, nats per token; None: none, or not finite."""
+    best_loss: float | None = None
+    """Lowest evaluation loss, nats per token; None: none."""
     sentence: str = ""
     """Why it failed or ended."""
     modified: float = 0.0
@@ -144,18 +155,25 @@ class Brain:
         return f"{self.step:,}" if self.steps is None else f"{self.step:,} / {self.steps:,}"
 
 
-def list_brains(bundle_dir: Path) -> list[Brain]:
-    """The brains under `bundle_dir`, the one written to last first; folders without rights are left out."""
+def list_brains(bundle_dir: Path, outlines: Outlines | None = None) -> list[Brain]:
+    """The brains under `bundle_dir`, the one written to last first; folders without rights are left out.
+
+    `outlines`, kept between calls, spares reading the logs anew.
+    """
+    outlines = outlines or Outlines()
     try:
         folders = [path for path in bundle_dir.iterdir() if path.is_dir()]
     except OSError:
         return []  # the form says what is wrong with the folder
-    brains = [brain for folder in folders if (brain := read_brain(folder)) is not None]
+    brains = [brain for folder in folders if (brain := read_brain(folder, outlines)) is not None]
     return sorted(brains, key=lambda brain: brain.modified, reverse=True)
 
 
-def read_brain(folder: Path) -> Brain | None:
-    """What is known of the brain in `folder`; None where nothing was ever trained there, or it cannot be read."""
+def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
+    """What is known of the brain in `folder`; None where nothing was ever trained there, or it cannot be read.
+
+    `outlines`, kept between calls, spares reading the log anew.
+    """
     session = read_session(folder)
     log = Path(session.log) if session is not None else folder / "metrics.jsonl"
     try:
@@ -163,17 +181,37 @@ def read_brain(folder: Path) -> Brain | None:
         if session is None and not modified and not holds_brain(folder):
             return None
         records = list(tail_records(log)) if modified else []
-    except OSError:
+        outline = (outlines or Outlines()).of(log) if modified else RunHistory()
+    except (OSError, UserError):
         return None
     held = holder_of(folder) is not None
     if session is not None and not session.alive and (held or _taken_over(session, modified)):
         session = None
     state, sentence = judge(session, records, held)
-    steps = session.steps if session is not None else _asked_steps(log)
     newest: dict[str, Any] = next((r for r in reversed(records) if r.get("event") == "train"), {})
     step = max((r["step"] for r in records if isinstance(r.get("step"), int)), default=0)
-    loss, saved = _number(newest.get("ce")), bool(list_checkpoints(folder))
-    return Brain(folder, log, state, step, steps, loss, sentence, modified, session, saved)
+    evals = outline.series("eval_loss")
+    return Brain(
+        folder, log, state, step, _last_step(session, outline),
+        loss=_number(newest.get("ce")),
+        eval_loss=_least(evals.mean[-1:]),
+        best_loss=_least(evals.low[np.isfinite(evals.low)]),
+        sentence=sentence, modified=modified, session=session, has_checkpoint=bool(list_checkpoints(folder)),
+    )  # fmt: skip
+
+
+def _last_step(session: SessionFile | None, outline: RunHistory) -> int | None:
+    """Where the newest sitting ends: as its log says, and before that as a window asked for."""
+    events = outline.other_events
+    if session is not None and not (events and events[-1].ts >= session.started):
+        return session.steps
+    return outline.total_steps
+
+
+def _least(values: NDArray[np.float64]) -> float | None:
+    """The least of some values; None where there is none, or a NaN among them."""
+    least = float(values.min()) if len(values) else math.nan
+    return least if math.isfinite(least) else None
 
 
 def _taken_over(session: SessionFile, log_modified: float) -> bool:
@@ -243,17 +281,6 @@ def tail_records(log: Path) -> Iterator[dict[str, Any]]:
         record = _record(line)
         if record is not None:
             yield record
-
-
-def _asked_steps(log: Path) -> int | None:
-    """The steps that the log's first record says the run was asked for."""
-    if not log.is_file():
-        return None
-    with log.open("rb") as file:
-        record = _record(file.readline(_TAIL_BYTES).decode("utf-8", errors="replace"))
-    config = record.get("config") if record is not None else None
-    steps = config.get("steps") if isinstance(config, dict) else None
-    return steps if isinstance(steps, int) else None
 
 
 def _record(line: str) -> dict[str, Any] | None:

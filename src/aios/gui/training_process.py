@@ -14,6 +14,7 @@ from pathlib import Path
 from aios.errors import UserError
 from aios.gui.brains import Brain, SessionFile, State, read_brain
 from aios.gui.process_identity import birth_of
+from aios.run_view.reading import Outlines
 from aios.runs.lock import holder_of, refusal
 from aios.runs.stop_file import FINISH, StopFile
 from aios.settings.config import TrainingConfig
@@ -42,6 +43,7 @@ class TrainingProcess:
     def __init__(self, brain_dir: Path, child: subprocess.Popen[bytes] | None = None) -> None:
         self.brain_dir = brain_dir
         self._child = child
+        self._outlines = Outlines()
 
     @classmethod
     def start(cls, config: TrainingConfig, steps: int | None = None) -> TrainingProcess:
@@ -81,7 +83,7 @@ class TrainingProcess:
         """What the training is doing now; None where nothing of it is left on disk."""
         if self._child is not None:
             self._child.poll()  # so that an ended child does not stay a zombie
-        return read_brain(self.brain_dir)
+        return read_brain(self.brain_dir, self._outlines)
 
     def ask(self, what: str) -> None:
         """Ask it to `pause` or `stop` (it saves and ends) or to `finish` (a short anneal and a regular end).

@@ -30,6 +30,7 @@ from aios.gui.runs_panel import RunsPanel
 from aios.gui.settings_files import ask_and_export, ask_and_import
 from aios.gui.training_control import TrainingControl
 from aios.gui.training_process import shown_command, training_arguments
+from aios.run_view.reading import Outlines
 from aios.settings.config import TrainingConfig
 
 TICK_MS = 100
@@ -65,6 +66,7 @@ class Window:
         self.inspector = Inspector()
         self.background = Background()
         self.control = TrainingControl()
+        self.outlines = Outlines()
         self.feeds: list[RunFeed] = []
         self._due: dict[str, float] = {}
         self._faults: set[str] = set()
@@ -174,7 +176,9 @@ class Window:
                 self._look_at_training()
             if self._is_due("list", _LIST_SECONDS):
                 folder = Path(str(self.model.texts["bundle_dir"]))
-                self.background.submit("list", partial(list_brains, folder), partial(self._show_list, folder))
+                self.background.submit(
+                    "list", partial(list_brains, folder, self.outlines), partial(self._show_list, folder)
+                )
             self.checks.tick()
             self.inspector.write()
         finally:

@@ -14,6 +14,8 @@ POLL_BYTES = 4 << 20
 MAX_LINE_BYTES = 64 << 20
 """A longer line is taken for no JSON and is skipped."""
 _TAIL_BYTES = 256
+TRAIN_LINE = b'{"event": "train", '
+"""How the line of a training step begins, as `runs.training_log` writes it."""
 
 
 class LogFollower:
@@ -22,10 +24,12 @@ class LogFollower:
     The offset stands behind the last whole line. A torn last line is left for the next poll: the trainer may finish
     it, or cut it off and go on behind it. That the file is still the one read before is known by its inode, by its
     size, and by the last bytes before the offset, which a file written anew under the same inode does not have.
+    Lines that begin with `skipped` are counted, but neither parsed nor returned.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, skipped: bytes | None = None) -> None:
         self.path = Path(path)
+        self._skipped = skipped
         self.missing = False
         """Whether the latest poll found no file."""
         self.at_end = False
@@ -105,6 +109,10 @@ class LogFollower:
 
     def _parse(self, lines: list[bytes]) -> list[dict[str, Any]]:
         records = []
+        if self._skipped is not None:
+            told = [line for line in lines if not line.startswith(self._skipped)]
+            self.good_lines += len(lines) - len(told)
+            lines = told
         for line in lines:
             try:
                 record = json.loads(line.decode())

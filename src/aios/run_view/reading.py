@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aios.errors import UserError
-from aios.run_view.follow import POLL_BYTES, LogFollower
+from aios.run_view.follow import POLL_BYTES, TRAIN_LINE, LogFollower
 from aios.run_view.history import RunHistory
 
 LOG_NAME = "metrics.jsonl"
@@ -14,10 +14,14 @@ LOG_NAME = "metrics.jsonl"
 
 
 class FollowedRun:
-    """A log and the history of what it held so far; a log that was replaced starts a new history."""
+    """A log and the history of what it held so far; a log that was replaced starts a new history.
 
-    def __init__(self, path: Path) -> None:
-        self.follower = LogFollower(path)
+    An `outline` leaves the training steps out: it knows the plan of the run, its evaluations and its events, and is
+    read more than ten times faster.
+    """
+
+    def __init__(self, path: Path, outline: bool = False) -> None:
+        self.follower = LogFollower(path, TRAIN_LINE if outline else None)
         self.history = RunHistory()
 
     def refresh(self, max_bytes: int = POLL_BYTES) -> bool:
@@ -31,6 +35,34 @@ class FollowedRun:
             self.history = RunHistory()
         self.history.add(records)
         return bool(records) or self.follower.restarted
+
+    def catch_up(self) -> RunHistory:
+        """The history of all that the log holds now.
+
+        Raises:
+            UserError: when the file is there but cannot be read.
+        """
+        self.refresh()
+        while not self.follower.at_end:
+            self.refresh()
+        return self.history
+
+
+class Outlines:
+    """The outlines of the logs in a list of runs; what was read of one is not read again."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Path, FollowedRun] = {}
+
+    def of(self, log: Path) -> RunHistory:
+        """What the log holds now, apart from its training steps.
+
+        Raises:
+            UserError: when the file is there but cannot be read.
+        """
+        if log not in self._runs:
+            self._runs[log] = FollowedRun(log, outline=True)
+        return self._runs[log].catch_up()
 
 
 def find_log(path: Path) -> Path:
@@ -57,9 +89,7 @@ def read_history(path: Path) -> RunHistory:
     """
     log = find_log(path)
     run = FollowedRun(log)
-    run.refresh()
-    while not run.follower.at_end:
-        run.refresh()
+    run.catch_up()
     if not run.follower.is_log:
         raise UserError(f"{log} is no training log: none of its lines is a JSON object; give a {LOG_NAME}.")
     if run.history.records == 0:
