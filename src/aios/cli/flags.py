@@ -10,14 +10,16 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperCommand
 
-from aios.settings.config import OUTPUT, TrainingConfig, field_types
+from aios.cli.flag_help import HelpAllOption
+from aios.settings.config import TrainingConfig, field_types
 from aios.settings.config_file import load_config_file
-from aios.settings.flag_values import flag_name
+from aios.settings.flag_values import allowed_types, flag_name
 
 
 def config_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a typer command `--config` and one option per field of `TrainingConfig`, received as `**flags`."""
-    return with_options(function, [_CONFIG_FILE, *(_parameter(f) for f in dataclasses.fields(TrainingConfig))])
+    """Give a typer command one option per field of `TrainingConfig`, `--config` and `--help-all`, as `**flags`."""
+    fields = (_parameter(f) for f in dataclasses.fields(TrainingConfig))
+    return with_options(function, [*fields, _CONFIG_FILE, _HELP_ALL])
 
 
 def with_options(function: Callable[..., None], options: Sequence[inspect.Parameter]) -> Callable[..., None]:
@@ -42,19 +44,22 @@ _CONFIG_FILE = inspect.Parameter(
             "--config",
             metavar="FILE",
             help="Settings file (.toml, .yaml, .json) with flags' names as keys; flags given here win over it.",
-            rich_help_panel=OUTPUT,
         ),
     ],
 )
+_HELP_ALL = inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAllOption)
+_VALUE_KINDS: dict[type, str] = {int: "N", float: "NUMBER"}
 
 
 def _parameter(f: dataclasses.Field[Any]) -> inspect.Parameter:
     kind = field_types()[f.name]
     flag = flag_name(f.name)
-    is_bool = bool in getattr(kind, "__args__", (kind,))
+    types, _ = allowed_types(kind)
+    is_bool = bool in types
     names = f"{flag}/--no-{flag[2:]}" if is_bool and f.metadata["on_off"] else flag
     option = typer.Option(
         names,
+        metavar=f.metadata["value"] or next((_VALUE_KINDS[t] for t in types if t in _VALUE_KINDS), None),
         help=f.metadata["help"],
         rich_help_panel=f.metadata["panel"],
         show_default=f.default is not None and f.default is not False,

@@ -10,6 +10,7 @@ import typer
 
 from aios.cli.answer_commands import chat, generate
 from aios.cli.cores import share_cores
+from aios.cli.flag_help import Example, FlagsCommand
 from aios.cli.flags import config_options, given_flags
 from aios.cli.hrm_hf.origin import brain_folder, find_origin
 from aios.cli.log_commands import check_picture, lr_log, plot, replay, watch
@@ -25,6 +26,16 @@ hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM 
 @hrm_hf.callback()
 def _group() -> None:
     """Train and inspect Hierarchical Reasoning Models (HRM ACT v1)."""
+
+
+class _TrainCommand(FlagsCommand):
+    examples = (
+        Example("aios hrm-hf train", "the bundled text; the learning rate is found and adjusted on the way"),
+        Example("aios hrm-hf train --dataset-file my.txt --brain-name mine --steps 2000", "a text of your own"),
+        Example("aios hrm-hf train --brain-name mine --resume --steps 4000", "go on where that run ended"),
+        Example("aios hrm-hf train --preset small --device cuda --brain-name big", "a larger model, on a GPU"),
+        Example("aios hrm-hf train --no-auto-adjust-lr --lr 1e-3 --brain-name fixed", "a learning rate of your own"),
+    )
 
 
 @config_options
@@ -75,8 +86,8 @@ def _train(given: dict[str, Any], place: WorkerPlace | None, lock: BrainLock) ->
         train_actv1(origin)
 
 
-hrm_hf.command("train")(train)
-hrm_hf.command("train-actv1", help="The older name of train.", hidden=True)(train)
+hrm_hf.command("train", cls=_TrainCommand)(train)
+hrm_hf.command("train-actv1", cls=_TrainCommand, help="The older name of train.", hidden=True)(train)
 
 
 @hrm_hf.command("independent-worker", hidden=True)
@@ -104,7 +115,14 @@ hrm_hf.command("generate")(generate)
 hrm_hf.command("chat")(chat)
 
 
-@hrm_hf.command("lr-find")
+class _LrFindCommand(FlagsCommand):
+    examples = (
+        Example("aios hrm-hf lr-find -o search.png", "for a run on the bundled text, with all defaults"),
+        Example("aios hrm-hf lr-find --dataset-file my.txt --preset small", "for a run on a text of your own"),
+    )
+
+
+@hrm_hf.command("lr-find", cls=_LrFindCommand)
 @config_options
 def lr_find(
     context: typer.Context,

@@ -21,9 +21,13 @@ Kind = Literal["text", "choice", "switch", "file", "dataset", "folder"]
 BUNDLED_TEXT = "Bundled text (King James Bible)"
 """What the dataset field shows for None."""
 
-MAIN_FIELDS = ("dataset_file", "preset", "steps", "batch_size", "brain_name", "device", "use_moe")
 RATE_FIELDS = ("auto_adjust_lr", "lr")
 _NOT_IN_FORM = ("resume", "adaptive_lr_reset_state")
+MAIN_FIELDS = tuple(
+    f.name
+    for f in dataclasses.fields(TrainingConfig)
+    if f.metadata["main"] and f.name not in RATE_FIELDS + _NOT_IN_FORM
+)
 _WITH_AUTO_ONLY = ("adaptive_lr_profile", "adaptive_lr_config")
 _PATHS: dict[str, Kind] = {
     "dataset_file": "dataset",

@@ -13,21 +13,29 @@ from aios.runs.stop_file import StopFile
 from aios.settings.config_checks import check_config
 from aios.settings.flag_values import flag_name
 
-LEARNING_RATE = "Learning rate"
 DATA = "Data"
+LEARNING_RATE = "Learning rate"
 SCHEDULE = "Schedule"
 MODEL = "Model"
-MEMORY = "Memory and precision"
-DEVICES = "Devices"
-OUTPUT = "Output"
+OPTIMIZER = "Optimizer"
+SAVING = "Saving"
+HARDWARE = "Hardware"
+WORKERS = "Several workers"
+PANELS = (DATA, LEARNING_RATE, SCHEDULE, MODEL, OPTIMIZER, SAVING, HARDWARE, WORKERS)
+"""The groups of settings, in the order in which they are shown."""
 
 
-def _flag(default: Any, panel: str, text: str, on_off: bool = True) -> Any:
+def _flag(
+    default: Any, panel: str, text: str, value: str | None = None, on_off: bool = True, main: bool = False
+) -> Any:
     """A dataclass field that is also a command-line flag: its default, help panel and help text.
 
-    `on_off` is False for a plain switch, which has no `--no-...` form.
+    `value` is the help's word for what it takes, where the type does not say it. `on_off` is False for a plain switch,
+    which has no `--no-...` form. `main` settings are shown at first, in `--help` and in the window; the others on
+    demand.
     """
-    return field(default=default, metadata={"panel": panel, "help": text, "on_off": on_off})
+    metadata = {"panel": panel, "help": text, "value": value, "on_off": on_off, "main": main}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -38,24 +46,37 @@ class TrainingConfig:
         UserError: on construction, when a value cannot be trained with; names the flag, the value and the remedy.
     """
 
+    dataset_file: str | None = _flag(
+        None,
+        DATA,
+        "Text or .jsonl, also as .gz or .zst, .parquet, a folder of them, or one of datasets.save_to_disk. Rows hold "
+        "`text`, or `prompt` and `completion`, or `messages`. Default: the bundled text.",
+        value="FILE",
+        main=True,
+    )
+    model: str | None = _flag(
+        None, DATA, "Tokenizer: a folder or a name for transformers. Default: the bundled one.", value="NAME"
+    )
+    max_seq_len: int = _flag(128, DATA, "Tokens per sequence.")
+    eval_file: str | None = _flag(
+        None, DATA, "Text to evaluate on. Default: a held-out tail of the data.", value="FILE"
+    )
+
+    auto_adjust_lr: bool = _flag(True, LEARNING_RATE, "Adjust the learning rate from the training loss.", main=True)
     lr: float | None = _flag(
         None,
         LEARNING_RATE,
         "Where the learning rate starts if no search finds it; fixed with --no-auto-adjust-lr. Default 5e-5.",
+        main=True,
     )
-    auto_adjust_lr: bool = _flag(True, LEARNING_RATE, "Adjust the learning rate from the training loss.")
     adaptive_lr_profile: Literal["auto", "rules"] = _flag(
         "auto", LEARNING_RATE, "auto: search, noise-aware rules, trouble ladder, anneal. rules: the plain rules."
-    )
-    anneal_fraction: float | None = _flag(
-        None, LEARNING_RATE, "Last part of the run in which the LR goes to zero. Default 0.3 (auto) or 0 (rules)."
     )
     warmup_steps: int | None = _flag(
         None, LEARNING_RATE, "Optimizer steps of linear warm-up. Default 5 % of --steps (auto) or 10 %."
     )
-    adaptive_lr_config: str | None = _flag(None, LEARNING_RATE, "Adaptive-LR settings file (.toml, .yaml, .json).")
-    adaptive_lr_reset_state: bool = _flag(
-        False, LEARNING_RATE, "On --resume, start the adaptive LR afresh instead of where it was.", on_off=False
+    anneal_fraction: float | None = _flag(
+        None, LEARNING_RATE, "Last part of the run in which the LR goes to zero. Default 0.3 (auto) or 0 (rules)."
     )
     on_overfit: Literal["finish", "keep-best", "ignore"] = _flag(
         "finish",
@@ -64,30 +85,23 @@ class TrainingConfig:
         "of one model; else as keep-best). keep-best: train on; the best brain is kept in best/ and published at the "
         "end. ignore: keep and publish the newest only.",
     )
-
-    dataset_file: str | None = _flag(
-        None,
-        DATA,
-        "Text or .jsonl, also as .gz or .zst, .parquet, a folder of them, or one of datasets.save_to_disk. Rows hold "
-        "`text`, or `prompt` and `completion`, or `messages`. Default: the bundled text.",
+    adaptive_lr_config: str | None = _flag(
+        None, LEARNING_RATE, "Adaptive-LR settings file (.toml, .yaml, .json).", value="FILE"
     )
-    model: str | None = _flag(None, DATA, "Tokenizer: a folder or a name for transformers. Default: the bundled one.")
-    max_seq_len: int = _flag(128, DATA, "Tokens per sequence.")
-    eval_file: str | None = _flag(None, DATA, "Text to evaluate on. Default: a held-out tail of the data.")
-    eval_every: int = _flag(100, DATA, "Optimizer steps between evaluations; 0: only at the end.")
-    eval_batches: int = _flag(16, DATA, "Batches per evaluation.")
+    adaptive_lr_reset_state: bool = _flag(
+        False, LEARNING_RATE, "On --resume, start the adaptive LR afresh instead of where it was.", on_off=False
+    )
 
-    steps: int = _flag(600, SCHEDULE, "Total optimizer steps of the run; --resume continues up to it.")
-    batch_size: int = _flag(8, SCHEDULE, "Sequences per worker and micro-batch.")
+    steps: int = _flag(600, SCHEDULE, "Total optimizer steps of the run; --resume continues up to it.", main=True)
+    batch_size: int = _flag(8, SCHEDULE, "Sequences per worker and micro-batch.", main=True)
     gradient_accumulation_steps: int = _flag(1, SCHEDULE, "Micro-batches per optimizer step.")
+    eval_every: int = _flag(100, SCHEDULE, "Optimizer steps between evaluations; 0: only at the end.")
+    eval_batches: int = _flag(16, SCHEDULE, "Batches per evaluation.")
     seed: int = _flag(0, SCHEDULE, "Seed of the initial weights and the data order.")
-    optimizer: Literal["adamw", "muon"] = _flag(
-        "adamw", SCHEDULE, "muon: Muon for the matrices within the blocks, AdamW for the rest."
-    )
-    weight_decay: float = _flag(0.1, SCHEDULE, "Decoupled weight decay of the weight matrices.")
-    max_grad_norm: float = _flag(1.0, SCHEDULE, "Clip the gradient to this global L2 norm.")
 
-    preset: Literal["tiny", "small", "base"] = _flag("tiny", MODEL, "Model size; the flags below override parts.")
+    preset: Literal["tiny", "small", "base"] = _flag(
+        "tiny", MODEL, "Model size; other settings of the model override parts.", main=True
+    )
     hidden_size: int | None = _flag(None, MODEL, "Width of the model. Default: the preset's.")
     h_layers: int | None = _flag(None, MODEL, "Blocks in the slow (H) stack. Default: the preset's.")
     l_layers: int | None = _flag(None, MODEL, "Blocks in the fast (L) stack. Default: the preset's.")
@@ -96,58 +110,78 @@ class TrainingConfig:
     num_heads: int | None = _flag(None, MODEL, "Attention heads; must divide the width. Default: the preset's.")
     expansion: float | None = _flag(None, MODEL, "SwiGLU expansion. Default: the preset's.")
     halt_max_steps: int | None = _flag(None, MODEL, "ACT segments at most. Default: the preset's.")
-    use_moe: bool = _flag(False, MODEL, "Sparse mixture of experts in place of the MLPs.")
+    use_moe: bool = _flag(False, MODEL, "Sparse mixture of experts in place of the MLPs.", main=True)
     num_experts: int = _flag(4, MODEL, "Experts per MoE layer.")
     num_experts_per_tok: int = _flag(2, MODEL, "Experts each token is routed to.")
-    student_init: str | None = _flag(None, MODEL, "Continue from the weights of this brain folder.")
+    student_init: str | None = _flag(None, MODEL, "Continue from the weights of this brain folder.", value="FOLDER")
     use_peft: bool = _flag(False, MODEL, "Train LoRA adapters beside the frozen weights of --student-init (peft).")
     lora_rank: int = _flag(8, MODEL, "Rank of the LoRA adapters.")
     lora_alpha: int = _flag(16, MODEL, "Scale of the LoRA adapters: what they add is multiplied by alpha / rank.")
 
-    amp: bool | None = _flag(None, MEMORY, "Mixed precision (autocast). Default: on for CUDA.")
-    model_dtype: Literal["fp32", "bf16", "fp16"] = _flag(
-        "fp32", MEMORY, "Weights' type; fp16 keeps fp32 weights and computes in fp16 with loss scaling."
+    optimizer: Literal["adamw", "muon"] = _flag(
+        "adamw", OPTIMIZER, "muon: Muon for the matrices within the blocks, AdamW for the rest."
     )
-    gradient_checkpointing: bool = _flag(False, MEMORY, "Recompute activations in backward: less memory, slower.")
+    weight_decay: float = _flag(0.1, OPTIMIZER, "Decoupled weight decay of the weight matrices.")
+    max_grad_norm: float = _flag(1.0, OPTIMIZER, "Clip the gradient to this global L2 norm.")
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = _flag("auto", DEVICES, "Where to train.")
-    cuda_ids: str | None = _flag(None, DEVICES, "CUDA device numbers, comma separated.")
-    ddp: bool = _flag(False, DEVICES, "Several workers that share one model, each with a batch of its own.")
-    world_size: int | None = _flag(
-        None, DEVICES, "Number of workers. Default: one per CUDA device, or as torchrun started them."
+    brain_name: str = _flag(
+        "default", SAVING, "Name of this brain: its folder under --bundle-dir.", value="NAME", main=True
     )
-    max_restarts: int = _flag(3, DEVICES, "How often lost workers are started again from the newest checkpoint.")
+    bundle_dir: str = _flag("artifacts/brains/actv1", SAVING, "Folder that holds the brains.", value="FOLDER")
+    resume: bool = _flag(
+        False,
+        SAVING,
+        "Continue the brain's newest valid checkpoint; flags not given keep that run's values.",
+        on_off=False,
+        main=True,
+    )
+    save_every: int = _flag(
+        200, SAVING, "Optimizer steps between checkpoints; 0: only at the end. Independent workers save at each merge."
+    )
+    keep_checkpoints: int = _flag(3, SAVING, "Newest checkpoints to keep.")
+    log_file: str | None = _flag(
+        None, SAVING, "Training log. Default: metrics.jsonl in the brain's folder.", value="FILE"
+    )
+    tensorboard: str | None = _flag(
+        None,
+        SAVING,
+        "Also write the log for TensorBoard into this folder (needs the package tensorboard).",
+        value="FOLDER",
+    )
+    stop_file: str | None = _flag(
+        None,
+        SAVING,
+        "The run saves and stops when this file appears. Default: STOP in the brain's folder.",
+        value="FILE",
+    )
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = _flag("auto", HARDWARE, "Where to train.", main=True)
+    cuda_ids: str | None = _flag(None, HARDWARE, "CUDA device numbers, comma separated.", value="NUMBERS")
+    amp: bool | None = _flag(None, HARDWARE, "Mixed precision (autocast). Default: on for CUDA.")
+    model_dtype: Literal["fp32", "bf16", "fp16"] = _flag(
+        "fp32", HARDWARE, "Weights' type; fp16 keeps fp32 weights and computes in fp16 with loss scaling."
+    )
+    gradient_checkpointing: bool = _flag(False, HARDWARE, "Recompute activations in backward: less memory, slower.")
+
+    ddp: bool = _flag(False, WORKERS, "Several workers that share one model, each with a batch of its own.")
     parallel_independent: bool = _flag(
-        False, DEVICES, "Several workers with weights of their own, merged now and then."
+        False, WORKERS, "Several workers with weights of their own, merged now and then."
     )
-    merge_every: int = _flag(100, DEVICES, "Optimizer steps between merges of independent workers.")
+    world_size: int | None = _flag(
+        None, WORKERS, "Number of workers. Default: one per CUDA device, or as torchrun started them."
+    )
+    max_restarts: int = _flag(3, WORKERS, "How often lost workers are started again from the newest checkpoint.")
+    merge_every: int = _flag(100, WORKERS, "Optimizer steps between merges of independent workers.")
     merge_timeout: int = _flag(
         600,
-        DEVICES,
+        WORKERS,
         "Seconds without a step after which an independent worker counts as hung and is replaced; how long workers of "
         "one model wait for each other at a step.",
     )
     zero_stage: Literal["none", "zero1", "zero2", "zero3"] = _flag(
-        "none", DEVICES, "DeepSpeed ZeRO stage: what the workers of one model split among them."
+        "none", WORKERS, "DeepSpeed ZeRO stage: what the workers of one model split among them."
     )
-    deepspeed_config: str | None = _flag(None, DEVICES, "DeepSpeed settings file (JSON).")
-
-    bundle_dir: str = _flag("artifacts/brains/actv1", OUTPUT, "Folder that holds the brains.")
-    brain_name: str = _flag("default", OUTPUT, "Name of this brain: its folder under --bundle-dir.")
-    log_file: str | None = _flag(None, OUTPUT, "Training log. Default: metrics.jsonl in the brain's folder.")
-    tensorboard: str | None = _flag(
-        None, OUTPUT, "Also write the log for TensorBoard into this folder (needs the package tensorboard)."
-    )
-    save_every: int = _flag(
-        200, OUTPUT, "Optimizer steps between checkpoints; 0: only at the end. Independent workers save at each merge."
-    )
-    keep_checkpoints: int = _flag(3, OUTPUT, "Newest checkpoints to keep.")
-    resume: bool = _flag(
-        False, OUTPUT, "Continue the brain's newest valid checkpoint; flags not given keep that run's values.", False
-    )
-    stop_file: str | None = _flag(
-        None, OUTPUT, "The run saves and stops when this file appears. Default: STOP in the brain's folder."
-    )
+    deepspeed_config: str | None = _flag(None, WORKERS, "DeepSpeed settings file (JSON).", value="FILE")
 
     def __post_init__(self) -> None:
         check_config(self, field_types())
