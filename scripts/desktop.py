@@ -89,7 +89,7 @@ class App:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self.wait(lambda: self._report.exists() and self.shows("tabs"), "the window to appear")
+        self.wait(lambda: self._report.exists() and self.shows("outer"), "the window to appear")
         return self
 
     def __exit__(

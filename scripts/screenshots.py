@@ -115,6 +115,7 @@ def an_error(screen: Screen, work: Path, steps: int) -> None:
         app.wait(lambda: app.enabled("start"), "Start to be on")
         app.click("start")
         app.wait(lambda: app.text("state") == "failed", "the training to fail", PATIENCE)
+        app.press("ctrl+1")
         app.fill("batch_size", "0")
         app.fill("lr", "fast")
         app.wait(lambda: app.shows("problem.lr"), "the problem")

@@ -161,6 +161,7 @@ def test_everything_is_reached_by_keyboard(screen: Screen, home: Path) -> None:
     log = write_log(home / "run.jsonl", [*(train_record(step) for step in range(1, 30)), adjustment(20)])
     with App(screen, home, str(log)) as app:
         app.wait(lambda: len(app.look()["markers"]) == 1, "the run")
+        app.press("ctrl+b")  # the form had folded away
         app.click("field.steps")
         passed: list[str | None] = []
         while passed.count("field.steps") < 2 and len(passed) < 100:
@@ -187,6 +188,28 @@ def test_no_text_is_cut_off(home: Path, width: int, height: int, dpi: int) -> No
             app.press(key)
             app.wait(lambda: app.look()["cut_off"] == [], "all texts beside it to have room")
         assert app.text("title") == "run"
+
+
+def test_a_run_on_show_folds_the_form_away_and_takes_its_room(screen: Screen, home: Path) -> None:
+    log = write_log(home / "run.jsonl", [train_record(step) for step in range(1, 30)])
+    with App(screen, home) as app:
+        app.wait(lambda: app.shows("field.steps"), "the form")
+        assert not app.shows("fold")
+        app.press("ctrl+o")
+        app.type_into_file_dialog(str(log))
+        app.wait(lambda: app.shows("plot") and not app.shows("field.steps"), "the form to fold away")
+        app.wait(lambda: app.widget("plot")["height"] >= 2 * 349, "twice the height it had beneath the numbers")
+        app.click("fold")
+        app.wait(lambda: app.shows("field.steps") and app.text("fold") == "Hide form", "the form to be back")
+        assert app.shows("plot")
+        app.press("ctrl+b")
+        app.wait(lambda: not app.shows("field.steps"), "the form to go by key")
+        app.press("ctrl+2")
+        app.wait(lambda: app.shows("runs"), "the list to come by its key")
+        app.press("ctrl+q")
+        app.process.wait(timeout=20)
+    with App(screen, home, str(log)) as app:
+        app.wait(lambda: app.shows("plot") and app.shows("field.steps"), "the form to stand as it was left")
 
 
 def test_settings_go_out_and_in_and_are_remembered(screen: Screen, home: Path) -> None:

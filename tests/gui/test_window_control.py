@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def begin(app: App, steps: int) -> None:
+    app.press("ctrl+1")  # a run on show has folded the form away
     app.fill("steps", str(steps))
     app.wait(lambda: app.enabled("start"), "Start to be on")
     app.press("ctrl+Return")
@@ -74,6 +75,7 @@ def test_pause_resume_stop_reopen_compare(screen: Screen, home: Path) -> None:
         app.click_row("runs", "first", times=2)
         app.wait(lambda: app.text("title") == "first" and app.text("state") == "stopped", "the first run")
         agrees_with_log(app, first)
+        app.press("ctrl+2")
         app.click_row("runs", "first-2")
         app.click("runs.compare")
         app.wait(lambda: app.text("title") == "first + first-2", "both runs")

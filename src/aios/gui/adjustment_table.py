@@ -21,11 +21,11 @@ Labelled = tuple[str, Adjustment]
 """(label of the run, adjustment)."""
 
 _COLUMNS = (
-    ("step", "Step", 64),
+    ("step", "Step", 60),
     ("who", "Run", 110),
-    ("decision", "Decision", 136),
-    ("rates", "Learning rate", 158),
-    ("change", "Change", 74),
+    ("decision", "Decision", 100),
+    ("rates", "Learning rate", 150),
+    ("change", "Change", 66),
 )
 _METRICS = {
     "loss_avg": "mean loss",
@@ -58,12 +58,8 @@ class AdjustmentTable(ttk.Frame):
         self.tree.grid(row=1, column=0, sticky="nsew")
         bar.grid(row=1, column=1, sticky="ns")
         self.details = ReadOnlyText(self, look)
-        self.details.grid(row=0, column=2, rowspan=2, sticky="nsew", padx=(look.px(14), 0))
         self.rowconfigure(1, weight=1)
-        self.columnconfigure(
-            0, weight=1, minsize=look.px(sum(width for _, _, width in _COLUMNS[:1] + _COLUMNS[2:]) + 4)
-        )
-        self.columnconfigure(2, weight=1, minsize=look.px(150))
+        self._least_width = look.px(sum(width for _, _, width in _COLUMNS[:1] + _COLUMNS[2:]) + 4)
         self.tree.bind("<<TreeviewSelect>>", self._selected)
         Tooltip(self.tree, "Every change of the learning rate, newest first. Choose one to see it in the plot.")
         inspector.name("adjustments", self.tree)
@@ -71,6 +67,17 @@ class AdjustmentTable(ttk.Frame):
         Tooltip(self.details.text, "What is known of the chosen adjustment: decision, rates, reason, metrics.")
         inspector.name("adjustments-title", self.title)
         self.show([], 0)
+
+    def arrange(self, narrow: bool) -> None:
+        """The details beneath the list where there is not the width for both."""
+        gap = self._look.px(14)
+        self.columnconfigure(0, weight=1, minsize=0 if narrow else self._least_width)
+        self.rowconfigure(2, minsize=self._look.px(96) if narrow else 0)
+        self.columnconfigure(2, weight=0 if narrow else 1, minsize=0 if narrow else self._look.px(150))
+        if narrow:
+            self.details.grid(row=2, column=0, columnspan=2, rowspan=1, sticky="nsew", padx=0, pady=(gap // 2, 0))
+        else:
+            self.details.grid(row=0, column=2, columnspan=1, rowspan=2, sticky="nsew", padx=(gap, 0), pady=0)
 
     def show(self, adjustments: list[Labelled], count: int, by_run: bool = False) -> None:
         """Show `adjustments` (in step order) of `count` made; with a column for run or worker if `by_run`."""

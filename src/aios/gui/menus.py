@@ -15,6 +15,7 @@ KEYS = (
     ("Alt+N", "Finish now"),
     ("Alt+K", "Kill, after confirmation"),
     ("Ctrl+1, Ctrl+2, Ctrl+3", "The form, the list of runs, the run on show"),
+    ("Ctrl+B", "Fold the form away beside the run, or bring it back"),
     ("Ctrl+O", "Open a training log"),
     ("Ctrl+I, Ctrl+S", "Import, export settings"),
     ("F9", "Light or dark"),
@@ -44,6 +45,7 @@ _MENUS: tuple[tuple[str, tuple[tuple[str, str, str] | None, ...]], ...] = (
             ("form", "Training form", "Ctrl+1"),
             ("runs", "List of runs", "Ctrl+2"),
             ("run", "Run on show", "Ctrl+3"),
+            ("fold", "Show or hide the form", "Ctrl+B"),
         ),
     ),
     ("Help", (("keys", "Keys", "F1"),)),
@@ -57,6 +59,7 @@ _BINDINGS = {
     "<Control-Key-1>": "form",
     "<Control-Key-2>": "runs",
     "<Control-Key-3>": "run",
+    "<Control-b>": "fold",
     "<F1>": "keys",
 }
 

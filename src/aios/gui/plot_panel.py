@@ -62,10 +62,13 @@ class PlotPanel(ttk.Frame):
 
     def _build_choice(self, inspector: Inspector) -> None:
         self._picture = tk.StringVar(value="rate")
-        self._choice = ttk.Frame(self, padding=(self._look.px(10), self._look.px(6), 0, 0))
+        self.tools = ttk.Frame(self, padding=(self._look.px(10), self._look.px(6), self._look.px(10), 0))
+        self.tools.pack(fill="x")
+        self.choice = ttk.Frame(self.tools)
+        self.choice.grid(row=0, column=1)
         for name, text, tip in _PICTURES:
             button = ttk.Radiobutton(
-                self._choice, text=text, value=name, variable=self._picture, style="Toolbutton", command=self.recolour
+                self.choice, text=text, value=name, variable=self._picture, style="Toolbutton", command=self.recolour
             )
             button.pack(side="left")
             Tooltip(button, tip)
@@ -112,12 +115,12 @@ class PlotPanel(ttk.Frame):
         nothing = not any(history.records for history in histories)
         if nothing:
             self.widget.pack_forget()
-            self._choice.pack_forget()
+            self.choice.grid_remove()
             self._empty.configure(text=self._nothing if self._feeds else _EMPTY)
             self._empty.place(relx=0.5, rely=0.5, anchor="center")
         else:
             self._empty.place_forget()
-            self._choice.pack(fill="x")
+            self.choice.grid()
             self.widget.pack(fill="both", expand=True)
             if isinstance(self._drawn, DrawnRun):
                 self._drawn.redraw()  # draws the curves only, where nothing else has changed

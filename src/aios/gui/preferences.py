@@ -25,6 +25,8 @@ class Preferences:
     """`light` or `dark`."""
     geometry: str = ""
     """Size and place of the window, as Tk writes it; empty: its own choice."""
+    form_folded: bool = True
+    """Whether the form was folded away beside the run on show."""
     datasets: list[str] = field(default_factory=list)
     """Datasets trained on last, newest first."""
 

@@ -42,13 +42,20 @@ _CONTROLS = (
 )
 _TIPS = {text: tip for _, text, _, tip, _ in _CONTROLS}
 _TIPS["Resume"] = "Go on from the newest checkpoint (Ctrl+P)."
-_LEAST_HEIGHT = 660  # of the whole panel, at 96 dpi; in a lower window it scrolls
+_BESIDE = 1040  # from this width on, at 96 dpi, all but the picture stands in a column beside it
+_COLUMN, _NUMBERS_BESIDE = 400, 3
+_PICTURE_ROW = 3  # of the picture, where all stands beneath each other
+_LEAST_HEIGHT, _LEAST_BESIDE = 660, 480  # of the whole panel, at 96 dpi; in a lower window it scrolls
 _RESUMABLE = (State.PAUSED, State.STOPPED, State.KILLED, State.FAILED, State.UNFINISHED)
 _GOOD, _BAD = (State.RUNNING, State.FINISHED), (State.FAILED, State.KILLED)
 
 
 class RunPanel(ttk.Frame):
-    """`act(name)` is called for the controls: `pause`, `resume`, `stop`, `finish`, `kill`, `output`."""
+    """`act(name)` is called for the controls: `pause`, `resume`, `stop`, `finish`, `kill`, `output`.
+
+    Where there is room the picture has the whole height, and all that is said of the run stands in a column beside
+    it; else the picture stands among the rest.
+    """
 
     def __init__(self, parent: tk.Misc, look: Look, inspector: Inspector, act: Callable[[str], None]) -> None:
         super().__init__(parent, style="Window.TFrame")
@@ -56,35 +63,84 @@ class RunPanel(ttk.Frame):
         self._feeds: list[RunFeed] = []
         self.controls: dict[str, ttk.Button] = {}
         self._tips: dict[str, Tooltip] = {}
-        self._numbers: dict[str, ttk.Label] = {}
+        self._numbers: dict[str, tuple[ttk.Label, ttk.Label]] = {}
+        self._places, self._problems = "", False
         self.columnconfigure(0, weight=1)
         self.rowconfigure(0, weight=1)
         self.scroll = ScrollFrame(self, look, look.px(_LEAST_HEIGHT), "Window.TFrame")
         self.scroll.grid(row=0, column=0, sticky="nsew")
         self.inside = self.scroll.inside
-        self.inside.columnconfigure(0, weight=1)
-        self.inside.rowconfigure(3, weight=1)
+        self.plot = PlotPanel(self.inside, look, inspector, self._mark_clicked)
+        self._build_fold()
+        self._column = ttk.Frame(self.inside, style="Window.TFrame", width=look.px(_COLUMN))
+        self._column.grid_propagate(False)
         self._build_header()
         self._build_banner()
         self._build_numbers()
-        body = ttk.PanedWindow(self.inside, orient="vertical")
-        body.grid(row=3, column=0, sticky="nsew", pady=(look.px(8), 0))
-        self.plot = PlotPanel(body, look, inspector, self._mark_clicked)
-        self.table = AdjustmentTable(body, look, inspector, self._row_chosen)
-        body.add(self.plot, weight=1)
-        body.add(self.table, weight=0)
+        self.table = AdjustmentTable(self.inside, look, inspector, self._row_chosen)
+        self._parts: list[tuple[ttk.Widget, int]] = [(self._header, 0), (self._banner, 0), (self._figures, 0)]
+        self.add(self.table, weight=1)
+        self.inside.bind("<Configure>", lambda event: self._arrange(event.width), add="+")
+
+    def add(self, part: ttk.Widget, weight: int = 0) -> None:
+        """Put a child of `inside` under the others; of the column's spare height it gets the share `weight`."""
+        self._parts.append((part, weight))
+        self._places = ""
+
+    def _arrange(self, width: int) -> None:
+        """Picture and column side by side, or all beneath each other; what was gone stays so."""
+        places = "beside" if width >= self._look.px(_BESIDE) else "stacked"
+        if places == self._places:
+            return
+        self._places = places
+        gap, inside, beside = self._look.px(8), self.inside, places == "beside"
+        self._column.grid_forget()
+        inside.columnconfigure(0, weight=1)
+        inside.rowconfigure(0, weight=1 if beside else 0)
+        inside.rowconfigure(_PICTURE_ROW, weight=0 if beside else 1)
+        self.plot.grid(row=0 if beside else _PICTURE_ROW, column=0, sticky="nsew", pady=(0, 0 if beside else gap))
+        if beside:
+            self._column.grid(row=0, column=1, sticky="nsew", padx=(self._look.px(12), 0))
+            self._column.columnconfigure(0, weight=1)
+        for at, (part, weight) in enumerate(self._parts):
+            row = at if at < _PICTURE_ROW else at + 1
+            gone = part is self._banner and not self._problems
+            part.grid(row=row, column=0, sticky="nsew", pady=(0, gap), in_=self._column if beside else inside)
+            part.lift()
+            self._column.rowconfigure(row, weight=weight if beside else 0)
+            if gone:
+                part.grid_remove()
+        self._arrange_header(beside)
+        self.table.arrange(narrow=beside)
+        self.scroll.need(self._look.px(_LEAST_BESIDE if beside else _LEAST_HEIGHT))
+
+    def _build_fold(self) -> None:
+        self.fold = ttk.Button(self.plot.tools, style="Small.TButton")
+        self.fold.grid(row=0, column=0, padx=(0, self._look.px(8)))
+        Tooltip(self.fold, "Show or hide the form and the list of runs (Ctrl+B).")
+        self._inspector.name("fold", self.fold)
+
+    def show_fold(self, text: str, there: bool) -> None:
+        """What stands on the button that folds the form, and whether it is there."""
+        self.fold.configure(text=text)
+        if there:
+            self.fold.grid()
+        else:
+            self.fold.grid_remove()
 
     def _build_header(self) -> None:
-        header = ttk.Frame(self.inside, style="Window.TFrame")
-        header.grid(row=0, column=0, sticky="ew", pady=(0, self._look.px(8)))
+        self._header = header = ttk.Frame(self.inside, style="Window.TFrame")
         header.columnconfigure(0, weight=1)
         self._title = wrapped_label(header, "Title.TLabel")
         self._title.grid(row=0, column=0, sticky="ew")
         self._state = ttk.Label(header, style="State.TLabel")
         self._state.grid(row=1, column=0, sticky="w")
-        for column, (name, text, underline, tip, style) in enumerate(_CONTROLS, start=1):
-            button = ttk.Button(header, text=text, underline=underline, style=style, command=partial(self._press, name))
-            button.grid(row=0, rowspan=2, column=column, padx=(self._look.px(6), 0))
+        self._buttons = ttk.Frame(header, style="Window.TFrame")
+        for column, (name, text, underline, tip, style) in enumerate(_CONTROLS):
+            button = ttk.Button(
+                self._buttons, text=text, underline=underline, style=style, command=partial(self._press, name)
+            )
+            button.grid(row=0, column=column, sticky="ew", padx=(self._look.px(6) if column else 0, 0))
             self._tips[name] = Tooltip(button, tip)
             self._inspector.name(name, button)
             self.controls[name] = button
@@ -103,22 +159,36 @@ class RunPanel(ttk.Frame):
         self._inspector.name("output", self._output)
 
     def _build_numbers(self) -> None:
-        frame = ttk.Frame(self.inside, padding=(self._look.px(12), self._look.px(8)))
-        frame.grid(row=2, column=0, sticky="ew")
-        for column, (name, title, tip) in enumerate(_NUMBERS):
-            frame.columnconfigure(column, weight=1, uniform="number")
+        self._figures = frame = ttk.Frame(self.inside, padding=(self._look.px(12), self._look.px(8)))
+        for name, title, tip in _NUMBERS:
             heading = ttk.Label(frame, text=title, style="Muted.TLabel")
-            heading.grid(row=0, column=column, sticky="w")
-            self._numbers[name] = ttk.Label(frame, text="—", style="Number.TLabel")
-            self._numbers[name].grid(row=1, column=column, sticky="w")
-            for label in (heading, self._numbers[name]):
+            number = ttk.Label(frame, text="—", style="Number.TLabel")
+            self._numbers[name] = (heading, number)
+            for label in (heading, number):
                 Tooltip(label, tip)
-            self._inspector.name(f"number.{name}", self._numbers[name])
+            self._inspector.name(f"number.{name}", number)
         self._progress = ttk.Progressbar(frame, maximum=1.0)
-        self._progress.grid(row=2, column=0, columnspan=len(_NUMBERS), sticky="ew", pady=(self._look.px(6), 0))
         Tooltip(self._progress, "Steps done, of those the run was asked for.")
         self._inspector.name("progress", self._progress)
         self._inspector.fact("progress", lambda: round(float(self._progress["value"]), 4))
+
+    def _arrange_header(self, beside: bool) -> None:
+        """Controls beside the title or beneath it; the numbers in one row or in several."""
+        gap, frame = self._look.px(6), self._figures
+        if beside:
+            self._buttons.grid(row=2, column=0, columnspan=2, sticky="ew", pady=(self._look.px(8), 0))
+        else:
+            self._buttons.grid(row=0, column=1, rowspan=2, sticky="e", padx=(gap, 0), pady=0)
+        self._buttons.columnconfigure(tuple(range(len(_CONTROLS))), weight=1 if beside else 0)
+        across = _NUMBERS_BESIDE if beside else len(_NUMBERS)
+        for at, labels in enumerate(self._numbers.values()):
+            row, column = divmod(at, across)
+            for below, label in enumerate(labels):
+                label.grid(row=2 * row + below, column=column, sticky="w", pady=(gap if row and not below else 0, 0))
+        for column in range(len(_NUMBERS)):
+            shown = column < across
+            frame.columnconfigure(column, weight=int(shown), uniform="number" if shown else "")
+        self._progress.grid(row=2 * len(_NUMBERS), column=0, columnspan=across, sticky="ew", pady=(gap, 0))
 
     def _press(self, name: str) -> None:
         is_resume = name == "pause" and str(self.controls["pause"].cget("text")) == "Resume"
@@ -135,8 +205,9 @@ class RunPanel(ttk.Frame):
         """Bring numbers and table up to date with the feeds."""
         history = self._feeds[0].history if self._feeds else RunHistory()
         for name, text in number_texts(history, time.time()).items():
-            if str(self._numbers[name].cget("text")) != text:
-                self._numbers[name].configure(text=text)
+            label = self._numbers[name][1]
+            if str(label.cget("text")) != text:
+                label.configure(text=text)
         total = history.total_steps
         self._progress.configure(value=min(1.0, history.step / total) if total else 0.0)
         self.table.show(*_collect(self._feeds))
@@ -162,11 +233,13 @@ class RunPanel(ttk.Frame):
         self.plot.say_of_nothing("The log has no records." if ended else "Waiting for the first record of the log …")
 
     def _show_problems(self, problems: list[str], brain: Brain | None) -> None:
+        self._problems = bool(problems)
         self._banner_text.configure(text="\n".join(problems))
         if not problems:
             self._banner.grid_remove()
             return
-        self._banner.grid(row=1, column=0, sticky="ew", pady=(0, self._look.px(8)))
+        if self._places:
+            self._banner.grid()
         if brain is not None and brain.session is not None:
             self._output.grid()
         else:

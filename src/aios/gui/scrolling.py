@@ -75,6 +75,11 @@ class ScrollFrame(ttk.Frame):
         if self._holds(event.widget):
             self.reveal(event.widget)
 
+    def need(self, least: int) -> None:
+        """Scroll from now on when there are fewer than `least` pixels of height."""
+        self._least = least
+        self._refit()
+
     def to_top(self) -> None:
         """Scroll to the beginning."""
         self._canvas.yview_moveto(0.0)

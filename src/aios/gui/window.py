@@ -8,11 +8,12 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from tkinter import filedialog, ttk
+from tkinter import filedialog
 from types import TracebackType
 from typing import Any
 
 from aios.errors import RunError, UserError
+from aios.gui.arrangement import Arrangement
 from aios.gui.automation import Inspector
 from aios.gui.background import Background
 from aios.gui.brains import Brain, State, free_name, list_brains, locate, tail_text
@@ -38,9 +39,7 @@ TICK_MS = 100
 _CATCH_UP_MS = 5  # while a log is still being taken in: only long enough for the window to answer
 _POLL_SECONDS = 0.03
 _REFRESH_SECONDS, _STATE_SECONDS, _LIST_SECONDS = 0.2, 0.5, 2.0
-_WIDTH, _HEIGHT, _LEFT, _MENU_HEIGHT = 1280, 800, 388, 36
-_WIDE = 1000  # from this width on, at 96 dpi, the run stands beside the form
-_TABS = ("HRM Training", "Runs")
+_WIDTH, _HEIGHT, _MENU_HEIGHT = 1280, 800, 36
 
 
 def open_window(target: Path | None, bundle_dir: str | None, theme: str | None, scale: float | None) -> None:
@@ -84,58 +83,27 @@ class Window:
         height = min(px(_HEIGHT), room[1]) - px(_MENU_HEIGHT)  # Tk does not count the menu bar
         remembered = self.preferences.geometry if self.preferences.fits(*room) else ""
         root.geometry(remembered or f"{min(px(_WIDTH), room[0])}x{height}+0+0")
-        outer = ttk.Frame(root, style="Window.TFrame", padding=px(12))
-        outer.pack(fill="both", expand=True)
-        outer.rowconfigure(0, weight=1)
-        self.tabs = ttk.Notebook(outer, width=px(_LEFT))
-        self.form = FormPanel(self.tabs, self.look, self.inspector, self.model, self._form_changed, self.start)
+        self.layout = Arrangement(root, self.look, self.inspector, self.preferences.form_folded)
+        tabs = self.layout.tabs
+        self.form = FormPanel(tabs, self.look, self.inspector, self.model, self._form_changed, self.start)
         self.runs = RunsPanel(
-            self.tabs, self.look, self.inspector, self.show_brains, self.compare, self.go_on, self.choose_log
+            tabs, self.look, self.inspector, self.show_brains, self.compare, self.go_on, self.choose_log
         )
-        for panel, title in zip((self.form, self.runs), _TABS, strict=True):
-            self.tabs.add(panel, text=title)
-        self.run_panel = RunPanel(outer, self.look, self.inspector, self.act)
+        self.run_panel = RunPanel(self.layout.outer, self.look, self.inspector, self.act)
         self.command_bar = CommandBar(self.run_panel.inside, self.look, self.inspector)
-        self.command_bar.grid(row=4, column=0, sticky="ew", pady=(px(8), 0))
-        self._layout: str | None = None
-        outer.bind("<Configure>", lambda event: self._arrange(outer, event.width))
+        self.run_panel.add(self.command_bar)
+        self.layout.fill(self.form, self.runs, self.run_panel)
         self.form.offer_datasets(self.preferences.datasets)
         self._bind()
 
-    def _arrange(self, outer: ttk.Frame, width: int) -> None:
-        """Put the run beside form and list where there is room, else behind a tab of its own."""
-        layout = "wide" if width >= self.look.px(_WIDE) else "narrow"
-        if layout == self._layout:
-            return
-        self._layout = layout
-        if layout == "narrow":
-            self.run_panel.grid_forget()
-            self.tabs.add(self.run_panel, text="Run")
-            self.run_panel.lift()
-        elif len(self.tabs.tabs()) > len(_TABS):
-            self.tabs.forget(self.run_panel)
-        if layout == "wide":
-            self.run_panel.grid(row=0, column=1, sticky="nsew", padx=(self.look.px(12), 0))
-        self.tabs.grid(row=0, column=0, sticky="nsew")
-        outer.columnconfigure(0, weight=0 if layout == "wide" else 1)
-        outer.columnconfigure(1, weight=1 if layout == "wide" else 0)
-        if layout == "narrow" and self.feeds:
-            self._reveal_run()
-
-    def _reveal_run(self) -> None:
-        """Bring the run to the front, where it is behind a tab."""
-        if self._layout == "narrow":
-            self.tabs.select(self.run_panel)
-            self.root.after(2 * TICK_MS, self.run_panel.scroll.to_top)  # the tab brings its focus into view first
-
     def _bind(self) -> None:
-        tabs, root = self.tabs, self.root
+        layout, root = self.layout, self.root
         actions: dict[str, Callable[[], object]] = {
             "open-log": self.choose_log, "import": self.import_settings,
             "export": lambda: ask_and_export(root, self.checks.current),
             "defaults": lambda: self.form.load(self._with_free_name({})), "close": self.close,
-            "theme": self.switch_theme, "form": lambda: tabs.select(0), "runs": lambda: tabs.select(1),
-            "run": self._reveal_run,
+            "theme": self.switch_theme, "form": lambda: layout.open(0), "runs": lambda: layout.open(1),
+            "run": layout.to_run, "fold": layout.toggle,
             "keys": lambda: show_keys(root, self.look, self.inspector, KEYS),
         }  # fmt: skip
         build_menus(root, self.look, actions)
@@ -147,9 +115,7 @@ class Window:
         for key in ("<Control-Return>", "<Alt-s>"):
             root.bind(key, lambda _: self.form.press_start())
         root.protocol("WM_DELETE_WINDOW", self.close)
-        self.inspector.name("tabs", tabs)
         self.inspector.watch(root)
-        self.inspector.fact("tab", lambda: tabs.index("current"))
         self.inspector.fact("theme", lambda: self.look.palette.name)
         self.inspector.fact("draw_seconds", lambda: round(self.run_panel.plot.draw_seconds, 4))
 
@@ -283,7 +249,7 @@ class Window:
     def _show_feeds(self, feeds: list[RunFeed]) -> None:
         self.feeds, self._shows_run_command = feeds, True
         self.run_panel.show(feeds)
-        self._reveal_run()
+        self.layout.show_run(first=not self.root.winfo_viewable())
         self._show_state()
         self._show_check()
 
@@ -368,7 +334,7 @@ class Window:
             self._leave()
 
     def _leave(self) -> None:
-        self.preferences.geometry = self.root.geometry()
+        self.preferences.geometry, self.preferences.form_folded = self.root.geometry(), self.layout.folded
         self.background.close()
         try:
             save_all(self.preferences, self.checks.current.config)

@@ -1,0 +1,115 @@
+"""Where form, list and run stand: side by side, the form folded away, or in a narrow window each behind a tab."""
+
+from __future__ import annotations
+
+import tkinter as tk
+from tkinter import ttk
+
+from aios.gui.automation import Inspector
+from aios.gui.look import Look
+from aios.gui.run_panel import RunPanel
+
+_LEFT = 388
+_WIDE = 1000  # from this width on, at 96 dpi, the run stands beside the form
+_TABS = ("HRM Training", "Runs")
+_SETTLED_MS = 200  # a tab brings its focus into view first
+
+
+class Arrangement:
+    """Fill it with the panels; it asks for the room they get.
+
+    Wide: tabs of form and list on the left, the run on the right. Folded, the run has the whole width. Narrow: the run
+    is a third tab.
+    """
+
+    def __init__(self, root: tk.Tk, look: Look, inspector: Inspector, folded: bool) -> None:
+        """`folded`: whether the form is away once the first run is on show."""
+        self._root, self._look = root, look
+        self._layout: str | None = None
+        self._has_run = False
+        self.folded = folded
+        """Whether the form is folded away while a run is on show."""
+        self.outer = ttk.Frame(root, style="Window.TFrame", padding=look.px(12))
+        self.outer.pack(fill="both", expand=True)
+        self.outer.rowconfigure(0, weight=1)
+        self.tabs = ttk.Notebook(self.outer, width=look.px(_LEFT))
+        inspector.name("outer", self.outer)
+        inspector.name("tabs", self.tabs)
+        inspector.fact("tab", lambda: self.tabs.index("current"))
+
+    def fill(self, form: ttk.Frame, runs: ttk.Frame, run: RunPanel) -> None:
+        """Take the panels, which are children of `tabs`, `tabs`, and `outer`."""
+        for panel, title in zip((form, runs), _TABS, strict=True):
+            self.tabs.add(panel, text=title)
+        self._run = run
+        run.fold.configure(command=self.toggle)
+        self.outer.bind("<Configure>", lambda event: self._arrange(event.width))
+
+    def open(self, tab: int) -> None:
+        """Bring the form (0) or the list of runs (1) to the front."""
+        self.fold(False)
+        self.tabs.select(tab)
+
+    def toggle(self) -> None:
+        """Fold the form away, or bring it back; behind tabs: go from the one to the other."""
+        if self._layout == "narrow" and self.tabs.select() == str(self._run):
+            self.tabs.select(0)
+        elif self._layout == "narrow":
+            self.to_run()
+        elif self._has_run:
+            self.fold(not self.folded)
+
+    def fold(self, folded: bool) -> None:
+        """Have the form away or there; without a run on show it always is."""
+        self.folded = folded
+        self._put()
+
+    def show_run(self, first: bool = False) -> None:
+        """A run is on show: the form folds away for it; for the `first` one it stands as it was left."""
+        self._has_run = True
+        self.fold(self.folded or not first)
+        if self._layout == "narrow":
+            self.to_run()
+
+    def to_run(self) -> None:
+        """Bring the run to the front, where it is behind a tab; else give it all the room."""
+        if self._layout == "narrow":
+            self.tabs.select(self._run)
+            self._root.after(_SETTLED_MS, self._run.scroll.to_top)
+        elif self._has_run:
+            self.fold(True)
+
+    def _arrange(self, width: int) -> None:
+        """Put the run beside form and list where there is room, else behind a tab of its own."""
+        layout = "wide" if width >= self._look.px(_WIDE) else "narrow"
+        if layout == self._layout:
+            return
+        self._layout = layout
+        if layout == "narrow":
+            self._run.grid_forget()
+            self.tabs.add(self._run, text="Run")
+            self._run.lift()
+        elif len(self.tabs.tabs()) > len(_TABS):
+            self.tabs.forget(self._run)
+        self._put()
+        if layout == "narrow" and self._has_run:
+            self.to_run()
+
+    def _put(self) -> None:
+        wide = self._layout == "wide"
+        away = wide and self._has_run and self.folded
+        if away and _holds(self.tabs, self._root.focus_get()):
+            self._run.fold.focus_set()
+        if away:
+            self.tabs.grid_remove()
+        else:
+            self.tabs.grid(row=0, column=0, sticky="nsew")
+        if wide:
+            self._run.grid(row=0, column=1, sticky="nsew", padx=(0 if away else self._look.px(12), 0))
+        self.outer.columnconfigure(0, weight=0 if wide else 1)
+        self.outer.columnconfigure(1, weight=1 if wide else 0)
+        self._run.show_fold("Show form" if away else "Hide form", wide and self._has_run)
+
+
+def _holds(outside: tk.Misc, widget: object) -> bool:
+    return isinstance(widget, tk.Misc) and str(widget).startswith(f"{outside}.")
