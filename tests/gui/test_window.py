@@ -149,11 +149,11 @@ def test_a_brains_folder_that_cannot_be_written_keeps_start_off(screen: Screen, 
     with App(screen, home, "--bundle-dir", str(home / "file")) as app:
         app.wait(lambda: "nothing can be saved" in app.text("reason"), "the reason")
         assert not app.enabled("start")
-        assert "to correct" in app.text("fold.Output")
+        assert "to correct" in app.text("fold.Saving")
         app.click("reason")
         app.wait(lambda: app.widget("field.bundle_dir")["focus"], "the focus on the field in the way")
         app.wait(lambda: app.widget("problem.bundle_dir")["reachable"], "the problem beneath it to be in view")
-        app.click("fold.Output")
+        app.click("fold.Saving")
         app.wait(lambda: not app.shows("field.bundle_dir"), "the fold to close")
 
 
