@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from aios.gui.brains import Brain, SessionFile, State, free_name, list_brains, read_brain, resume_config
+from aios.gui.printed_output import open_output
 from aios.gui.process_identity import birth_of, is_alive
 
 NOBODY = 2**22 + 1  # above the largest process number of Linux
@@ -93,6 +94,32 @@ def test_a_crash_tells_its_last_error_sentence(tmp_path: Path) -> None:
 def test_a_crash_without_an_error_sentence_tells_its_last_words(tmp_path: Path) -> None:
     write_session(tmp_path, output="Segmentation fault\n\n")
     assert "Segmentation fault" in state_of(tmp_path).sentence
+
+
+def test_what_a_resume_prints_follows_what_was_printed_before(tmp_path: Path) -> None:
+    output = tmp_path / "b" / "output.txt"
+    write_session(tmp_path / "b", output="Error: too little memory.\n")
+    with open_output(output, ["aios", "hrm-hf", "train", "--resume"]) as stream:
+        stream.write(b"step 5/9\n")
+    before, line, after = output.read_text(encoding="utf-8").partition("===== ")
+    assert before.strip() == "Error: too little memory."
+    assert "aios hrm-hf train --resume\n" in line + after
+    assert after.endswith("step 5/9\n")
+    assert state_of(tmp_path / "b").sentence.endswith("its last words: step 5/9")  # not the error of the sitting before
+
+
+def test_a_training_from_a_terminal_runs_before_its_first_step(tmp_path: Path) -> None:
+    """Its lock says so: before there is a log, and while the log holds no step."""
+    lock = "from pathlib import Path; from aios.runs.lock import BrainLock; import sys\n"
+    lock += f"with BrainLock(Path({str(tmp_path / 'b')!r})): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as training:
+        assert training.stdout is not None
+        training.stdout.readline()
+        assert [(b.state, b.step) for b in list_brains(tmp_path)] == [(State.RUNNING, 0)]
+        write_log(tmp_path / "b", {**START, "step": 0})
+        assert [(b.state, b.step) for b in list_brains(tmp_path)] == [(State.RUNNING, 0)]
+        training.communicate()
+    assert state_of(tmp_path / "b").state is State.UNFINISHED
 
 
 def test_an_ending_before_the_session_began_is_not_its_ending(tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aios.errors import UserError
+from aios.gui.printed_output import last_error, tail_text
 from aios.gui.process_identity import is_alive
 from aios.run_view.history import RunHistory
 from aios.run_view.reading import Outlines
@@ -31,9 +30,6 @@ SESSION_FILE = "training.json"
 
 GROWING_SECONDS = 30.0
 """How much later than the output of a session its log must have grown to belong to another training."""
-
-_TAIL_BYTES = 256 * 1024
-_ERROR = re.compile(r"(?:\[worker \d+\] )?Error: (.*)")
 
 
 class State(Enum):
@@ -178,13 +174,13 @@ def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
     log = Path(session.log) if session is not None else folder / "metrics.jsonl"
     try:
         modified = log.stat().st_mtime if log.is_file() else 0.0
-        if session is None and not modified and not holds_brain(folder):
+        held = holder_of(folder) is not None
+        if session is None and not modified and not held and not holds_brain(folder):
             return None
         records = list(tail_records(log)) if modified else []
         outline = (outlines or Outlines()).of(log) if modified else RunHistory()
     except (OSError, UserError):
         return None
-    held = holder_of(folder) is not None
     if session is not None and not session.alive and (held or _taken_over(session, modified)):
         session = None
     state, sentence = judge(session, records, held)
@@ -251,28 +247,6 @@ def _ending(records: list[dict[str, Any]], since: float) -> dict[str, Any] | Non
         if record.get("event") in ("final", "stopped"):
             return record
     return None
-
-
-def last_error(output: Path) -> str:
-    """The last error sentence in what a training printed, or that it left none."""
-    try:
-        lines = tail_text(output).splitlines()
-    except OSError as error:
-        return f"The training ended and its output cannot be read ({error.strerror})."
-    errors = [match[1] for line in lines if (match := _ERROR.match(line))]
-    if errors:
-        return errors[-1]
-    said = [line.strip() for line in lines if line.strip()]
-    return f"The training ended without saving; its last words: {said[-1] if said else '(none)'}"
-
-
-def tail_text(path: Path, size: int = _TAIL_BYTES) -> str:
-    """The last `size` bytes of a file as text; OSError where it is none that can be read."""
-    if not path.is_file():  # a pipe would be waited for
-        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-    with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - size))
-        return file.read(size).decode("utf-8", errors="replace")
 
 
 def tail_records(log: Path) -> Iterator[dict[str, Any]]:

@@ -13,14 +13,12 @@ from pathlib import Path
 
 from aios.errors import UserError
 from aios.gui.brains import Brain, SessionFile, State, read_brain
+from aios.gui.printed_output import OUTPUT_FILE, open_output
 from aios.gui.process_identity import birth_of
 from aios.run_view.reading import Outlines
 from aios.runs.lock import holder_of, refusal
 from aios.runs.stop_file import FINISH, StopFile
 from aios.settings.config import TrainingConfig
-
-OUTPUT_FILE = "output.txt"
-"""Beside the brain: what its training printed."""
 
 
 def training_arguments(config: TrainingConfig, steps: int | None = None) -> list[str]:
@@ -60,7 +58,6 @@ class TrainingProcess:
             folder.mkdir(parents=True, exist_ok=True)
             config.stop_request.take_away()  # a request to a run that had already ended
             output = folder / OUTPUT_FILE
-            output.unlink(missing_ok=True)  # in a brain from elsewhere it may be a link to anything
             child = _spawn(command, output)
         except OSError as error:
             raise UserError(
@@ -120,7 +117,7 @@ class TrainingProcess:
 def _spawn(command: list[str], output: Path) -> subprocess.Popen[bytes]:
     """Start `command` in its own session, printing into `output` alone."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "400"}
-    with output.open("wb") as stream:
+    with open_output(output, command) as stream:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ from aios.errors import RunError, UserError
 from aios.gui.arrangement import Arrangement
 from aios.gui.automation import Inspector
 from aios.gui.background import Background
-from aios.gui.brains import Brain, State, free_name, list_brains, locate, tail_text
+from aios.gui.brains import Brain, State, free_name, list_brains, locate
 from aios.gui.command_bar import CommandBar
 from aios.gui.dialogs import Answer, ask, ask_steps, show_keys, show_text, tell
 from aios.gui.form import FormModel
@@ -25,6 +25,7 @@ from aios.gui.form_panel import FormPanel
 from aios.gui.look import PALETTES, Look
 from aios.gui.menus import KEYS, bind_buttons, build_menus
 from aios.gui.preferences import load_form, load_preferences, save_all
+from aios.gui.printed_output import tail_text
 from aios.gui.run_feed import RunFeed
 from aios.gui.run_panel import RunPanel
 from aios.gui.runs_panel import RunsPanel
