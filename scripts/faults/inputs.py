@@ -64,7 +64,7 @@ def _commands() -> list[tuple[str, ...]]:
     found += [(*train, f"--{place}") for place in _PLACES]
     found += [("hrm-hf", name, f"{{files}}/{log}") for name in ("lr-log", "replay") for log in _LOGS]
     found += [("hrm-hf", "plot", f"{{files}}/{log}", "-o", "{folder}/out/run.png") for log in _LOGS]
-    found += [("hrm-hf", "watch", f"{{files}}/{log}") for log in ("missing", "folder", "noise.txt", "deep.json")]
+    found += [("hrm-hf", "watch", f"{{files}}/{log}") for log in ("noise.txt", "deep.json")]
     found += [("hrm-hf", "plot", "{files}/brain", "-o", place) for place in ("{files}", "/proc/x.png", "x", "x.exe")]
     sets = ("lr_max=nan", "patience=-1", "profile=none", "x", "=", "lr_max=", "window_size=1e30", "lr_max=1=2")
     found += [("hrm-hf", "replay", "{files}/brain", "--set", value) for value in sets]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from typing import Any
 
 _SHOWN_CHARS = 100
 _SENTENCE_CHARS = 1000
 _HEAD_CHARS, _TAIL_CHARS = 250, 200
+_LONG_NAME = re.compile(r"(\S{60})\S{140,}(\S{60})")
 _SHOWN_BITS = 1000
 
 
@@ -47,4 +49,5 @@ def shown(value: Any) -> str:
 def one_line(error: BaseException) -> str:
     """The message of `error` as one line of bounded length: names in it may hold newlines, or thousands of letters."""
     line = " ".join(str(error).split("\n")).replace("\r", " ")
+    line = _LONG_NAME.sub(r"\1...\2", line)
     return line if len(line) <= _SENTENCE_CHARS else f"{line[:_HEAD_CHARS]} ... {line[-_TAIL_CHARS:]}"

@@ -50,7 +50,7 @@ def test_lr_log_is_a_readable_table(brain: Path) -> None:
 
 
 def test_plot_draws_one_run(brain: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "new folder" / "run.png"
+    picture = tmp_path / "run.png"
     done = run_aios("hrm-hf", "plot", str(brain / "metrics.jsonl"), "-o", str(picture))
     assert done.returncode == 0, done.stderr
     assert imread(picture).shape == SIZE
@@ -88,19 +88,31 @@ def test_bad_logs_are_refused_in_one_sentence(
     assert str(log) in done.stderr
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "/tmp/" + "/".join(["b" * 200] * 25)], ids=["a name", "a path"])
+@pytest.mark.parametrize("args", [("lr-log", "NAME"), ("plot", "LOG", "-o", "NAME.png"), ("watch", "NAME")], ids=str)
+def test_a_name_too_long_is_told_as_such_in_a_line_or_two(tmp_path: Path, args: tuple[str, ...], name: str) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"event": "run_start", "ts": 0.0, "step": 0}\n', encoding="utf-8")
+    done = run_aios("hrm-hf", *(arg.replace("NAME", name).replace("LOG", str(log)) for arg in args))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "longer than the file system allows; shorten it" in done.stderr
+    assert len(done.stderr) < 300
+
+
 def test_folder_without_a_log_is_refused(tmp_path: Path) -> None:
     done = run_aios("hrm-hf", "lr-log", str(tmp_path))
     assert done.returncode == 2
     assert "holds no metrics.jsonl" in done.stderr
 
 
-@pytest.mark.parametrize("output", ["run.txt", "file/run.png", "folder.png"])
+@pytest.mark.parametrize("output", ["run.txt", "file/run.png", "folder.png", "nowhere/run.png", "no/where/run.png"])
 def test_plot_refuses_an_output_that_cannot_be(brain: Path, tmp_path: Path, output: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     done = run_aios("hrm-hf", "plot", str(brain), "-o", str(tmp_path / output))
     assert done.returncode == 2
     assert "--output" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder.png"}
 
 
 def test_plot_of_a_run_without_a_step_says_so(tmp_path: Path) -> None:

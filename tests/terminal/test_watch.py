@@ -166,22 +166,30 @@ def test_a_finished_run_is_told_in_two_lines(tmp_path: Path) -> None:
     assert ended == "The run has ended: finished; 1 adjustments of the learning rate."
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "sentence"),
-    [
-        ("nowhere.jsonl", None, "There is no log"),
-        ("text", "hello\nworld\n", "is no training log"),
-        (".", None, "holds no metrics.jsonl"),
-    ],
-)
-def test_bad_input_is_one_sentence_and_exit_code_2(
-    tmp_path: Path, name: str, content: str | None, sentence: str
-) -> None:
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    done = run_aios("hrm-hf", "watch", str(tmp_path / name))
+def test_a_file_that_is_no_log_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello\nworld\n")
+    done = run_aios("hrm-hf", "watch", str(tmp_path / "text"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert sentence in done.stderr
+    assert "is no training log" in done.stderr
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("named", ["brain", "brain/metrics.jsonl"])
+@pytest.mark.parametrize("is_there", [True, False], ids=["the folder is there", "nothing is there"])
+def test_a_log_that_is_not_there_yet_is_waited_for(tmp_path: Path, named: str, is_there: bool) -> None:
+    brain = tmp_path / "brain"
+    if is_there:
+        brain.mkdir()
+    thread, output = watch_in_thread(tmp_path / named)
+    until(lambda: "yet; waiting for a training to begin it" in output.getvalue())
+    brain.mkdir(exist_ok=True)
+    # In one go, as a run that had begun: what is there at first is told by one line.
+    write(tmp_path / "whole", START, step(1), step(100), {"event": "final", "ts": 200.0, "step": 100})
+    (tmp_path / "whole").rename(brain / "metrics.jsonl")
+    thread.join()
+    said, *rest = output.getvalue().splitlines()
+    assert said.startswith(f"There is no log {tmp_path / named}")
+    assert [line[:12] for line in rest] == ["step 100/100", "The run has "]
 
 
 def _heed_ctrl_c() -> None:

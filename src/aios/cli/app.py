@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from types import TracebackType
@@ -61,12 +62,22 @@ def _speaker() -> str:
     return f"[worker {place.rank}] " if place is not None and place.world_size > 1 else ""
 
 
+def _run() -> None:
+    """The command that is asked for; a name that no file can have is bad input, wherever it is met."""
+    try:
+        typer.main.get_command(app)(prog_name="aios")
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UserError(f"The name {error.filename} is longer than the file system allows; shorten it.") from error
+
+
 def main() -> None:
     """Run the command line: exit 0 done, 1 failed, 2 bad usage or bad input."""
     if "--debug" not in sys.argv:
         sys.excepthook = _report_failure
     try:
-        typer.main.get_command(app)(prog_name="aios")
+        _run()
     except (UserError, RunError) as error:
         if "--debug" in sys.argv:
             traceback.print_exc()

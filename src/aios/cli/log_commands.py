@@ -29,13 +29,16 @@ def check_picture(output: Path) -> None:
     """Refuse, before anything is done, an --output that no picture can be written to.
 
     Raises:
-        UserError: when it is a folder, has another ending than a picture, or lies where nothing can be written.
+        UserError: when it is a folder, has another ending than a picture, or lies where no folder is, or nothing can be
+            written.
     """
     if output.is_dir():
         raise UserError(f"{output} is a folder; give --output the name of a picture file.")
     if output.suffix.lower() not in FORMATS:
         known = ", ".join(FORMATS)
         raise UserError(f"{output} has an ending that is no picture format; use one of {known} for --output.")
+    if not output.parent.is_dir():
+        raise UserError(f"There is no folder {output.parent} to draw into; make it, or choose another --output.")
     check_writable(output.parent, "--output")
 
 
@@ -68,7 +71,6 @@ def _save_picture(runs: Sequence[tuple[str, Any]], output: Path, dark: bool) -> 
     figure = Figure(figsize=PICTURE_INCHES, dpi=100)
     FigureCanvasAgg(figure)
     draw_run(figure, runs, DARK if dark else LIGHT)
-    output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output)
 
 
@@ -103,7 +105,7 @@ def _plain(adjustment: Adjustment) -> dict[str, Any]:
 
 
 def watch(log: LogArgument, debug: DebugOption = False) -> None:
-    """Watch a training in the terminal until it ends; Ctrl-C leaves, the training goes on."""
+    """Watch a training in the terminal until it ends, from before it begins; Ctrl-C leaves, the training goes on."""
     from rich.console import Console
 
     from aios.terminal.watch import watch_log
@@ -138,8 +140,8 @@ def replay(
     from aios.terminal.tables import table_console
 
     choice = dataclasses.replace(parse_settings(settings or []), settings_file=adaptive_lr_config)
-    if output is not None and not output.absolute().parent.is_dir():
-        raise UserError(f"There is no folder {output.parent} to draw into; choose another --output.")
+    if output is not None:
+        check_picture(output)
     recording = read_recording(log, rank)
     replayed = replay_run(recording, choice)
     if output is not None:

@@ -7,6 +7,7 @@ pieces, cut where a tokenizer cuts too, so that encoding piece by piece gives th
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
 import re
@@ -97,8 +98,12 @@ def check_dataset(path: str | Path) -> TextSource:
     except FileNotFoundError as error:
         raise UserError(f"The dataset {path} does not exist; check the path.") from error
     except OSError as error:
-        raise UserError(f"The dataset {path} cannot be read ({error}); check its permissions.") from error
+        raise UserError(f"The dataset {path} cannot be read ({error.strerror}); {_remedy(error)}.") from error
     return source
+
+
+def _remedy(error: OSError) -> str:
+    return "shorten the name" if error.errno == errno.ENAMETOOLONG else "check its permissions"
 
 
 def iter_pieces(source: TextSource, piece_chars: int = PIECE_CHARS) -> Iterator[TextPiece]:

@@ -65,20 +65,26 @@ class Outlines:
         return self._runs[log].catch_up()
 
 
+def log_at(path: Path) -> Path | None:
+    """The log that `path` names, itself or the one in the brain's folder; None while there is none."""
+    if path.is_dir():
+        inside = path / LOG_NAME
+        return inside if inside.is_file() else None
+    return path if path.exists() else None
+
+
 def find_log(path: Path) -> Path:
     """The log that `path` names: itself, or the one in the brain's folder.
 
     Raises:
         UserError: when there is none.
     """
+    log = log_at(path)
+    if log is not None:
+        return log
     if path.is_dir():
-        inside = path / LOG_NAME
-        if not inside.is_file():
-            raise UserError(f"The folder {path} holds no {LOG_NAME}; give a training log or the folder of a brain.")
-        return inside
-    if not path.exists():
-        raise UserError(f"There is no log {path}; give a training log ({LOG_NAME}) or the folder of a brain.")
-    return path
+        raise UserError(f"The folder {path} holds no {LOG_NAME}; give a training log or the folder of a brain.")
+    raise UserError(f"There is no log {path}; give a training log ({LOG_NAME}) or the folder of a brain.")
 
 
 def read_history(path: Path) -> RunHistory:

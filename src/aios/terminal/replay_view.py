@@ -113,7 +113,7 @@ def draw_replay(recording: Recording, replayed: Replay, picture: Path) -> None:
     """Draw the recorded and the replayed learning rate, and above them the loss both saw, into the file `picture`.
 
     Raises:
-        UserError: when the picture cannot be written there, or not in the format its suffix names.
+        UserError: when the picture cannot be written there.
     """
     # Imported late: drawing takes a second to load, and text needs none of it.
     from matplotlib.figure import Figure
@@ -126,8 +126,6 @@ def draw_replay(recording: Recording, replayed: Replay, picture: Path) -> None:
         figure.savefig(picture, dpi=110)
     except OSError as error:
         raise UserError(f"{picture} cannot be written ({error.strerror}); choose another place with -o.") from error
-    except ValueError as error:  # matplotlib's word for a format it does not know
-        raise UserError(f"{picture}: {' '.join(str(error).split())}; name it .png, .svg or .pdf.") from error
 
 
 def _recorded_history(recording: Recording) -> RunHistory:

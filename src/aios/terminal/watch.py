@@ -14,7 +14,7 @@ from aios.errors import UserError
 from aios.run_view.events import adjustment_from, sentence
 from aios.run_view.follow import LogFollower
 from aios.run_view.history import RunHistory
-from aios.run_view.reading import find_log
+from aios.run_view.reading import LOG_NAME, log_at
 from aios.terminal.watch_view import adjustment_line, progress_line, view
 
 POLL_SECONDS = 0.5
@@ -68,19 +68,32 @@ class Watched:
 def watch_log(path: Path, console: Console) -> None:
     """Show the run whose log `path` is (or holds, as a brain's folder) until it ends or Ctrl-C is pressed.
 
-    On a terminal one view is kept up to date; elsewhere there are plain lines.
+    On a terminal one view is kept up to date; elsewhere there are plain lines. A log that is not there yet is waited
+    for.
 
     Raises:
-        UserError: when there is no such log, or it is none.
+        UserError: when what is there is no log.
     """
-    watched = Watched(find_log(path))
     try:
+        watched = Watched(_awaited(path, console))
         if console.is_terminal:
             _watch_live(watched, console)
         else:
             _watch_lines(watched, console)
     except KeyboardInterrupt:
         console.print("Left; the training is not touched by that.")
+
+
+def _awaited(path: Path, console: Console) -> Path:
+    """The log that `path` names, once it is there; says what it waits for."""
+    waits = False
+    while (log := log_at(path)) is None:
+        if not waits:
+            named = path / LOG_NAME if path.is_dir() else path
+            _say(console, f"There is no log {named} yet; waiting for a training to begin it (Ctrl-C leaves).")
+        waits = True
+        time.sleep(POLL_SECONDS)
+    return log
 
 
 def _looks(watched: Watched) -> Iterator[list[dict[str, Any]]]:

@@ -96,6 +96,19 @@ def test_save_folder_that_is_a_file(tmp_path: Path) -> None:
     assert "is a file" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["a" * 300, "/tmp/" + "/".join(["b" * 200] * 25), "/tmp"], ids=["name", "path", "folder"]
+)
+@pytest.mark.parametrize("flag", ["--log-file", "--dataset-file", "--model", "--stop-file"])
+def test_a_name_that_cannot_be_is_told_in_a_sentence_of_a_few_lines(tmp_path: Path, flag: str, name: str) -> None:
+    if (flag, name) == ("--dataset-file", "/tmp"):
+        pytest.skip("a folder may be a dataset")
+    message = refused(tmp_path, f"{flag}={name}")
+    assert len(message) < 500
+    assert "permissions" not in message
+    assert "Errno" not in message
+
+
 @pytest.mark.parametrize("args", [["--steps=many"], ["--no-such-flag"], ["--preset=huge"]])
 def test_usage_errors_exit_2(tmp_path: Path, args: list[str]) -> None:
     done = run_aios(*train_args(tmp_path, *args))
