@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from aios.run_view.reading import read_history
+from aios.run_view.sentences import sentence
 from training_process import read_log, run_aios, train
 
 SIZE = (800, 1280, 4)
@@ -26,27 +28,38 @@ def colours(picture: Path) -> int:
     return len(np.unique((255 * imread(picture)).astype(np.uint8).reshape(-1, 4), axis=0))
 
 
-def test_lr_log_lists_the_adjustments_of_the_log(brain: Path) -> None:
-    logged = read_log(brain, "adaptive_lr_adjustment")
-    assert len(logged) >= 2
+def test_lr_log_gives_every_decision_of_the_log_as_data(brain: Path) -> None:
     done = run_aios("hrm-hf", "lr-log", str(brain / "metrics.jsonl"), "--json")
     assert done.returncode == 0, done.stderr
     listed = [json.loads(line) for line in done.stdout.splitlines()]
+    logged = [r for r in read_log(brain) if r["event"] not in ("train", "eval", "checkpoint", "adaptive_lr_summary")]
+    assert [(row["event"], row["step"], row["ts"]) for row in listed] == [
+        (r["event"], r["step"], r["ts"]) for r in logged
+    ]
+    for row, record in zip(listed, logged, strict=True):
+        assert row["sentence"] == sentence(record)
+        assert {"kind", "span", "numbers", "decision", "old_lr", "new_lr", "reason", "metrics"} <= row.keys()
+    changes = [row for row in listed if row["kind"] == "adjustment"]
+    assert len(changes) >= 2
     keys = ("step", "decision", "old_lr", "new_lr", "change_pct", "reason", "metrics", "ts")
-    assert [{key: row[key] for key in keys} for row in listed] == [{key: row[key] for key in keys} for row in logged]
+    made = read_log(brain, "adaptive_lr_adjustment")
+    assert [{key: row[key] for key in keys} for row in changes] == [{key: row[key] for key in keys} for row in made]
+    (warmup,) = (row for row in listed if row["event"] == "adaptive_lr_init")
+    assert (warmup["kind"], warmup["span"]) == ("warm-up", [0, warmup["warmup_steps"]])
 
 
-def test_lr_log_is_a_readable_table(brain: Path) -> None:
+def test_lr_log_tells_the_run_in_sentences_with_their_numbers(brain: Path) -> None:
+    history = read_history(brain)
     done = run_aios("hrm-hf", "lr-log", str(brain))
     assert done.returncode == 0, done.stderr
-    head, *rows = done.stdout.splitlines()
-    logged = read_log(brain, "adaptive_lr_adjustment")
-    assert head.split() == ["step", "decision", "old", "LR", "new", "LR", "change", "why"]
-    assert len(rows) == len(logged)
-    for row, record in zip(rows, logged, strict=True):
-        assert row.split()[0] == str(record["step"])
-        assert f"{record['new_lr']:.3g}" in row
-    assert "the loss" in done.stdout
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert lines[0] == "step decision what was done, and why"
+    text = " ".join(lines[1:])
+    at = 0
+    for decision in history.decisions:  # in their order, each with its numbers behind it
+        rows = [f"{decision.step:,} {decision.label} {decision.sentence}", *(f"{n} {v}" for n, v in decision.numbers)]
+        at = text.index(" ".join(rows), at)
+    assert (history.decisions[0].kind, history.decisions[-1].kind) == ("start", "end")
 
 
 def test_plot_draws_one_run(brain: Path, tmp_path: Path) -> None:

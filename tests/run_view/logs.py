@@ -71,6 +71,6 @@ def told(history: RunHistory) -> dict[str, Any]:
         "state": history.state,
         "count": history.adjustment_count,
     }
-    lists = {"adjustments": history.adjustments, "phases": history.phases}
+    lists = {"decisions": history.decisions, "phases": history.phases}
     events = [repr(event) for event in history.other_events]  # NaN is not equal to itself
     return {**facts, **lists, "events": events, "eta": history.eta_seconds(1e6), "curves": curves}

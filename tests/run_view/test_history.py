@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.run_view.history import MAX_ADJUSTMENTS, MAX_EVENTS, RunHistory
+from aios.run_view.history import MAX_DECISIONS, MAX_EVENTS, RunHistory
 from aios.run_view.reading import FollowedRun
 from run_view.logs import adjustment, as_bytes, history_of, start, told, train, write
 
@@ -167,12 +167,12 @@ def test_eta_of_a_log_that_skips_steps() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    history = history_of([adjustment(step) for step in range(MAX_ADJUSTMENTS + 500)])
+    history = history_of([adjustment(step) for step in range(MAX_DECISIONS + 500)])
     history.add([{"event": "checkpoint", "step": step, "path": "p"} for step in range(MAX_EVENTS + 10)])
     history.add([train(step, float(step % 7)) for step in range(1, 30_000)])
-    assert len(history.adjustments) == MAX_ADJUSTMENTS
+    assert len(history.adjustments) == MAX_DECISIONS
     assert history.adjustments[0].step == 500
-    assert history.adjustment_count == MAX_ADJUSTMENTS + 500
+    assert history.adjustment_count == MAX_DECISIONS + 500
     assert len(history.other_events) == MAX_EVENTS
     assert max(len(history.series(key)) for key in history.keys) <= 4096
 
@@ -187,7 +187,7 @@ def test_records_of_any_shape_do_no_harm() -> None:
         {"event": "merge", "step": 2}, {"event": "something_new", "step": 2, "reason": "why not"},
     ]  # fmt: skip
     history = history_of(odd)
-    assert history.other_events[-1].text == "something new: why not"
+    assert history.other_events[-1].text == "Something new: why not."
     assert history.total_steps is None
 
 
@@ -246,4 +246,6 @@ def test_a_number_too_large_for_a_float_is_infinite_and_harms_nothing() -> None:
 def test_whatever_stands_for_a_number_becomes_a_short_sentence(event: str, number: object) -> None:
     keys = ("lr", "search_steps", "loss", "reference", "since", "start", "end", "scale", "ppl", "reason")
     history = history_of([start(), {"event": event, "step": 1, "ts": 2.0, **dict.fromkeys(keys, number)}])
-    assert all(len(said.text) < 1000 for said in history.other_events)
+    told = [event.text for event in history.other_events] + [decision.sentence for decision in history.decisions]
+    assert len(told) == 2  # that of the start as well
+    assert all(len(text) < 1000 for text in told)

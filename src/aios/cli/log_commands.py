@@ -6,15 +6,12 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from aios.errors import UserError
 from aios.runs.brain import check_writable
-
-if TYPE_CHECKING:
-    from aios.run_view.events import Adjustment
 
 FORMATS = (".png", ".svg", ".pdf", ".jpg", ".webp")
 PICTURE_INCHES = (12.8, 8.0)
@@ -79,29 +76,24 @@ def lr_log(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the table.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """List the adjustments of the learning rate: when, what, and why."""
+    """List the decisions of a run, from its start to its end: when, what, why, and the numbers behind it."""
     from aios.run_view.reading import read_history
-    from aios.terminal.tables import adjustment_table, table_console
+    from aios.run_view.timeline import as_data
+    from aios.terminal.tables import table_console, timeline_table
 
     history = read_history(log)
-    adjustments = history.adjustments
+    decisions = history.decisions
     if as_json:
-        for adjustment in adjustments:
-            typer.echo(json.dumps(_plain(adjustment)))
+        for decision in decisions:
+            typer.echo(json.dumps(as_data(decision)))
         return
     console = table_console()
-    if not adjustments:
-        console.print(f"The learning rate was not adjusted in {history.step:,} steps.")
+    if not decisions:
+        console.print(f"The log tells of no decision in {history.step:,} steps.")
         return
-    console.print(adjustment_table(adjustments, several=len({a.rank for a in adjustments}) > 1))
-    if history.adjustment_count > len(adjustments):
-        console.print(f"These are the newest {len(adjustments):,} of {history.adjustment_count:,} adjustments.")
-
-
-def _plain(adjustment: Adjustment) -> dict[str, Any]:
-    """As JSON can say it: null for NaN, and only keys that say something."""
-    values = {k: None if isinstance(v, float) and v != v else v for k, v in dataclasses.asdict(adjustment).items()}
-    return {k: v for k, v in values.items() if v is not None or k not in ("rank", "groups")}
+    console.print(timeline_table(decisions, several=len({d.rank for d in decisions}) > 1))
+    if history.decision_count > len(decisions):
+        console.print(f"These are the newest {len(decisions):,} of {history.decision_count:,} decisions.")
 
 
 def watch(log: LogArgument, debug: DebugOption = False) -> None:

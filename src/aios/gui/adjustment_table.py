@@ -13,6 +13,7 @@ from aios.gui.read_only_text import ReadOnlyText
 from aios.gui.scrolling import AutoScrollbar
 from aios.gui.tooltip import Tooltip
 from aios.run_view.events import Adjustment
+from aios.run_view.reasons import plain_reason
 
 MOST_ROWS = 1000
 """Rows shown; of more adjustments, the newest."""
@@ -147,7 +148,7 @@ def describe(adjustment: Adjustment) -> str:
     lines = [
         f"Step {adjustment.step:,}: {show_decision(adjustment)}",
         f"{show_lr(adjustment.old_lr)} → {show_lr(adjustment.new_lr)} ({show_change(adjustment)})",
-        f"Because {adjustment.why}.",
+        f"Because {plain_reason(adjustment.reason)}.",
     ]
     numbers = [
         f"{_METRICS.get(name, name.replace('_', ' '))} {_number(value)}" for name, value in adjustment.metrics.items()

@@ -7,13 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from aios.run_view.events import Adjustment, Phase, RunEvent, adjustment_from, number, sentence
+from aios.run_view.events import Adjustment, Phase, RunEvent, number
 from aios.run_view.pace import Pace
+from aios.run_view.sentences import sentence
 from aios.run_view.series import EMPTY, BucketSeries, Series
 from aios.run_view.smoothing import Smoother
+from aios.run_view.timeline import Decision, decision_from
 
-MAX_ADJUSTMENTS = 10_000
-"""Adjustments kept; of more, the newest."""
+MAX_DECISIONS = 10_000
+"""Decisions kept, adjustments among them; of more, the newest."""
 MAX_EVENTS = 2_000
 """Other events kept; of more, the newest."""
 MAX_PHASES = 200
@@ -33,7 +35,7 @@ class RunHistory:
     """Digests log records; how they are split over calls of `add` makes no difference.
 
     A run that goes back (resumed from a checkpoint, a worker restarted) repeats steps: what is newer replaces curve,
-    adjustments and phases beyond the step it went back to. Lines that are merely out of order are put in their place.
+    decisions and phases beyond the step it went back to. Lines that are merely out of order are put in their place.
     """
 
     def __init__(self) -> None:
@@ -53,7 +55,9 @@ class RunHistory:
         """Those of training steps."""
         self.adjustment_count = 0
         """Adjustments made, those no longer kept included."""
-        self._adjustments: deque[Adjustment] = deque(maxlen=MAX_ADJUSTMENTS)
+        self.decision_count = 0
+        """Decisions made, those no longer kept included."""
+        self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
         self._events: deque[RunEvent] = deque(maxlen=MAX_EVENTS)
         self._phases: deque[Phase] = deque(maxlen=MAX_PHASES)
         self._series: dict[tuple[str, int | None], BucketSeries] = {}
@@ -61,7 +65,7 @@ class RunHistory:
         self._smoothers: dict[int | None, Smoother] = {}
         self._paces: dict[int | None, Pace] = {}
         self._reached = 0  # the newest step of any record
-        self._finish_at: int | None = None  # where "finish now" ends the run
+        self._finish: tuple[int, int] | None = None  # (begun after, ends at) of an early end
 
     def add(self, records: Iterable[dict[str, Any]]) -> None:
         """Take records in the order of the log; what is no record of a step's is passed over."""
@@ -111,9 +115,14 @@ class RunHistory:
         return [None, *named] if None in self._paces or not named else list(named)
 
     @property
+    def decisions(self) -> list[Decision]:
+        """The newest decisions, in step order."""
+        return sorted(self._decisions, key=lambda d: d.step)
+
+    @property
     def adjustments(self) -> list[Adjustment]:
-        """The newest adjustments, in step order."""
-        return sorted(self._adjustments, key=lambda a: a.step)
+        """Those of the newest decisions that changed the learning rate, in step order."""
+        return sorted((d.adjustment for d in self._decisions if d.adjustment is not None), key=lambda a: a.step)
 
     @property
     def other_events(self) -> list[RunEvent]:
@@ -133,8 +142,8 @@ class RunHistory:
     @property
     def total_steps(self) -> int | None:
         """The step at which the run ends, None where the log does not say; earlier when it was asked to finish."""
-        if self._finish_at is not None:
-            return self._finish_at
+        if self._finish is not None:
+            return self._finish[1]
         steps = self.config.get("steps")
         return steps if type(steps) is int else None
 
@@ -217,9 +226,16 @@ class RunHistory:
         handle = _HANDLERS.get(event)
         if handle is not None:
             handle(self, record, step, rank)
-        text = sentence(record)
-        if text is not None:
+        decision = decision_from(record, step, rank)
+        if decision is not None:
+            self._decisions.append(decision)
+            self._count(decision, 1)
+        elif (text := sentence(record)) is not None:
             self._events.append(RunEvent(step, rank, event, text, number(record, "ts")))
+
+    def _count(self, decision: Decision, by: int) -> None:
+        self.decision_count += by
+        self.adjustment_count += by if decision.adjustment is not None else 0
 
     def _start(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         if record.get("event") == "run_start" and rank is None:
@@ -236,13 +252,15 @@ class RunHistory:
         self.unigram_entropy = number(record, "unigram_entropy") if "unigram_entropy" in record else None
         if self.config.get("steps") != before:
             self._phases = deque((_cut(phase, step) for phase in self._phases), maxlen=MAX_PHASES)
-        self.state, self.stop_reason, self._finish_at = "running", None, None
+        self.state, self.stop_reason = "running", None
+        if self._finish is not None and not self._finish[0] < step < self._finish[1]:
+            self._finish = None  # or the sitting goes on to finish
 
     def _forget(self) -> None:
         """Another run begins in the same log."""
-        for kept in (self._pending, self._series, self._smoothers, self._paces, self._adjustments, self._phases):
+        for kept in (self._pending, self._series, self._smoothers, self._paces, self._decisions, self._phases):
             kept.clear()
-        self.adjustment_count = self.train_records = 0
+        self.adjustment_count = self.decision_count = self.train_records = 0
 
     def _go_back(self, step: int, rank: int | None) -> None:
         """Forget what worker `rank` (None: all of them) had beyond `step`: it is about to be repeated."""
@@ -254,15 +272,14 @@ class RunHistory:
             if rank in (None, worker):
                 smooth = self._series.get(("smooth", worker))
                 smoother.go_on_from(smooth.last if smooth is not None else None, max(step, 0))
-        kept = [a for a in self._adjustments if a.step <= step or rank not in (None, a.rank)]
-        self.adjustment_count -= len(self._adjustments) - len(kept)
-        self._adjustments = deque(kept, maxlen=MAX_ADJUSTMENTS)
+        gone = [d for d in self._decisions if d.step > step and rank in (None, d.rank)]
+        for decision in gone:
+            self._count(decision, -1)
+        if gone:
+            kept = [d for d in self._decisions if d.step <= step or rank not in (None, d.rank)]
+            self._decisions = deque(kept, maxlen=MAX_DECISIONS)
         if rank is None:
             self._phases = deque((p for p in self._phases if p.start < step), maxlen=MAX_PHASES)
-
-    def _adjust(self, record: dict[str, Any], step: int, rank: int | None) -> None:
-        self._adjustments.append(adjustment_from(record, step, rank))
-        self.adjustment_count += 1
 
     def _eval(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         if "loss" in record:
@@ -290,7 +307,7 @@ class RunHistory:
         if not 0 <= start < end < _MAX_STEP:
             return
         if record.get("reason") in FINISHES:
-            self._finish_at = int(end)
+            self._finish = int(start), int(end)
             self._phases = deque((_cut(phase, int(start)) for phase in self._phases), maxlen=MAX_PHASES)
         self._add_phase(Phase("anneal", int(start), int(end)))
 
@@ -314,7 +331,6 @@ def _cut(phase: Phase, step: int) -> Phase:
 _HANDLERS: dict[str, Callable[[RunHistory, dict[str, Any], int, int | None], None]] = {
     "run_start": RunHistory._start,
     "run_resumed": RunHistory._start,
-    "adaptive_lr_adjustment": RunHistory._adjust,
     "eval": RunHistory._eval,
     "adaptive_lr_search": RunHistory._search,
     "adaptive_lr_challenge": RunHistory._search,

@@ -36,12 +36,18 @@ class Theme:
     """Marks by decision."""
     phases: Mapping[str, str]
     """Tint by phase."""
+    kinds: Mapping[str, str]
+    """Colours in the timeline, by kind of decision; of adjustments it is that of their mark."""
     font_size: float = 10.0
     """Points; labels are of this size, ticks a little smaller."""
 
     def decision(self, name: str) -> DecisionStyle:
         """The mark of a decision; one that is not known is a grey dot."""
         return self.decisions.get(name, DecisionStyle("o", self.muted))
+
+    def timeline_color(self, name: str) -> str:
+        """The colour of a kind, or of an adjustment's decision, in the timeline."""
+        return self.kinds.get(name) or self.decision(name).color
 
 
 def _decisions(up: str, down: str, brake: str, back: str, search: str) -> dict[str, DecisionStyle]:
@@ -61,6 +67,14 @@ def _decisions(up: str, down: str, brake: str, back: str, search: str) -> dict[s
     }
 
 
+def _kinds(search: str, warmup: str, trouble: str, anneal: str, end: str) -> dict[str, str]:
+    return {
+        **dict.fromkeys(("climb", "race", "search", "trial"), search),
+        **dict.fromkeys(("trouble", "overfitting", "not learning"), trouble),
+        **{"warm-up": warmup, "anneal": anneal, "end": end},
+    }
+
+
 # The hues of Okabe and Ito (jfly.uni-koeln.de/color), which colour-blind people can tell apart; darker on white,
 # lighter on black, so that each keeps a contrast of at least 3 to 1.
 LIGHT = Theme(
@@ -72,6 +86,7 @@ LIGHT = Theme(
     curves=("#0072b2", "#d55e00", "#00835f", "#b8578f", "#9a6a00", "#2f8fc4", "#4d4d4d"),
     decisions=_decisions("#00835f", "#c77700", "#c8321f", "#8a4fbf", "#2f8fc4"),
     phases={"climb": "#e4effa", "search": "#e4effa", "trial": "#e0f2ec", "warm-up": "#fdf3dc", "anneal": "#f2eefa"},
+    kinds=_kinds("#0072b2", "#9a6a00", "#c8321f", "#8a4fbf", "#1f2328"),
 )
 DARK = Theme(
     name="dark",
@@ -82,4 +97,5 @@ DARK = Theme(
     curves=("#56b4e9", "#f08a3c", "#2fc79a", "#e29ac6", "#f0d24a", "#8fb4ff", "#c8c8c8"),
     decisions=_decisions("#2fc79a", "#f2b134", "#ff6b57", "#c39bf0", "#8fb4ff"),
     phases={"climb": "#22303f", "search": "#22303f", "trial": "#1f3632", "warm-up": "#383221", "anneal": "#2e2a3c"},
+    kinds=_kinds("#8fb4ff", "#f0d24a", "#ff6b57", "#c39bf0", "#e6e8eb"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from aios.run_view.events import sentence
+from aios.run_view.history import FINISHES
+from aios.run_view.sentences import sentence
+from aios.run_view.timeline import decision_from
 
 PLAIN_LINE_SECONDS = 5.0
 """Least time between two progress lines where the output is no terminal."""
@@ -20,7 +22,7 @@ _SMOOTHING = 0.95
 
 
 class RunConsole:
-    """Progress line on a terminal, plain lines elsewhere; one line per learning-rate change with its reason.
+    """Progress line on a terminal, plain lines elsewhere; one line per decision, evaluation and checkpoint.
 
     `quiet` shows nothing: of several workers one speaks.
     """
@@ -55,9 +57,22 @@ class RunConsole:
 
     def show(self, record: Mapping[str, Any]) -> None:
         """Show one log record."""
-        show = _SHOW.get(record["event"])
-        if show is not None:
-            show(self, record)
+        if record["event"] == "train":
+            self._train(record)
+            return
+        if record["event"] == "adaptive_lr_adjustment":
+            self.decisions[record["decision"]] += 1
+        elif record["event"] == "adaptive_lr_anneal" and record["reason"] in FINISHES:
+            self.ends_at(record["end"])
+        if (said := sentence(record)) is not None:
+            decided = decision_from(record, record["step"], None) is not None
+            self.say(f"step {record['step']}: {said}", style="cyan" if decided else "dim")
+
+    def ends_at(self, step: int) -> None:
+        """The run ends at optimizer step `step`, which need not be the one it was asked for."""
+        self._steps = step
+        if self._task is not None:
+            self._progress.update(self._task, total=step)
 
     def __enter__(self) -> RunConsole:
         self._progress.start()
@@ -105,39 +120,6 @@ class RunConsole:
         lr = record["lr"] if isinstance(record["lr"], float) else record["lr"][0]
         speed = f"{record['tokens_per_sec']:,.0f} tok/s"
         return f"loss {record['ce']:.3f}  lr {lr:.2e}  {speed}  ETA {clock(remaining)}"
-
-    def _adjustment(self, record: Mapping[str, Any]) -> None:
-        self.decisions[record["decision"]] += 1
-        rates = f"{record['old_lr']:.3g} -> {record['new_lr']:.3g} ({record['change_pct']:+.0f} %)"
-        self.say(f"step {record['step']}: {record['decision']} LR {rates}: {record['reason']}", style="cyan")
-
-    def _told(self, record: Mapping[str, Any]) -> None:
-        self.say(f"step {record['step']}: {sentence(record)}", style="cyan")
-
-    def _sentence(self, record: Mapping[str, Any]) -> None:
-        self.say(f"step {record['step']}: " + _SENTENCES[record["event"]].format(**record), style="dim")
-
-
-_SENTENCES = {
-    "run_resumed": "resumed from {resumed_from}",
-    "warmup_complete": "warm-up complete at LR {lr:.3g}",
-    "eval": "evaluation loss {loss:.4f} (perplexity {ppl:.1f})",
-    "checkpoint": "saved {path}",
-    "stopped": "stopping ({reason})",
-    "adaptive_lr_init": "adaptive LR from {initial_lr:.3g} within {lr_min:.3g} .. {lr_max:.3g}, "
-    "window {window_size} steps",
-    "adaptive_lr_restored": "adaptive LR restored at {current_lr:.3g}",
-    "adaptive_lr_state_missing": "the checkpoint holds no adaptive-LR state; starting it afresh",
-    "adaptive_lr_anneal": "annealing the LR to zero until step {end} ({reason})",
-    "adaptive_lr_trouble": "{rung}: {reason}",
-    "moe_lr_adjustment": "LR {original_lr:.3g} -> {adjusted_lr:.3g}: {reason}",
-}
-_SHOW: dict[str, Callable[[RunConsole, Mapping[str, Any]], None]] = {
-    "train": RunConsole._train,
-    "adaptive_lr_adjustment": RunConsole._adjustment,
-    **dict.fromkeys(("adaptive_lr_climb", "adaptive_lr_race", "not_learning", "overfitting"), RunConsole._told),
-    **dict.fromkeys(_SENTENCES, RunConsole._sentence),
-}
 
 
 def clock(seconds: float) -> str:

@@ -43,7 +43,7 @@ def print_replay(console: Console, recording: Recording, replayed: Replay, choic
     title = f"Replay of {len(replayed.steps)} steps{worker} after the warm-up, {_choice_words(replayed, choice)}"
     console.print(title, markup=False, soft_wrap=True)
     if replayed.adjustments:
-        console.print(adjustment_table(replayed.adjustments, several=False))
+        console.print(adjustment_table(replayed.adjustments))
     else:
         console.print("No adjustment: the learning rate would have stayed where it was.")
     console.print(_comparison(recording, replayed))

@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.live import Live
 
 from aios.errors import UserError
-from aios.run_view.events import adjustment_from, sentence
 from aios.run_view.follow import LogFollower
 from aios.run_view.history import RunHistory
 from aios.run_view.reading import LOG_NAME, log_at
-from aios.terminal.watch_view import adjustment_line, progress_line, view
+from aios.terminal.watch_view import progress_line, record_line, view
 
 POLL_SECONDS = 0.5
 """Time between two looks at the log once all of it has been read."""
@@ -134,21 +133,16 @@ def _watch_lines(watched: Watched, console: Console) -> None:
 
 def _lines(records: Iterable[dict[str, Any]]) -> Iterator[str]:
     """A line for each record that is worth one."""
-    for record in records:
-        step = record.get("step")
-        if not isinstance(step, int):
-            continue
-        if record.get("event") == "adaptive_lr_adjustment":
-            yield adjustment_line(adjustment_from(record, step, record.get("rank")))
-        elif (said := sentence(record)) is not None:
-            yield f"step {step}: {said}"
+    return (line for record in records if (line := record_line(record)) is not None)
 
 
 def _ending(watched: Watched) -> Iterator[str]:
     history = watched.history
     if watched.newest:
         yield progress_line(history, watched.newest, time.time())
-    yield f"The run has ended: {history.state}; {history.adjustment_count} adjustments of the learning rate."
+    count = history.adjustment_count
+    changes = f"{count} change{'' if count == 1 else 's'} of the learning rate on the way"
+    yield f"The run has ended: {history.state}; {changes} (`aios hrm-hf lr-log` tells of every decision)."
 
 
 def _say(console: Console, line: str) -> None:

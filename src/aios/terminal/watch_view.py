@@ -12,13 +12,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from aios.run_view.events import Adjustment, number
+from aios.run_view.events import Record, number
 from aios.run_view.history import RunHistory
+from aios.run_view.sentences import sentence
 from aios.run_view.series import Floats
 from aios.terminal.console import clock
+from aios.terminal.tables import timeline_table
 
-NEWEST = 8
-"""Adjustments shown."""
+NEWEST = 5
+"""Decisions shown."""
 SILENT_STEPS = 20
 """A run that says nothing for as long as so many of its steps take, and a minute, may have been killed."""
 SILENT_SECONDS = 60.0
@@ -43,8 +45,10 @@ def view(
     if newest:
         parts.append(_curves(history, newest, options))
         parts.append(_workers(history, newest))
-    if history.adjustments:
-        parts += [Text("Newest changes of the learning rate", style="bold"), _adjustments(history.adjustments)]
+    if decisions := history.decisions:
+        newest_first = decisions[: -NEWEST - 1 : -1]
+        several = any(decision.rank is not None for decision in newest_first)
+        parts += [Text("Newest decisions", style="bold"), timeline_table(newest_first, several, numbers=False)]
     if (word := trouble or _silence(history, newest, now)) is not None:
         parts.append(Text(word, style="yellow"))
     elif history.other_events:
@@ -63,12 +67,12 @@ def progress_line(history: RunHistory, newest: Newest, now: float) -> str:
     return "  ".join(parts + ([f"ETA {clock(eta)}"] if eta is not None else []))
 
 
-def adjustment_line(adjustment: Adjustment) -> str:
-    """`step 750: spike decrease, LR 0.0001 -> 5e-05: the loss jumped (...)`."""
-    worker = f" (worker {adjustment.rank})" if adjustment.rank is not None else ""
-    words = adjustment.decision.replace("_", " ")
-    rates = f"{adjustment.old_lr:.3g} -> {adjustment.new_lr:.3g}"
-    return f"step {adjustment.step}{worker}: {words}, LR {rates}: {adjustment.why}"
+def record_line(record: Record) -> str | None:
+    """`step 750 (worker 1): Lowered the learning rate by 50 %, ...`; None where a record is not worth a line."""
+    said, step, rank = sentence(record), record.get("step"), record.get("rank")
+    if said is None or not isinstance(step, int):
+        return None
+    return f"step {step}" + (f" (worker {rank})" if isinstance(rank, int) else "") + f": {said}"
 
 
 def sparkline(values: Floats, width: int, log: bool = False, ascii_only: bool = False) -> str:
@@ -141,15 +145,6 @@ def _workers(history: RunHistory, newest: Newest) -> Table:
             _figure(number(record, "grad_norm")),
             f"{number(record, 'tokens_per_sec'):,.0f}",
         )
-    return table
-
-
-def _adjustments(adjustments: list[Adjustment]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for a in reversed(adjustments[-NEWEST:]):
-        worker = f" worker {a.rank}" if a.rank is not None else ""
-        rates = f"{a.old_lr:.3g} -> {a.new_lr:.3g}"
-        table.add_row(f"step {a.step}{worker}", a.decision.replace("_", " "), rates, Text(a.why))
     return table
 
 

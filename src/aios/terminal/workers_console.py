@@ -31,11 +31,7 @@ class WorkersConsole(RunConsole):
         """Show one log record."""
         rank = record.get("rank")
         self._speaker = f"worker {rank}, " if rank is not None else ""
-        if record["event"] == "merge":
-            self.say(merge_sentence(record), style="bold")
-        elif record["event"] == "worker_restarted":
-            self.say(f"step {record['step']}: worker {record['worker']} {record['reason']} and starts again here")
-        elif record["event"] != "train":
+        if record["event"] != "train":
             super().show(record)
         else:
             self._learning_rates[int(record["rank"])] = _first(record["lr"])
@@ -53,15 +49,6 @@ class WorkersConsole(RunConsole):
             return super().lines_of(name, value)
         rates = ", ".join(f"{lr:.3g} (worker {rank})" for rank, lr in sorted(self._learning_rates.items()))
         return super().lines_of(name, rates or "nobody trained")
-
-
-def merge_sentence(record: Mapping[str, Any]) -> str:
-    """`step 200: merged 3 workers: evaluation loss 2.31, theirs 2.35, 2.36, 2.34`."""
-    sentence = f"step {record['step']}: merged {len(record['weights'])} workers"
-    if record["eval_loss"] is None:
-        return sentence
-    theirs = ", ".join("-" if loss is None else f"{loss:.4f}" for loss in record["worker_eval_losses"])
-    return f"{sentence}: evaluation loss {record['eval_loss']:.4f}; before the merge theirs were {theirs}"
 
 
 def _first(lr: float | list[float]) -> float:

@@ -51,7 +51,7 @@ def test_climb_anneal_and_end(tmp_path: Path) -> None:
     assert falling == sorted(falling, reverse=True)
     assert falling[-1] < 0.02 * falling[0]
     assert records[STEPS]["ce"] < records[1]["ce"] - 1
-    assert f"climb found LR {climb['lr']:.3g}" in done.stdout
+    assert f"{climb['lr']:.3g} is taken: {climb['reason']}." in done.stdout
 
 
 @pytest.mark.slow

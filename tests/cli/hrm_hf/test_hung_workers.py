@@ -54,7 +54,7 @@ def test_a_stopped_independent_worker_is_named_and_replaced_from_the_last_merge(
     (restarted,) = read_log(brain, "worker_restarted")
     assert restarted["worker"] == 1
     assert restarted["reason"].startswith("hung (no step for ")
-    assert "worker 1 hung (no step for " in out
+    assert "Worker 1 hung (no step for " in out
     assert [r["step"] for r in records_of(brain, 0)] == list(range(1, 91))
     steps = [r["step"] for r in records_of(brain, 1)]
     assert steps[-(90 - restarted["step"]) :] == list(range(restarted["step"] + 1, 91))

@@ -87,14 +87,15 @@ def test_terminal_run_view_and_replay_tell_of_it(overfitted: Path) -> None:
     brain, said = overfitted / "brain", (overfitted / "said.txt").read_text(encoding="utf-8")
     (told,) = read_log(brain, "overfitting")
     (final,) = read_log(brain, "final")
-    sentence = f"overfitting: evaluation loss {told['eval_loss']:.4f}, at step {told['best_step']} it was"
+    seen = f"its loss is {told['eval_loss']:.4f}, at step {told['best_step']} it was {told['best_eval_loss']:.4f}"
+    sentence = f"Overfitting: the model begins to learn its text by heart (on text it has not seen {seen});"
     assert sentence in said
     assert "Best evaluation" in said
     history = read_history(brain)
     assert history.total_steps == final["steps"]
     assert history.state == "finished"
-    assert sentence in [e.text[: len(sentence)] for e in history.other_events]
-    assert f"the brain is that of step {final['best_step']}" in history.other_events[-1].text
+    assert sentence in [decision.sentence[: len(sentence)] for decision in history.decisions]
+    assert f"the brain is that of step {final['best_step']}" in history.decisions[-1].sentence
     assert run_aios("hrm-hf", "lr-log", str(brain)).returncode == 0
     recording = read_recording(brain)
     replayed = replay(recording, Choice())

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import aios.core.hrm_models  # noqa: F401  registers the model with the Auto classes
+from aios.run_view.sentences import sentence
 from aios.runs.brain import list_checkpoints
 from aios.settings.config import TrainingConfig
 from training_process import read_log, run_aios, train, train_args, train_records
@@ -118,8 +119,7 @@ def test_checkpoint_dict_has_the_keys_of_the_contract(finished: FinishedRun) -> 
 def test_terminal_output_explains_the_run(finished: FinishedRun) -> None:
     out = finished.done.stdout
     for adjustment in read_log(finished.brain, "adaptive_lr_adjustment"):
-        assert f"step {adjustment['step']}: {adjustment['decision']} LR" in out
-        assert adjustment["reason"] in out
+        assert f"step {adjustment['step']}: {sentence(adjustment)}\n" in out
     for part in ("Evaluation loss", "Unigram entropy", "Learning rate", "LR adjustments", str(finished.brain), "ETA"):
         assert part in out
     assert "\x1b[" not in out  # no terminal: no control sequences
