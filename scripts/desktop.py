@@ -183,12 +183,12 @@ class App:
         self.screen.xdotool("key", "--delay", 30, *keys)
 
     def fill(self, name: str, text: str) -> None:
-        """Type `text` into a field in place of what is there."""
-        self.click(f"field.{name}" if not name.startswith("continue.") else name)
+        """Type `text` into a field in place of what is there; one outside the form is named in full."""
+        target = name if "." in name else f"field.{name}"
+        self.click(target)
         self.press("ctrl+a", "BackSpace")
         if text:
             self.screen.xdotool("type", "--delay", 8, text)
-        target = name if name.startswith("continue.") else f"field.{name}"
         self.wait(lambda: self.text(target) == text, f"{name} to hold {text!r}")
 
     def type_into_file_dialog(self, path: str) -> None:

@@ -24,6 +24,11 @@ def train(step: int, loss: float | None = 3.0, ts: float | None = None, **more: 
     return {**record, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_sec": 900.0, "step_time_s": 1.0, **more}
 
 
+def sample(step: int, text: str = " it goes") -> Record:
+    """What a model said on its way."""
+    return {"event": "sample", "ts": float(step), "step": step, "prompt": "On", "text": text}
+
+
 def adjustment(step: int, decision: str = "increase", new_lr: float = 1.1e-3, **more: Any) -> Record:
     """A change of the learning rate from 1e-3."""
     rates = {"old_lr": 1e-3, "new_lr": new_lr, "change_pct": 100 * (new_lr / 1e-3 - 1)}

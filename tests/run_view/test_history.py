@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aios.run_view.history import MAX_DECISIONS, MAX_EVENTS, RunHistory
 from aios.run_view.reading import FollowedRun
-from run_view.logs import adjustment, as_bytes, history_of, start, told, train, write
+from run_view.logs import adjustment, as_bytes, history_of, sample, start, told, train, write
 
 
 def resumed(step: int, ts: float, steps: int = 1000) -> dict[str, Any]:
@@ -77,6 +77,14 @@ def test_another_run_in_the_same_log_begins_anew() -> None:
     assert curve(history) == {1: 9.0}
     assert history.adjustments == []
     assert (history.adjustment_count, history.total_steps, history.train_records) == (0, 50, 1)
+
+
+def test_samples_are_kept_and_those_behind_a_resume_are_repeated() -> None:
+    history = history_of([start(), *(sample(step) for step in (2, 4, 6)), {"event": "sample", "step": 7, "text": 1}])
+    assert [s.step for s in history.samples] == [2, 4, 6]
+    history.add([resumed(4, 9.0), sample(6, text=" anew")])
+    assert [(s.step, s.text) for s in history.samples] == [(2, " it goes"), (4, " it goes"), (6, " anew")]
+    assert history.other_events[-1].text == "The model goes on from “On”: anew"
 
 
 def test_workers_have_curves_and_adjustments_of_their_own() -> None:

@@ -12,7 +12,7 @@ import typer
 
 from aios.cli.cores import share_cores
 from aios.cli.flags import with_options
-from aios.cli.hrm_hf.trained_brain import Found, TrainedBrain, find_weights, open_brain
+from aios.cli.hrm_hf.trained_brain import Found, TrainedBrain, Which, find_weights, open_while_trained
 from aios.errors import UserError
 from aios.settings.answering import Answering
 from aios.settings.config import TrainingConfig
@@ -48,6 +48,7 @@ class _Asked(NamedTuple):
 
     config: TrainingConfig
     how: Answering
+    which: Which | None
     found: Found
 
 
@@ -65,7 +66,7 @@ def _asked(
     """The options of both commands are the parameters of this."""
     config = TrainingConfig(bundle_dir=bundle_dir, brain_name=brain_name, seed=seed, device=device)
     how = Answering(max_new_tokens, temperature, top_k, top_p)
-    return _Asked(config, how, find_weights(config, checkpoint))
+    return _Asked(config, how, checkpoint, find_weights(config, checkpoint))
 
 
 def _asking(function: Callable[..., None]) -> Callable[..., None]:
@@ -81,9 +82,9 @@ def generate(
     **asked: Any,
 ) -> None:
     """Go on with a text as a trained brain would; prints what it adds, as it comes."""
-    config, how, found = _asked(**asked)
+    to_do = _asked(**asked)
     text = _read_prompt(prompt)
-    brain = _open(found, config)
+    found, brain = _open(to_do)
     from aios.cli.hrm_hf.answer import answer, encode
 
     tokens = encode(brain, text)
@@ -92,35 +93,37 @@ def generate(
     if len(tokens) > brain.window:
         _remark(f"The prompt has {len(tokens)} tokens; the last {brain.window} of them are used, the model's window.")
     pieces: list[str] = []
-    given = answer(brain, tokens[-brain.window :], how, pieces.append if as_json else _show)
+    given = answer(brain, tokens[-brain.window :], to_do.how, pieces.append if as_json else _show)
     if not as_json:
         _show("\n")
         return
-    typer.echo(json.dumps(_told(found, config, text, len(tokens), "".join(pieces), given)))
+    typer.echo(json.dumps(_told(found, to_do.config, text, len(tokens), "".join(pieces), given)))
 
 
 @_asking
 def chat(debug: DebugOption = False, **asked: Any) -> None:
     """Write a text by turns with a trained brain; Ctrl-C ends an answer, /quit or the end of input the whole."""
-    config, how, found = _asked(**asked)
-    brain = _open(found, config)
+    to_do = _asked(**asked)
+    _, brain = _open(to_do)
     from aios.cli.hrm_hf.chat import QUIT, converse
 
     if sys.stdin.isatty():
-        _remark(f"{config.brain_dir} goes on with what you write. Ctrl-C ends an answer, {QUIT} the conversation.")
-    converse(brain, how, _hear, _show, _remark)
+        _remark(
+            f"{to_do.config.brain_dir} goes on with what you write. Ctrl-C ends an answer, {QUIT} the conversation."
+        )
+    converse(brain, to_do.how, _hear, _show, _remark)
 
 
-def _open(found: Found, config: TrainingConfig) -> TrainedBrain:
-    """The brain, ready to draw tokens."""
-    for sentence in found.skipped:
-        _remark(sentence)
+def _open(asked: _Asked) -> tuple[Found, TrainedBrain]:
+    """Where the brain was found, and itself, ready to draw tokens."""
     share_cores()
     import torch
 
-    brain = open_brain(found, config)
-    torch.manual_seed(config.seed)
-    return brain
+    found, brain = open_while_trained(asked.found, asked.config, asked.which)
+    for sentence in found.skipped:
+        _remark(sentence)
+    torch.manual_seed(asked.config.seed)
+    return found, brain
 
 
 def _read_prompt(prompt: str) -> str:

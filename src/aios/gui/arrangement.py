@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tkinter as tk
+from collections.abc import Sequence
 from tkinter import ttk
 
 from aios.gui.automation import Inspector
@@ -11,15 +12,15 @@ from aios.gui.run_panel import RunPanel
 
 _LEFT = 388
 _WIDE = 1000  # from this width on, at 96 dpi, the run stands beside the form
-_TABS = ("HRM Training", "Runs")
+_TABS = ("HRM Training", "Runs", "Try it")
 _SETTLED_MS = 200  # a tab brings its focus into view first
 
 
 class Arrangement:
     """Fill it with the panels; it asks for the room they get.
 
-    Wide: tabs of form and list on the left, the run on the right. Folded, the run has the whole width. Narrow: the run
-    is a third tab.
+    Wide: tabs of form, list and trial on the left, the run on the right. Folded, the run has the whole width. Narrow:
+    the run is a tab, too.
     """
 
     def __init__(self, root: tk.Tk, look: Look, inspector: Inspector, folded: bool) -> None:
@@ -37,16 +38,16 @@ class Arrangement:
         inspector.name("tabs", self.tabs)
         inspector.fact("tab", lambda: self.tabs.index("current"))
 
-    def fill(self, form: ttk.Frame, runs: ttk.Frame, run: RunPanel) -> None:
-        """Take the panels, which are children of `tabs`, `tabs`, and `outer`."""
-        for panel, title in zip((form, runs), _TABS, strict=True):
+    def fill(self, panels: Sequence[ttk.Frame], run: RunPanel) -> None:
+        """Take the panels of form, list and trial, which are children of `tabs`, and the run, one of `outer`."""
+        for panel, title in zip(panels, _TABS, strict=True):
             self.tabs.add(panel, text=title)
         self._run = run
         run.fold.configure(command=self.toggle)
         self.outer.bind("<Configure>", lambda event: self._arrange(event.width))
 
     def open(self, tab: int) -> None:
-        """Bring the form (0) or the list of runs (1) to the front."""
+        """Bring the form (0), the list of runs (1) or the trial (2) to the front."""
         self.fold(False)
         self.tabs.select(tab)
 

@@ -110,6 +110,20 @@ def tell(parent: tk.Misc, look: Look, inspector: Inspector, title: str, text: st
     ask(parent, look, inspector, title, text, [Answer("ok", "OK", "Close this message.", "Accent.TButton")])
 
 
+def ask_close(parent: tk.Misc, look: Look, inspector: Inspector, name: str) -> str | None:
+    """What becomes of the training of brain `name` when the window closes: `keep`, `stop`; else the window stays."""
+    text = (
+        "The training can go on without the window; opening the window again finds it. "
+        "Or let it save and stop first: the window closes when that is done."
+    )
+    answers = (
+        Answer("cancel", "Cancel", "Leave the window open."),
+        Answer("stop", "Stop and save", "Save, stop, then close."),
+        Answer("keep", "Keep training", "Close the window only.", "Accent.TButton"),
+    )
+    return ask(parent, look, inspector, f"“{name}” is still training", text, answers)
+
+
 def ask_steps(parent: tk.Misc, look: Look, inspector: Inspector, name: str, done: int, proposed: int) -> int | None:
     """Up to which step the brain `name`, trained to `done`, is to be trained; None: not at all."""
     text = f"“{name}” is trained to step {done:,}. Everything but the number of steps stays as its last run had it."

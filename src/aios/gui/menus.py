@@ -16,6 +16,7 @@ KEYS = (
     ("Alt+K", "Kill, after confirmation"),
     ("Ctrl+1, Ctrl+2, Ctrl+3", "The form, the list of runs, the run on show"),
     ("Ctrl+B", "Fold the form away beside the run, or bring it back"),
+    ("Ctrl+4", "Try a brain: have it continue a text"),
     ("Ctrl+O", "Open a training log"),
     ("Ctrl+I, Ctrl+S", "Import, export settings"),
     ("F9", "Light or dark"),
@@ -46,6 +47,7 @@ _MENUS: tuple[tuple[str, tuple[tuple[str, str, str] | None, ...]], ...] = (
             ("runs", "List of runs", "Ctrl+2"),
             ("run", "Run on show", "Ctrl+3"),
             ("fold", "Show or hide the form", "Ctrl+B"),
+            ("try", "Try it", "Ctrl+4"),
         ),
     ),
     ("Help", (("keys", "Keys", "F1"),)),
@@ -60,6 +62,7 @@ _BINDINGS = {
     "<Control-Key-2>": "runs",
     "<Control-Key-3>": "run",
     "<Control-b>": "fold",
+    "<Control-Key-4>": "try",
     "<F1>": "keys",
 }
 

@@ -6,6 +6,7 @@ import errno
 import re
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,10 +46,15 @@ def last_error(output: Path) -> str:
     except OSError as error:
         return f"The training ended and its output cannot be read ({error.strerror})."
     said = [line.strip() for line in _newest_part(text.splitlines()) if line.strip()]
-    errors = [match[1] for line in said if (match := _ERROR.match(line))]
-    if errors:
-        return errors[-1]
-    return f"The training ended without saving; its last words: {said[-1] if said else '(none)'}"
+    return (
+        error_sentence(said) or f"The training ended without saving; its last words: {said[-1] if said else '(none)'}"
+    )
+
+
+def error_sentence(lines: Sequence[str]) -> str | None:
+    """The last error sentence among lines that a command printed; None where it printed none."""
+    errors = [match[1] for line in lines if (match := _ERROR.match(line))]
+    return errors[-1] if errors else None
 
 
 def _newest_part(lines: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ class ReadOnlyText(ttk.Frame):
         bar.grid(row=0, column=1, sticky="ns")
         self.columnconfigure(0, weight=1)
         self.rowconfigure(0, weight=1)
-        self.text.bind("<Tab>", _move_on)
+        self.text.bind("<Tab>", move_on)
         self.winfo_toplevel().bind("<<LookChanged>>", lambda _: self._recolour(), add="+")
         self._recolour()
 
@@ -38,6 +38,16 @@ class ReadOnlyText(ttk.Frame):
         self.text.replace("1.0", "end", text)
         self.text.configure(state="disabled")
         return True
+
+    def add(self, text: str, muted: bool = False) -> None:
+        """Put `text` behind what is shown; where the end was in view it stays so."""
+        at_end = self.text.yview()[1] >= 1.0
+        self._shown += text
+        self.text.configure(state="normal")
+        self.text.insert("end", text, ("muted",) if muted else ())
+        self.text.configure(state="disabled")
+        if at_end:
+            self.text.see("end")
 
     def lines(self) -> int:
         """How many lines the text takes at its present width."""
@@ -52,9 +62,10 @@ class ReadOnlyText(ttk.Frame):
             background=p.panel, foreground=p.text, selectbackground=p.accent, selectforeground=p.on_accent,
             highlightbackground=p.panel, highlightcolor=p.accent,
         )  # fmt: skip
+        self.text.tag_configure("muted", foreground=p.muted)
 
 
-def _move_on(event: tk.Event[tk.Misc]) -> str:
+def move_on(event: tk.Event[tk.Misc]) -> str:
     """Tab goes to the next widget instead of being typed."""
     following = event.widget.tk_focusNext()
     if following is not None:

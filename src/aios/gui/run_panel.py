@@ -51,7 +51,7 @@ _GOOD, _BAD = (State.RUNNING, State.FINISHED), (State.FAILED, State.KILLED)
 
 
 class RunPanel(ttk.Frame):
-    """`act(name)` is called for the controls: `pause`, `resume`, `stop`, `finish`, `kill`, `output`.
+    """`act(name)` is called for the controls: `pause`, `resume`, `stop`, `finish`, `kill`, `output`, `try`.
 
     Where there is room the picture has the whole height, and all that is said of the run stands in a column beside
     it; else the picture stands among the rest.
@@ -115,10 +115,16 @@ class RunPanel(ttk.Frame):
         self.scroll.need(self._look.px(_LEAST_BESIDE if beside else _LEAST_HEIGHT))
 
     def _build_fold(self) -> None:
-        self.fold = ttk.Button(self.plot.tools, style="Small.TButton")
+        left = ttk.Frame(self.plot.tools)
+        left.grid(row=0, column=0)
+        self.fold = ttk.Button(left, style="Small.TButton")
         self.fold.grid(row=0, column=0, padx=(0, self._look.px(8)))
         Tooltip(self.fold, "Show or hide the form and the list of runs (Ctrl+B).")
         self._inspector.name("fold", self.fold)
+        try_it = ttk.Button(left, text="Try it", style="Small.TButton", command=lambda: self._act("try"))
+        try_it.grid(row=0, column=1, padx=(0, self._look.px(8)))
+        Tooltip(try_it, "Have this brain go on with a text of yours (Ctrl+4).")
+        self._inspector.name("try", try_it)
 
     def show_fold(self, text: str, there: bool) -> None:
         """What stands on the button that folds the form, and whether it is there."""

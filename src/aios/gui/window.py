@@ -18,7 +18,7 @@ from aios.gui.automation import Inspector
 from aios.gui.background import Background
 from aios.gui.brains import Brain, State, free_name, list_brains, locate
 from aios.gui.command_bar import CommandBar
-from aios.gui.dialogs import Answer, ask, ask_steps, show_keys, show_text, tell
+from aios.gui.dialogs import Answer, ask, ask_close, ask_steps, show_keys, show_text, tell
 from aios.gui.form import FormModel
 from aios.gui.form_checks import FormChecks
 from aios.gui.form_panel import FormPanel
@@ -32,6 +32,7 @@ from aios.gui.runs_panel import RunsPanel
 from aios.gui.settings_files import ask_and_export, ask_and_import
 from aios.gui.training_control import TrainingControl
 from aios.gui.training_process import shown_command, training_arguments
+from aios.gui.try_panel import TryPanel
 from aios.run_view.reading import Outlines
 from aios.settings.config import TrainingConfig
 
@@ -90,10 +91,11 @@ class Window:
         self.runs = RunsPanel(
             tabs, self.look, self.inspector, self.show_brains, self.compare, self.go_on, self.choose_log
         )
+        self.try_panel = TryPanel(tabs, self.look, self.inspector)
         self.run_panel = RunPanel(self.layout.outer, self.look, self.inspector, self.act)
         self.command_bar = CommandBar(self.run_panel.inside, self.look, self.inspector)
         self.run_panel.add(self.command_bar)
-        self.layout.fill(self.form, self.runs, self.run_panel)
+        self.layout.fill((self.form, self.runs, self.try_panel), self.run_panel)
         self.form.offer_datasets(self.preferences.datasets)
         self._bind()
 
@@ -104,7 +106,7 @@ class Window:
             "export": lambda: ask_and_export(root, self.checks.current),
             "defaults": lambda: self.form.load(self._with_free_name({})), "close": self.close,
             "theme": self.switch_theme, "form": lambda: layout.open(0), "runs": lambda: layout.open(1),
-            "run": layout.to_run, "fold": layout.toggle,
+            "try": lambda: layout.open(2), "run": layout.to_run, "fold": layout.toggle,
             "keys": lambda: show_keys(root, self.look, self.inspector, KEYS),
         }  # fmt: skip
         build_menus(root, self.look, actions)
@@ -138,6 +140,7 @@ class Window:
             if self._feeds_changed and self._is_due("refresh", _REFRESH_SECONDS):
                 self._feeds_changed = False
                 self.run_panel.refresh()
+                self.try_panel.show_samples(self.feeds[0].history.samples)
             self.run_panel.plot.redraw_if_due()
             if self._is_due("state", _STATE_SECONDS):
                 self._look_at_training()
@@ -178,6 +181,7 @@ class Window:
 
     def _show_list(self, folder: Path, brains: list[Brain]) -> None:
         self.runs.show(str(folder), brains)
+        self.try_panel.offer(brains)
 
     # The form
 
@@ -226,6 +230,8 @@ class Window:
         """Do what a control of the run panel stands for."""
         if name == "resume":
             self.control.resume()
+        elif name == "try":
+            self.layout.open(2)
         elif name == "output":
             self._show_output()
         elif name != "kill" or self._sure_to_kill():
@@ -250,6 +256,7 @@ class Window:
     def _show_feeds(self, feeds: list[RunFeed]) -> None:
         self.feeds, self._shows_run_command = feeds, True
         self.run_panel.show(feeds)
+        self.try_panel.choose(self.control.brain)
         self.layout.show_run(first=not self.root.winfo_viewable())
         self._show_state()
         self._show_check()
@@ -324,9 +331,7 @@ class Window:
         answer: str | None = "keep"
         if self.control.running:
             name = self.control.brain.name if self.control.brain is not None else ""
-            answer = ask(
-                self.root, self.look, self.inspector, f"“{name}” is still training", _CLOSE_TEXT, _CLOSE_ANSWERS
-            )
+            answer = ask_close(self.root, self.look, self.inspector, name)
         if answer == "stop":
             self.control.ask("stop")
             self._show_state()
@@ -337,6 +342,7 @@ class Window:
     def _leave(self) -> None:
         self.preferences.geometry, self.preferences.form_folded = self.root.geometry(), self.layout.folded
         self.background.close()
+        self.try_panel.cancel()
         try:
             save_all(self.preferences, self.checks.current.config)
         finally:
@@ -353,14 +359,3 @@ class Window:
             traceback.print_exception(kind, error, trace)
         if self.root.winfo_exists():
             tell(self.root, self.look, self.inspector, "That did not work", sentence)
-
-
-_CLOSE_TEXT = (
-    "The training can go on without the window; opening the window again finds it. "
-    "Or let it save and stop first: the window closes when that is done."
-)
-_CLOSE_ANSWERS = (
-    Answer("cancel", "Cancel", "Leave the window open."),
-    Answer("stop", "Stop and save", "Save, stop, then close."),
-    Answer("keep", "Keep training", "Close the window only.", "Accent.TButton"),
-)

@@ -48,8 +48,11 @@ _LABELS = {
     "save_every": "Save every (steps)",
     "keep_checkpoints": "Checkpoints to keep",
     "resume": "Continue (list of runs)",
+    "prompt": "Beginning of the text",
+    "max_new_tokens": "Length (tokens)",
+    "temperature": "Temperature",
 }
-"""What the window calls the fields whose names do not say it well."""
+"""What the window calls the fields whose names do not say it well, and what a brain is asked with."""
 
 AUTO_SENTENCE = (
     "Searches a learning rate, follows the loss, brakes on trouble and ends at zero; every change is explained."
@@ -70,7 +73,7 @@ def lr_wording(auto: bool, profile: str) -> tuple[str, str]:
 
 
 def label_of(name: str) -> str:
-    """What the window calls a field of `TrainingConfig`."""
+    """What the window calls a field of `TrainingConfig` or of what a brain is asked with."""
     return _LABELS.get(name) or name.replace("_", " ").capitalize()
 
 
@@ -90,6 +93,6 @@ def in_window_words(sentence: str) -> str:
 
 def _label(match: re.Match[str]) -> str:
     name = match[2].replace("-", "_")
-    if name not in field_types():
+    if name not in field_types() and name not in _LABELS:
         return match[0]
     return f"“{label_of(name)}” off" if match[1] else f"“{label_of(name)}”"

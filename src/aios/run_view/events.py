@@ -53,6 +53,18 @@ class RunEvent:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What the model made of a prompt at a step of its training (event `sample`)."""
+
+    step: int
+    """Optimizer step."""
+    prompt: str
+    """The beginning it was given."""
+    text: str
+    """How it went on."""
+
+
+@dataclass(frozen=True)
 class Phase:
     """A stretch of steps with a purpose of its own: `climb`, `search`, `trial`, `warm-up` or `anneal`."""
 

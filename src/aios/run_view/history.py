@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from aios.run_view.events import Adjustment, Phase, RunEvent, number
+from aios.run_view.events import Adjustment, Phase, RunEvent, Sample, number
 from aios.run_view.pace import Pace
 from aios.run_view.sentences import sentence
 from aios.run_view.series import EMPTY, BucketSeries, Series
@@ -19,6 +19,8 @@ MAX_DECISIONS = 10_000
 MAX_EVENTS = 2_000
 """Other events kept; of more, the newest."""
 MAX_PHASES = 200
+MAX_SAMPLES = 50
+"""Samples kept; of more, the newest."""
 _MAX_STEP = 1 << 53
 
 State = Literal["waiting", "running", "stopped", "diverged", "finished"]
@@ -60,6 +62,7 @@ class RunHistory:
         self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
         self._events: deque[RunEvent] = deque(maxlen=MAX_EVENTS)
         self._phases: deque[Phase] = deque(maxlen=MAX_PHASES)
+        self._samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
         self._series: dict[tuple[str, int | None], BucketSeries] = {}
         self._pending: dict[tuple[str, int | None], tuple[list[int], list[float]]] = {}
         self._smoothers: dict[int | None, Smoother] = {}
@@ -128,6 +131,11 @@ class RunHistory:
     def other_events(self) -> list[RunEvent]:
         """The newest other events, in the order of the log."""
         return list(self._events)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """What the model said on its way, in step order, the newest of them."""
+        return list(self._samples)
 
     @property
     def phases(self) -> list[Phase]:
@@ -258,7 +266,8 @@ class RunHistory:
 
     def _forget(self) -> None:
         """Another run begins in the same log."""
-        for kept in (self._pending, self._series, self._smoothers, self._paces, self._decisions, self._phases):
+        digested = (self._pending, self._series, self._smoothers, self._paces, self._decisions, self._phases)
+        for kept in (*digested, self._samples):
             kept.clear()
         self.adjustment_count = self.decision_count = self.train_records = 0
 
@@ -280,10 +289,16 @@ class RunHistory:
             self._decisions = deque(kept, maxlen=MAX_DECISIONS)
         if rank is None:
             self._phases = deque((p for p in self._phases if p.start < step), maxlen=MAX_PHASES)
+            self._samples = deque((s for s in self._samples if s.step <= step), maxlen=MAX_SAMPLES)
 
     def _eval(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         if "loss" in record:
             self._point("eval_loss", rank, step, record["loss"])
+
+    def _sample(self, record: dict[str, Any], step: int, rank: int | None) -> None:
+        prompt, text = record.get("prompt"), record.get("text")
+        if isinstance(prompt, str) and isinstance(text, str):
+            self._samples.append(Sample(step, prompt, text))
 
     def _search(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         used = number(record, "used_steps")  # logs from before the search came on top of the steps
@@ -332,6 +347,7 @@ _HANDLERS: dict[str, Callable[[RunHistory, dict[str, Any], int, int | None], Non
     "run_start": RunHistory._start,
     "run_resumed": RunHistory._start,
     "eval": RunHistory._eval,
+    "sample": RunHistory._sample,
     "adaptive_lr_search": RunHistory._search,
     "adaptive_lr_challenge": RunHistory._search,
     "adaptive_lr_climb": RunHistory._climb,

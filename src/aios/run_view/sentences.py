@@ -196,6 +196,11 @@ def _final(record: Record) -> str:
     return f"{text}; the brain is that of step {best}."
 
 
+def _sample(record: Record) -> str:
+    prompt, text = (" ".join(value_of(record, key).split()) for key in ("prompt", "text"))
+    return f"The model goes on from “{prompt}”: {text}"
+
+
 def _merge(record: Record) -> str:
     shares, theirs = record.get("weights"), record.get("worker_eval_losses")
     who = f"Merged {len(shares)} workers" if isinstance(shares, list) else "Merged the workers"
@@ -236,6 +241,7 @@ _SENTENCES: dict[str, Words] = {
     "stopped": _stopped,
     "final": _final,
     "merge": _merge,
+    "sample": _sample,
     "worker_restarted": lambda r: f"Worker {value_of(r, 'worker')} {value_of(r, 'reason')} and starts again here.",
     "adaptive_lr_init": _init,
     "adaptive_lr_search": _search,

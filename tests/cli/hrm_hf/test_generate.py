@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer
 
 from aios.cli.hrm_hf.answer import answer, encode
-from aios.cli.hrm_hf.trained_brain import Found, TrainedBrain, open_brain
+from aios.cli.hrm_hf.trained_brain import Found, TrainedBrain, find_weights, open_brain, open_while_trained
 from aios.core.hrm_models import HRMForCausalLM
 from aios.runs.brain import list_checkpoints
 from aios.settings.answering import Answering
@@ -66,6 +66,15 @@ def test_greedy_text_is_what_transformers_makes_of_the_published_brain(trained: 
     piped = tmp_path / "prompt.txt"
     piped.write_text(f"{PROMPT}\n", encoding="utf-8")
     assert generated(trained, *greedy, prompt="-", stdin=str(piped)) == (f"{expected}\n", "")
+
+
+def test_a_checkpoint_that_its_training_dropped_meanwhile_is_looked_for_again(folder: Path) -> None:
+    config = TrainingConfig(bundle_dir=str(folder), brain_name="brain", device="cpu")
+    found = find_weights(config, "newest")
+    shutil.rmtree(found.folder)
+    again, brain = open_while_trained(found, config, "newest")
+    assert (found.folder.name, again.folder.name) == (f"step-{STEPS}", "step-3")
+    assert brain.window == 32
 
 
 def test_the_seed_decides_what_is_drawn(trained: Path) -> None:

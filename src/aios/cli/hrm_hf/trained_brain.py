@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from aios.core.hrm_models import HRMForCausalLM
 
 Which = Literal["newest", "best", "published"]
+_TRIES = 5
+"""How often a brain is looked for that a training keeps replacing."""
 _NAMED = 5
 """How many brains a sentence names at most."""
 
@@ -100,6 +102,24 @@ def _others(config: TrainingConfig) -> str:
         return "choose another --brain-name or --bundle-dir, or train it first with `aios hrm-hf train`"
     more = ", ..." if len(names) > _NAMED else ""
     return f"choose another --brain-name ({', '.join(names[:_NAMED])}{more}) or --bundle-dir"
+
+
+def open_while_trained(found: Found, config: TrainingConfig, which: Which | None) -> tuple[Found, TrainedBrain]:
+    """Where it was found in the end, and `open_brain` of that; `found` is what `find_weights` said a while ago.
+
+    A training that goes on drops old checkpoints, perhaps this one: then the newest is looked for again.
+
+    Raises:
+        UserError: as both of them.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return found, open_brain(found, config)
+        except UserError:
+            if tries_left == 0 or os.path.isdir(found.folder):
+                raise
+            found = find_weights(config, which)
+    raise AssertionError("the last try returns or raises")
 
 
 def open_brain(found: Found, config: TrainingConfig) -> TrainedBrain:
