@@ -79,6 +79,7 @@ class Arrangement:
             self._root.after(_SETTLED_MS, self._run.scroll.to_top)
         elif self._has_run:
             self.fold(True)
+        self._run.plot.widget.focus_set()
 
     def _arrange(self, width: int) -> None:
         """Put the run beside form and list where there is room, else behind a tab of its own."""
@@ -100,7 +101,7 @@ class Arrangement:
         wide = self._layout == "wide"
         away = wide and self._has_run and self.folded
         if away and _holds(self.tabs, self._root.focus_get()):
-            self._run.fold.focus_set()
+            self._run.plot.widget.focus_set()
         if away:
             self.tabs.grid_remove()
         else:

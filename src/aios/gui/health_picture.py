@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from aios.run_view import scales
+from aios.run_view.curves import heights, widths
 from aios.run_view.events import Adjustment
 from aios.run_view.history import RunHistory
 from aios.run_view.theme import Theme
@@ -83,6 +84,13 @@ class HealthPicture:
             left=6.6 * line / width, right=1 - 2.0 * line / width, bottom=min(0.3, 5.0 * line / height),
             top=max(0.5, 1 - top / height), hspace=0.16,
         )  # fmt: skip
+
+    def csv_rows(self) -> Iterator[list[str]]:
+        """What is drawn, as rows of a table."""
+        yield ["curve", "of", "step", "value"]
+        for _, line, key, *_ in self._lines:
+            for step, value in zip(widths(line).tolist(), heights(line).tolist(), strict=True):
+                yield [key, str(line.get_label()), f"{step:.10g}", f"{value:.8g}"]
 
     def highlight(self, adjustment: Adjustment | None) -> None:
         """There are no marks here to ring."""

@@ -5,31 +5,32 @@ from __future__ import annotations
 import time
 import tkinter as tk
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from tkinter import ttk
 from typing import Any
 
-from matplotlib.backend_bases import MouseButton, MouseEvent
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_tkagg import FigureCanvasTkAgg
 from matplotlib.figure import Figure
 
+from aios.errors import UserError
 from aios.gui.adjustment_table import Labelled, describe
 from aios.gui.automation import Inspector
 from aios.gui.health_picture import HealthPicture
 from aios.gui.look import NOMINAL_DPI, Look
+from aios.gui.navigation import Navigation
+from aios.gui.plot_files import ask_and_save
+from aios.gui.plot_tools import PlotTools
 from aios.gui.run_feed import RunFeed
-from aios.gui.tooltip import Tooltip
 from aios.run_view.drawing import DARK, LIGHT, DrawnRun, draw_run
 from aios.run_view.events import Adjustment
+from aios.run_view.view import ZOOM, View
 
 REDRAW_SECONDS = 0.2
 """Least time between two redraws."""
 _REACH = 12
 _FONT_SIZE = 9.0
-_PICTURES = (
-    ("rate", "Loss and learning rate", "Loss and learning rate over the whole run, with a mark at each adjustment."),
-    ("health", "Gradient norm and speed", "Gradient norm and tokens per second over the whole run."),
-)
+Picture = DrawnRun | HealthPicture
 _EMPTY = "Set up a training on the left and press Start,\nor open a run from the list."
 
 
@@ -41,42 +42,47 @@ class PlotPanel(ttk.Frame):
         self._look, self._clicked = look, clicked
         self._feeds: list[RunFeed] = []
         self._histories: list[Any] = []
-        self._drawn: DrawnRun | HealthPicture | None = None
+        self._drawn: Picture | None = None
         self._dirty, self._drawn_at, self.draw_seconds = True, 0.0, 0.0
         self._selected: Adjustment | None = None
-        self._nothing = ""
+        self._nothing, self._redraw_waits = "", False
+        self._view = View()
         self._figure = Figure(dpi=NOMINAL_DPI)  # the canvas scales it as Tk is scaled
         self._canvas = FigureCanvasTkAgg(self._figure, master=self)
         self.widget = self._canvas.get_tk_widget()
-        self.widget.configure(highlightthickness=0, borderwidth=0, takefocus=False, width=1, height=1)
-        self._build_choice(inspector)
-        self._empty = ttk.Label(self, text=_EMPTY, style="Muted.TLabel", justify="center", font="TkDefaultFont")
+        self.widget.configure(highlightthickness=0, borderwidth=0, takefocus=True, width=1, height=1)
+        self.tools = PlotTools(self, look, inspector, self.recolour, self.look_at, self.save)
+        self.tools.pack(fill="x")
+        self.widget.pack(fill="both", expand=True)  # from the beginning, so that nothing is drawn for another size
+        self._empty = ttk.Label(
+            self, text=_EMPTY, style="Muted.TLabel", justify="center", font="TkDefaultFont", anchor="center"
+        )
         self._card = ttk.Label(self, style="Tip.TLabel", wraplength=look.px(330), justify="left")
+        self.navigation = Navigation(self._canvas, look, self._run_drawn, self.look_at, self._clicked_at)
         self._canvas.mpl_connect("motion_notify_event", self._hovered)
         self._canvas.mpl_connect("figure_leave_event", lambda _: self._card.place_forget())
-        self._canvas.mpl_connect("button_press_event", self._pressed)
         self._canvas.mpl_connect("resize_event", lambda _: self._drawn and self._drawn.fit())
         inspector.name("plot", self.widget)
         inspector.name("plot-card", self._card)
         inspector.fact("markers", self._tell_markers)
+        inspector.fact("crosshair", lambda: self.navigation.crosshair.text)
+        inspector.fact("view", self._tell_view)
 
-    def _build_choice(self, inspector: Inspector) -> None:
-        self._picture = tk.StringVar(value="rate")
-        self.tools = ttk.Frame(self, padding=(self._look.px(10), self._look.px(6), self._look.px(10), 0))
-        self.tools.pack(fill="x")
-        self.choice = ttk.Frame(self.tools)
-        self.choice.grid(row=0, column=1)
-        for name, text, tip in _PICTURES:
-            button = ttk.Radiobutton(
-                self.choice, text=text, value=name, variable=self._picture, style="Toolbutton", command=self.recolour
-            )
-            button.pack(side="left")
-            Tooltip(button, tip)
-            inspector.name(f"picture.{name}", button)
+    def actions(self) -> dict[str, Callable[[], object]]:
+        """What menus and keys do here, by name."""
+        tools, way = self.tools, self.navigation
+        return {
+            "picture": tools.next_picture, "log": tools.toggle_log, "smoothing": tools.next_smoothing,
+            "zoom-in": lambda: way.zoom(ZOOM), "zoom-out": lambda: way.zoom(1 / ZOOM), "whole": way.whole,
+            "save-plot": self.save,
+        }  # fmt: skip
 
     def show(self, feeds: list[RunFeed]) -> None:
         """Show other runs."""
         self._feeds, self._drawn, self._selected, self._dirty = feeds, None, None, True
+        self._view = self._view.whole()
+        self.tools.show(self._view)
+        self.navigation.crosshair.hide()
 
     def say_of_nothing(self, text: str) -> None:
         """What stands in place of the picture while a log has no records."""
@@ -86,6 +92,37 @@ class PlotPanel(ttk.Frame):
     def changed(self) -> None:
         """Redraw soon: a feed has grown, or the look has changed."""
         self._dirty = True
+
+    def look_at(self, view: View) -> None:
+        """Show another part of the runs, or show it otherwise, at once."""
+        self._view = view
+        self.tools.show(view)
+        drawn = self._run_drawn()
+        if drawn is None:
+            return
+        drawn.look_at(view)
+        if not self._redraw_waits:  # however many turns of the wheel came before it
+            self._redraw_waits = True
+            self.after_idle(self._redraw_now)
+
+    def _redraw_now(self) -> None:
+        self._redraw_waits, drawn = False, self._run_drawn()
+        if drawn is not None:
+            drawn.redraw()
+            self.navigation.crosshair.again(drawn)
+
+    def save(self) -> None:
+        """Ask for a file, and write the picture or its numbers into it."""
+        drawn = self._drawn
+        if drawn is None or not any(feed.history.records for feed in self._feeds):
+            raise UserError("There is nothing to save yet; open a run first.")
+        ask_and_save(self.winfo_toplevel(), self._feeds[0].label, self._picture_for_a_file, drawn.csv_rows)
+
+    def _picture_for_a_file(self) -> Figure:
+        figure = Figure(figsize=tuple(self._figure.get_size_inches() / self._look.scale), dpi=NOMINAL_DPI)
+        FigureCanvasAgg(figure)
+        self._draw_into(figure)
+        return figure
 
     def recolour(self) -> None:
         """Draw anew: another palette, another picture."""
@@ -105,40 +142,43 @@ class PlotPanel(ttk.Frame):
         histories = [feed.history for feed in self._feeds]
         if self._drawn is None or histories != self._histories:
             self._histories = histories
-            palette = self._look.palette
-            theme = replace(DARK if palette.name == "dark" else LIGHT, background=palette.panel, font_size=_FONT_SIZE)
-            draw = draw_run if self._picture.get() == "rate" else HealthPicture
-            self._drawn = draw(self._figure, [(feed.label, feed.history) for feed in self._feeds], theme)
+            self._drawn = self._draw_into(self._figure)
         else:
             self._drawn.update()
         self._drawn.highlight(self._selected)
-        nothing = not any(history.records for history in histories)
-        if nothing:
-            self.widget.pack_forget()
-            self.choice.grid_remove()
+        if not any(history.records for history in histories):
             self._empty.configure(text=self._nothing if self._feeds else _EMPTY)
-            self._empty.place(relx=0.5, rely=0.5, anchor="center")
+            self._empty.place(in_=self.widget, relwidth=1, relheight=1)
         else:
             self._empty.place_forget()
-            self.choice.grid()
-            self.widget.pack(fill="both", expand=True)
             if isinstance(self._drawn, DrawnRun):
                 self._drawn.redraw()  # draws the curves only, where nothing else has changed
+                self.navigation.crosshair.again(self._drawn)
             else:
                 self._canvas.draw()
+
+    def _draw_into(self, figure: Figure) -> Picture:
+        palette = self._look.palette
+        theme = replace(DARK if palette.name == "dark" else LIGHT, background=palette.panel, font_size=_FONT_SIZE)
+        runs = [(feed.label, feed.history) for feed in self._feeds]
+        if self.tools.picture.get() == "rate":
+            return draw_run(figure, runs, theme, self._view)
+        return HealthPicture(figure, runs, theme)
+
+    def _run_drawn(self) -> DrawnRun | None:
+        return self._drawn if isinstance(self._drawn, DrawnRun) and self.widget.winfo_viewable() else None
 
     def select(self, adjustment: Adjustment | None) -> None:
         """Ring an adjustment's mark."""
         if adjustment != self._selected:
             self._selected, self._dirty = adjustment, True
 
-    def _find(self, event: MouseEvent) -> Adjustment | None:
-        if not isinstance(self._drawn, DrawnRun):
-            return None
-        return self._drawn.nearest(event.x, event.y, _REACH * self._look.scale)
+    def _find(self, x: float, y: float) -> Adjustment | None:
+        drawn = self._run_drawn()
+        return drawn.nearest(x, y, _REACH * self._look.scale) if drawn is not None else None
 
     def _hovered(self, event: Any) -> None:
-        adjustment = self._find(event)
+        adjustment = self._find(event.x, event.y)
         if adjustment is None:
             self._card.place_forget()
             return
@@ -149,11 +189,22 @@ class PlotPanel(ttk.Frame):
         left, top = event.x + (-gap if right else gap), height - event.y + (-gap if low else gap)
         self._card.place(in_=self.widget, x=left, y=top, anchor=corner)  # type: ignore[arg-type]
 
-    def _pressed(self, event: Any) -> None:
-        adjustment = self._find(event) if event.button == MouseButton.LEFT else None
+    def _clicked_at(self, x: float, y: float) -> None:
+        adjustment = self._find(x, y)
         owner = next((f for f in self._feeds if adjustment in f.history.adjustments), None)
         if adjustment is not None and owner is not None:
             self._clicked((owner.label, adjustment))
+
+    def _tell_view(self) -> dict[str, Any]:
+        """What is shown, and where losses and rates are drawn on the screen."""
+        drawn = self._run_drawn()
+        told = asdict(self._view) | {"picture": self.tools.picture.get()}
+        if drawn is None:
+            return told
+        left, low = self.widget.winfo_rootx(), self.widget.winfo_rooty() + self.widget.winfo_height()
+        boxes = {"loss": drawn.loss_axes.bbox, "rates": drawn.lr_axes.bbox}
+        frames = {name: (left + b.x0, low - b.y1, left + b.x1, low - b.y0) for name, b in boxes.items()}
+        return told | {"shown_steps": list(drawn.shown_steps), "frames": frames}
 
     def _tell_markers(self) -> list[dict[str, Any]]:
         """Each mark with its place on the screen."""

@@ -190,10 +190,10 @@ class RunPanel(ttk.Frame):
         for at, labels in enumerate(self._numbers.values()):
             row, column = divmod(at, across)
             for below, label in enumerate(labels):
-                label.grid(row=2 * row + below, column=column, sticky="w", pady=(gap if row and not below else 0, 0))
+                above, apart = gap if row and not below else 0, 2 * gap if column else 0
+                label.grid(row=2 * row + below, column=column, sticky="w", pady=(above, 0), padx=(apart, 0))
         for column in range(len(_NUMBERS)):
-            shown = column < across
-            frame.columnconfigure(column, weight=int(shown), uniform="number" if shown else "")
+            frame.columnconfigure(column, weight=int(column < across))
         self._progress.grid(row=2 * len(_NUMBERS), column=0, columnspan=across, sticky="ew", pady=(gap, 0))
 
     def _press(self, name: str) -> None:

@@ -109,7 +109,7 @@ class Window:
             "try": lambda: layout.open(2), "run": layout.to_run, "fold": layout.toggle,
             "keys": lambda: show_keys(root, self.look, self.inspector, KEYS),
         }  # fmt: skip
-        build_menus(root, self.look, actions)
+        build_menus(root, self.look, actions | self.run_panel.plot.actions())
         controls = self.run_panel.controls
         bind_buttons(root, {
             "<Control-p>": controls["pause"], "<Alt-p>": controls["pause"], "<Alt-r>": controls["pause"],

@@ -15,23 +15,27 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from aios.run_view import scales
-from aios.run_view.curves import LINE_STYLES, Curve, Look, heights
+from aios.run_view.curves import EVALUATION_MARKS, LINE_STYLES, Curve, Look, heights
 from aios.run_view.events import Adjustment
 from aios.run_view.history import RunHistory
 from aios.run_view.legends import Entries, columns_that_fit, loss_entries, lr_entries, put_legend, rows_of
 from aios.run_view.marks import AdjustmentMarks, Markers
+from aios.run_view.pointing import DrawnCurves, csv_rows
 from aios.run_view.theme import DARK, LIGHT, Theme
+from aios.run_view.view import Limits, View
 
 __all__ = ["DARK", "LIGHT", "DrawnRun", "Markers", "Theme", "draw_run"]
 
 
-def draw_run(figure: Figure, histories: Sequence[tuple[str, RunHistory]], theme: Theme = LIGHT) -> DrawnRun:
-    """Draw the runs, each a (label, history), into `figure`, which is cleared first.
+def draw_run(
+    figure: Figure, histories: Sequence[tuple[str, RunHistory]], theme: Theme = LIGHT, view: View | None = None
+) -> DrawnRun:
+    """Draw the runs, each a (label, history), into `figure`, which is cleared first; `view` None: all of them.
 
     For a picture file, save the figure. For a window, call `update()` and `redraw()` of what is returned each time
     the histories have grown; a history that was replaced by another one needs a new `draw_run`.
     """
-    return DrawnRun(figure, histories, theme)
+    return DrawnRun(figure, histories, theme, view or View())
 
 
 class DrawnRun:
@@ -41,14 +45,18 @@ class DrawnRun:
     something about the frame changes: that is what keeps it cheap.
     """
 
-    def __init__(self, figure: Figure, histories: Sequence[tuple[str, RunHistory]], theme: Theme) -> None:
+    def __init__(self, figure: Figure, histories: Sequence[tuple[str, RunHistory]], theme: Theme, view: View) -> None:
         self.figure = figure
         self.theme = theme
         self.loss_axes: Axes
         self.lr_axes: Axes
+        self.view = view
+        """What part of the runs is shown, and how."""
         self._runs = list(histories)
         self._live = False
         self._fitted = (0.0, 0.0)  # inches of the figure that margins and legends were made for
+        self._limits: tuple[Limits, ...] = ()  # those on the axes
+        self._leaped: tuple[Limits, ...] = ()  # those of all there is
         self._background: Any = None  # the frame's bitmap; None: has to be drawn
         self._build()
 
@@ -64,6 +72,37 @@ class DrawnRun:
             return
         self._refill()
         self._set_limits()
+
+    def look_at(self, view: View) -> None:
+        """Show another part of the runs, or show it otherwise; `redraw`, or a draw of the canvas, shows it."""
+        rescaled, self.view = view.log_loss != self.view.log_loss, view
+        if rescaled:
+            self._scale_loss()
+        self._limits, self._background = (), None
+        self._refill()
+        self._set_limits()
+
+    @property
+    def whole_steps(self) -> Limits:
+        """The steps of all that can be looked at."""
+        planned = [h.total_steps for _, h in self._runs if h.state in ("waiting", "running")]
+        reach = max([1, *(history.step for _, history in self._runs)])
+        return scales.step_limits(reach, max((steps for steps in planned if steps is not None), default=None))
+
+    @property
+    def shown_steps(self) -> Limits:
+        """The steps on the axis."""
+        low, high = self.loss_axes.get_xlim()
+        return float(low), float(high)
+
+    def curves(self) -> list[DrawnCurves]:
+        """What is drawn, as numbers."""
+        labels = {id(history): label for label, history in self._runs}
+        return [curve.drawn(labels[id(curve.history)]) for curve in self._curves]
+
+    def csv_rows(self) -> Iterator[list[str]]:
+        """What is drawn, as rows of a table."""
+        return csv_rows(self.curves())
 
     def redraw(self) -> None:
         """Bring the canvas up to date; on a window's canvas this shows it."""
@@ -129,6 +168,7 @@ class DrawnRun:
         self.loss_axes.tick_params(labelbottom=False)
         self.lr_axes.set_xlabel("optimizer step")
         self.lr_axes.set_yscale("log")
+        self._scale_loss()
         self._draw_reference()
         axes_pair = (self.loss_axes, self.lr_axes)
         self._curves = [
@@ -138,11 +178,14 @@ class DrawnRun:
         ]
         self._marks = AdjustmentMarks([h for _, h in self._runs], self.loss_axes, self.lr_axes, self.theme)
         self._entries: tuple[Entries, Entries] = ([], [])
-        self._limits: tuple[tuple[float, float], ...] = ()
+        self._limits = ()
         for artist in self._moving():
             artist.set_animated(self._live)
         self._refill()
         self._set_limits()
+
+    def _scale_loss(self) -> None:
+        _style_scale(self.loss_axes, self.view.log_loss)
 
     def _draw_reference(self) -> None:
         """What stays put: phases and the unigram entropy, of a single run only."""
@@ -171,11 +214,12 @@ class DrawnRun:
         style = LINE_STYLES[(worker // len(colors) if alone else worker) % len(LINE_STYLES)]
         if alone and len(history.ranks) == 1:
             return Look(color, style, evaluation=self.theme.text, evaluation_style="-", faint=0.34)
-        return Look(color, style, evaluation=color, evaluation_style="--", faint=0.18)
+        marker = EVALUATION_MARKS[at % len(EVALUATION_MARKS)] if not alone else "o"
+        return Look(color, style, evaluation=color, evaluation_style="--", faint=0.18, marker=marker)
 
     def _refill(self) -> None:
         for curve in self._curves:
-            curve.refill()
+            curve.refill(self.view)
         self._marks.refill()
         entries = (
             loss_entries(self._runs, self._curves, self._entropy, self.theme),
@@ -187,25 +231,39 @@ class DrawnRun:
 
     def _set_limits(self) -> None:
         """Limits move in leaps, so that the frame need not be drawn anew for each step."""
-        reach = max([1, *(history.step for _, history in self._runs)])
-        firm = [heights(line) for curve in self._curves for line in (curve.smooth, curve.evaluation)]
-        raw = [values for curve in self._curves for values in curve.extremes()]
-        entropy = float(heights(self._entropy)[0]) if self._entropy is not None else None
-        rates = [heights(line) for curve in self._curves for line in curve.rates.values()]
-        needed = (
-            (0.0, 1.012 * reach),
-            scales.loss_limits(raw, firm, entropy),
-            scales.rate_limits(rates, [heights(group.artist) for group in self.markers]),
-        )
-        limits = scales.leap(self._limits, needed) if self._limits else needed
-        if limits == self._limits:
+        needed = (self.whole_steps, self._loss_limits(), self._rate_limits())
+        planned = any(h.total_steps is not None and h.state == "running" for _, h in self._runs)
+        limits = scales.leap(self._leaped, needed, planned) if self._limits else needed
+        self._leaped, view = limits, self.view
+        loss = (10 ** limits[1][0], 10 ** limits[1][1]) if view.log_loss else limits[1]
+        shown = (view.steps or limits[0], view.loss or loss, view.rates or limits[2])
+        if shown == self._limits:
             return
-        self._limits, self._background = limits, None
-        self.loss_axes.set_xlim(*limits[0])
-        self.loss_axes.set_ylim(*limits[1])
-        self.lr_axes.set_ylim(*limits[2])
-        self.lr_axes.set_yticks(*scales.rate_ticks(*limits[2]))
+        self._limits, self._background = shown, None
+        self.loss_axes.set_xlim(*shown[0])
+        self.loss_axes.set_ylim(*shown[1])
+        if view.log_loss:
+            ticks = scales.log_loss_ticks(*shown[1])
+            self.loss_axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+            self.loss_axes.set_yticks([], minor=True)
+        self.lr_axes.set_ylim(*shown[2])
+        self.lr_axes.set_yticks(*scales.rate_ticks(*shown[2]))
         self.lr_axes.set_yticks([], minor=True)
+
+    def _loss_limits(self) -> Limits:
+        """Of the losses in view; with a log axis of their logarithms to base 10."""
+        firm = [heights(line) for curve in self._curves for line in (curve.smooth, curve.evaluation)]
+        raw = [values for curve in self._curves for values in curve.extremes(self.view)]
+        entropy = float(heights(self._entropy)[0]) if self._entropy is not None else None
+        if not self.view.log_loss:
+            return scales.loss_limits(raw, firm, entropy)
+        raw, firm = ([scales.log10_of(values) for values in part] for part in (raw, firm))
+        return scales.loss_limits(raw, firm, math.log10(entropy) if entropy is not None and entropy > 0 else None)
+
+    def _rate_limits(self) -> Limits:
+        rates = [heights(line) for curve in self._curves for line in curve.rates.values()]
+        marked = [heights(group.artist) for group in self.markers] if self.view.steps is None else []
+        return scales.rate_limits(rates, marked)
 
     def _moving(self) -> Iterator[Artist]:
         """Artists that change while the frame stays."""
@@ -248,6 +306,13 @@ def _shown_ranks(history: RunHistory) -> list[int | None]:
 
 def _names(entries: tuple[Entries, Entries]) -> list[list[str]]:
     return [[name for name, _ in part] for part in entries]
+
+
+def _style_scale(axes: Axes, log: bool) -> None:
+    """A linear axis of losses, or a log one; its limits follow."""
+    if axes.get_yscale() != ("log" if log else "linear"):
+        axes.set_ylim(1.0, 10.0)  # that any scale can show
+        axes.set_yscale("log" if log else "linear")
 
 
 def _style(axes: Axes, theme: Theme) -> None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from aios.run_view.curves import Curve, heights
+from aios.run_view.curves import Curve, best_of, heights
 from aios.run_view.history import RunHistory
 from aios.run_view.theme import Theme
 
@@ -23,17 +23,30 @@ def loss_entries(
     runs: Sequence[tuple[str, RunHistory]], curves: Sequence[Curve], entropy: Line2D | None, theme: Theme
 ) -> Entries:
     """What the upper picture shows."""
-    entries: Entries = [(_curve_name(runs, c), c.evaluation if c.merged else c.smooth) for c in curves]
+    entries: Entries = [(_curve_name(runs, c), _handle(c, len(runs))) for c in curves]
     if any(len(heights(curve.evaluation)) for curve in curves if not curve.merged):
         alone = len(curves) == 1
         line = Line2D([], [], color=theme.text if alone else theme.muted, marker="o", ms=4.5, linewidth=1.1)
         line.set_linestyle("-" if alone else "--")
+        best = best_of(curves[0].history.series("eval_loss", curves[0].rank)) if alone else None
         entries.append(("evaluation loss", line))
+        if best is not None:
+            ring = Line2D([], [], marker="o", ms=9, markerfacecolor="none", color=theme.text, linestyle="none")
+            entries.append((f"best {best[1]:.4g} at step {best[0]:,.0f}", ring))
     if entropy is not None:
-        entries.append(("unigram entropy of the text", entropy))
+        entries.append(("unigram entropy", entropy))
     if any(len(heights(curve.bad)) for curve in curves):
         entries.append(("NaN or infinite", curves[0].bad))
     return entries
+
+
+def _handle(curve: Curve, runs: int) -> Line2D:
+    """How a curve is shown in the legend: of runs laid over each other with the mark of its evaluations."""
+    if curve.merged or runs == 1:
+        return curve.evaluation if curve.merged else curve.smooth
+    line = Line2D([], [], color=curve.smooth.get_color(), linestyle=curve.smooth.get_linestyle(), linewidth=1.9)
+    line.set_marker(curve.mark if len(heights(curve.evaluation)) else "")
+    return line
 
 
 def lr_entries(runs: Sequence[tuple[str, RunHistory]], phases: Sequence[str], theme: Theme) -> Entries:
@@ -42,18 +55,21 @@ def lr_entries(runs: Sequence[tuple[str, RunHistory]], phases: Sequence[str], th
     entries: Entries = []
     for decision in sorted(counts, key=lambda name: (name not in theme.decisions, name)):
         mark, color = theme.decision(decision)
-        handle = Line2D([], [], marker=mark, color=color, ms=8, linestyle="none")
+        handle = Line2D([], [], marker=mark, color=color if len(runs) == 1 else theme.muted, ms=8, linestyle="none")
         entries.append((f"{decision.replace('_', ' ')} ({counts[decision]:,})", handle))
     return entries + [(name, Patch(color=theme.phases[name])) for name in phases]
 
 
 def columns_that_fit(entries: Entries, width: float, theme: Theme) -> int:
     """How many entries fit side by side over `width` inches."""
-    if not entries:
-        return 1
     letter = 0.56 * theme.font_size / 72
-    widest = max(len(name) + 6 for name, _ in entries) * letter
-    return max(1, min(len(entries), int(width / widest)))
+    for columns in range(len(entries), 1, -1):
+        rows, more = divmod(len(entries), columns)  # matplotlib fills the columns one after the other
+        ends = [rows * (at + 1) + min(at + 1, more) for at in range(columns)]
+        parts = [entries[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+        if sum(max(len(name) + 6 for name, _ in part) for part in parts) * letter <= width:
+            return columns
+    return 1
 
 
 def rows_of(entries: Entries, columns: int) -> int:

@@ -38,13 +38,15 @@ class AdjustmentMarks:
         self._meant: list[tuple[RunHistory, str]] = []  # run and decision of each group
         self._rules: list[Line2D] = []
         self._histories, self._lr = histories, lr
-        for history in histories:
+        for at, history in enumerate(histories):
             (rule,) = loss.plot(
                 [], [], color=theme.muted, alpha=0.3, linewidth=0.7, zorder=1, transform=loss.get_xaxis_transform()
             )
             self._rules.append(rule)
             for decision in sorted({a.decision for a in history.adjustments}):
                 mark, color = theme.decision(decision)
+                if len(histories) > 1:  # whose it is matters more; what it is its shape says
+                    color = theme.curves[at % len(theme.curves)]
                 (artist,) = lr.plot(
                     [], [], mark, color=color, ms=8, markeredgecolor=theme.background, markeredgewidth=0.8, zorder=7
                 )

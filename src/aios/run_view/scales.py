@@ -39,6 +39,11 @@ def loss_limits(raw: Sequence[Floats], firm: Sequence[Floats], reference: float 
     return bottom - pad, top + pad
 
 
+def log10_of(values: Floats) -> Floats:
+    """Their logarithms to base 10; NaN for what has none."""
+    return np.log10(np.where(values > 0, values, np.nan))
+
+
 def rate_limits(rates: Sequence[Floats], marked: Sequence[Floats]) -> tuple[float, float]:
     """(bottom, top) of the learning rate's log axis; every mark is inside."""
     values, marks = _finite(rates), _finite(marked)
@@ -76,13 +81,21 @@ def rate_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     return [digit * 10.0**power for digit, power in inside], [f"{digit:g}e{power}" for digit, power in inside]
 
 
+def step_limits(reach: int, planned: int | None) -> tuple[float, float]:
+    """(first, last) step of the axis of a run that has come to step `reach`, of `planned` ones if it is to go on."""
+    return 0.0, 1.012 * max(1, reach, planned or 0)
+
+
 def leap(
-    limits: Sequence[tuple[float, float]], needed: tuple[tuple[float, float], ...]
+    limits: Sequence[tuple[float, float]], needed: tuple[tuple[float, float], ...], planned: bool = False
 ) -> tuple[tuple[float, float], ...]:
-    """Limits of (step, loss, learning rate) that hold `needed`: the old ones for as long as they do that well."""
+    """Limits of (step, loss, learning rate) that hold `needed`: the old ones for as long as they do that well.
+
+    With `planned` the steps needed are those of all the run: they need no room to grow.
+    """
     (x_old, y_old, lr_old), (x, y, lr) = limits, needed
     # 8 % of room on the right: a run of n steps makes log(n) / log(1.08) leaps.
-    x_new = x_old if 0.75 * x_old[1] <= x[1] <= x_old[1] else (x[0], 1.08 * x[1])
+    x_new = x if planned else x_old if 0.75 * x_old[1] <= x[1] <= x_old[1] else (x[0], 1.08 * x[1])
     keeps_y = y_old[0] <= y[0] and y[1] <= y_old[1] and y_old[1] - y_old[0] <= 1.4 * (y[1] - y[0])
     room = 0.05 * (y[1] - y[0])
     log_old, log_new = math.log(lr_old[1] / lr_old[0]), math.log(lr[1] / lr[0])
@@ -92,6 +105,16 @@ def leap(
         y_old if keeps_y else (y[0] - room, y[1] + room),
         lr_old if keeps_lr else (lr[0] / 1.1, lr[1] * 1.1),
     )
+
+
+def log_loss_ticks(low: float, high: float) -> list[float]:
+    """Ticks of a log axis of losses: evenly spaced round numbers where it spans less than a factor of 8."""
+    if high > 8 * low:
+        return rate_ticks(low, high)[0]
+    rough = (high - low) / 6
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= rough)
+    return [at * step for at in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def step_name(value: float, _position: float | None = None) -> str:

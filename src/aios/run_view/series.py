@@ -32,6 +32,12 @@ class Series:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def within(self, low: float, high: float) -> Series:
+        """The entries from step `low` to `high`, and one more on either side, so that lines reach the edge."""
+        first = max(int(np.searchsorted(self.steps, low)) - 1, 0)
+        part = slice(first, int(np.searchsorted(self.steps, high, side="right")) + 1)
+        return Series(self.steps[part], self.mean[part], self.low[part], self.high[part], self.non_finite[part])
+
     def thinned(self, points: int) -> Series:
         """At most `points` entries, by merging neighbours; minimum and maximum stay exact, means are of means."""
         if len(self) <= points:
