@@ -1,8 +1,10 @@
-"""Peak memory of training on a large text beside the same run on 1 MB.
+"""Peak memory of training on a large text beside the same run on 1 MB, and of a step by its number of ACT segments.
 
-`python scripts/bench_memory.py [--gigabytes 2] [--json docs/benchmarks/memory.json]` writes a text of that size by
-shuffling the lines of the bundled corpus, trains on both as child processes with `aios hrm-hf train`, and prints both
-peaks. Tokenising the large text is part of its run. Exit code 1 when it takes over 300 MB more, or a run fails.
+`python scripts/bench_memory.py [--part text|segments] [--gigabytes 2] [--json docs/benchmarks/memory.json]` writes a
+text of that size by shuffling the lines of the bundled corpus, trains on both as child processes with `aios hrm-hf
+train`, and prints both peaks. Tokenising the large text is part of its run. The second part is counted by
+`segment_activations.py`. Exit code 1 when the large text takes over 300 MB more, when 8 segments differentiated one by
+one keep over 1.3 times the activations of 1, or when a run fails.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from aios.data.tokenizer import bundled_corpus_path
 
 ALLOWED_MB = 300.0
 """How much more the large run may take, in MB (10^6 bytes)."""
+ALLOWED_RATIO = 1.3
+"""How many times the activations of 1 segment those of 8 may take, differentiated one by one."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,22 @@ def compare(gigabytes: float, steps: int, work_dir: Path) -> tuple[Peak, Peak]:
     return peaks[0], peaks[1]
 
 
+def count_segments() -> list[dict[str, Any]]:
+    """What `segment_activations.py` says, one entry for each number of segments."""
+    script = Path(__file__).with_name("segment_activations.py")
+    said = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, check=True, text=True).stdout
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def report_segments(rows: Sequence[dict[str, Any]]) -> float:
+    """Print the table; returns how many times the activations of 1 segment those of 8 take."""
+    print(f"{'segments':>12} {'one backward (MB)':>18} {'one for each (MB)':>18}")
+    for row in rows:
+        print(f"{row['segments']:>12} {row['whole_mb']:>18.1f} {row['by_segment_mb']:>18.1f}")
+    kept = {row["segments"]: row["by_segment_mb"] for row in rows}
+    return float(kept[8] / kept[1])
+
+
 def report(small: Peak, large: Peak) -> None:
     """Print the table."""
     print(f"{'text (MB)':>12} {'peak RSS (MB)':>14} {'run (s)':>9}")
@@ -96,7 +117,8 @@ def report(small: Peak, large: Peak) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(description="Peak memory of training on a large text beside 1 MB.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("text", "segments"), help="measure one part only")
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the large text (10^9 bytes)")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of each run")
     parser.add_argument("--work-dir", type=Path, help="folder for temporary files; needs twice --gigabytes")
@@ -105,26 +127,37 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure, print, and judge: exit code 1 over the allowance or when a run fails."""
+    """Measure, print, and judge: exit code 1 over an allowance or when a run fails."""
     arguments = parse_arguments()
+    told: dict[str, Any] = {}
+    fits = True
+    if arguments.part != "text":
+        told["segments"] = count_segments()
+        fits = report_segments(told["segments"]) <= ALLOWED_RATIO
+    if arguments.part != "segments":
+        measured = measure_text(arguments)
+        if measured is None:
+            return 1
+        told |= measured
+        fits = fits and measured["difference_mb"] <= ALLOWED_MB
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        before = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.exists() else {}
+        arguments.json.write_text(json.dumps({**before, **told}, indent=2) + "\n", encoding="utf-8")
+    return 0 if fits else 1
+
+
+def measure_text(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Both peaks, printed; None when a run failed."""
     with tempfile.TemporaryDirectory(prefix="aios-memory-", dir=arguments.work_dir) as folder:
         try:
             small, large = compare(arguments.gigabytes, arguments.steps, Path(folder))
         except RuntimeError as error:
             print(error, file=sys.stderr)
-            return 1
+            return None
     report(small, large)
     difference = large.peak_rss_mb - small.peak_rss_mb
-    if arguments.json is not None:
-        result = {
-            "small": asdict(small),
-            "large": asdict(large),
-            "difference_mb": difference,
-            "allowed_mb": ALLOWED_MB,
-        }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return 0 if difference <= ALLOWED_MB else 1
+    return {"small": asdict(small), "large": asdict(large), "difference_mb": difference, "allowed_mb": ALLOWED_MB}
 
 
 if __name__ == "__main__":

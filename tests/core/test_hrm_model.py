@@ -154,7 +154,7 @@ import json, os, sys, torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
-from aios.core.hrm_models.modeling_hrm import HRMOutput
+from aios.core.hrm_models import HRMOutput
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=0, world_size=1)
 model = DistributedDataParallel(HRMForCausalLM(HRMConfig.from_dict(json.loads(sys.argv[1]))))
 tokens = torch.arange(24).reshape(2, 12)

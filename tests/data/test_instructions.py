@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from aios.core.hrm_models.modeling_hrm import IGNORE_INDEX
+from aios.core.hrm_models.supervision import IGNORE_INDEX
 from aios.data.dataset import DataConfig, EvalBatches, TokenWindows, TrainBatches, load_data, unigram_entropy
 from aios.data.text_source import check_dataset, iter_pieces
 from aios.data.token_cache import TokenFile, tokenize_source

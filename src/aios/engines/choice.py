@@ -29,4 +29,5 @@ def choose_engine(
         assert isinstance(optimizer, torch.optim.AdamW), "the settings say so"
         return DeepSpeedEngine(model, optimizer, settings, precision, device, workers, config.deepspeed_config)
     kind = DDPEngine if config.ddp else LocalEngine
-    return kind(model, optimizers, scaler, device, config.max_grad_norm, precision=precision)
+    per_segment = config.differentiates_segments(model.config.halt_max_steps)
+    return kind(model, optimizers, scaler, device, config.max_grad_norm, precision=precision, per_segment=per_segment)

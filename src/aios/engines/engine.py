@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aios.auto_lr.loop.engine import Engine, InProcess
-from aios.core.hrm_models import HRMForCausalLM
+from aios.core.hrm_models import HRMForCausalLM, HRMOutput
 from aios.core.hrm_models.batch import Batch
-from aios.core.hrm_models.modeling_hrm import HRMOutput
 from aios.engines.device import Precision
 
 MODEL_NUMBERS = 4
@@ -65,6 +64,8 @@ class LocalEngine(InProcess):
     """On `device`."""
     precision: Precision = field(kw_only=True)
     """Number types."""
+    per_segment: bool = field(kw_only=True, default=False)
+    """Whether each ACT segment has a backward pass of its own, so that one segment's activations are kept at a time."""
     in_step: ClassVar[bool] = False
     """Evaluations need no other worker."""
     writes_parts: ClassVar[bool] = False
@@ -72,10 +73,35 @@ class LocalEngine(InProcess):
 
     def accumulate(self, batch: Batch, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
         """As `TrainEngine.accumulate`."""
-        with self.precision.autocast_context(self.device):
-            out = self.model(**batch._asdict())
-        self.backward(out.loss / micro_batches)
-        return step_numbers(out, asked) / micro_batches
+        losses = self._losses(batch)
+        count = self.model.config.halt_max_steps if self.per_segment else 1
+        for number in range(count):
+            is_end = number + 1 == count
+            with self._exchanging(last and is_end):
+                with self.precision.autocast_context(self.device):
+                    loss, out = self._next(losses)
+                numbers = step_numbers(out, asked) / micro_batches if out is not None else None
+                self._differentiate(loss / micro_batches, numbers)
+        assert numbers is not None, "the model gives the step's numbers with its last loss"
+        return numbers
+
+    def _losses(self, batch: Batch) -> Iterator[tuple[Tensor, HRMOutput | None]]:
+        """The parts of a micro-batch's loss that have a backward pass of their own, the last with the numbers."""
+        if self.per_segment:
+            return self.model.segment_losses(**batch._asdict())
+        return _whole_loss(self.model, batch)
+
+    def _next(self, losses: Iterator[tuple[Tensor, HRMOutput | None]]) -> tuple[Tensor, HRMOutput | None]:
+        """The forward pass of one of them."""
+        return next(losses)
+
+    def _exchanging(self, exchanges: bool) -> AbstractContextManager[Any]:
+        """Whether gradients go to other workers with the backward pass in the block: there are none."""
+        return nullcontext()
+
+    def _differentiate(self, loss: Tensor, numbers: Tensor | None) -> None:
+        """Backward pass of a part of the loss; `numbers` are there with the last one."""
+        self.backward(loss)
 
     def average(self, numbers: Tensor) -> Tensor:
         """Nothing to average with."""
@@ -121,16 +147,19 @@ class DDPEngine(LocalEngine):
     def _numbers(self) -> nn.Parameter:
         return self._ddp.module.numbers
 
-    def accumulate(self, batch: Batch, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
-        """As `TrainEngine.accumulate`; gradients are exchanged with the last micro-batch only."""
-        sync: AbstractContextManager[Any] = nullcontext() if last else self._ddp.no_sync()
-        with sync:
-            with self.precision.autocast_context(self.device):
-                out = self._ddp(**batch._asdict())
-            numbers = step_numbers(out, asked) / micro_batches
-            carrier = (self._numbers * numbers).sum()
-            (self.scaler.scale(out.loss / micro_batches) + carrier).backward()
-        return numbers
+    def _next(self, losses: Iterator[tuple[Tensor, HRMOutput | None]]) -> tuple[Tensor, HRMOutput | None]:
+        result: tuple[Tensor, HRMOutput | None] = self._ddp(losses)
+        return result
+
+    def _exchanging(self, exchanges: bool) -> AbstractContextManager[Any]:
+        """Gradients are exchanged with the last backward pass of a step only."""
+        return nullcontext() if exchanges else self._ddp.no_sync()
+
+    def _differentiate(self, loss: Tensor, numbers: Tensor | None) -> None:
+        total = self.scaler.scale(loss)
+        if numbers is not None:
+            total = total + (self._numbers * numbers).sum()
+        total.backward()
 
     def average(self, numbers: Tensor) -> Tensor:
         """What came back as the gradient of the carrier."""
@@ -148,9 +177,16 @@ class _Carrier(nn.Module):
         self.model = model
         self.numbers = nn.Parameter(torch.zeros(count))
 
-    def forward(self, input_ids: Tensor, labels: Tensor) -> HRMOutput:
-        output: HRMOutput = self.model(input_ids=input_ids, labels=labels)
-        return output
+    def forward(self, losses: Iterator[tuple[Tensor, HRMOutput | None]]) -> tuple[Tensor, HRMOutput | None]:
+        """Have the model go on to its next loss."""
+        return next(losses)
+
+
+def _whole_loss(model: HRMForCausalLM, batch: Batch) -> Iterator[tuple[Tensor, HRMOutput | None]]:
+    """The loss of a micro-batch in one."""
+    out: HRMOutput = model(**batch._asdict())
+    assert out.loss is not None
+    yield out.loss, out
 
 
 def step_numbers(out: HRMOutput, asked: Tensor) -> Tensor:

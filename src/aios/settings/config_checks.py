@@ -138,6 +138,11 @@ def _check_devices(config: TrainingConfig) -> None:
         raise UserError(
             "--model-dtype fp16 computes in fp16 under mixed precision, but --no-amp turns that off; leave one out."
         )
+    if config.backward_per_segment and config.uses_deepspeed:
+        raise UserError(
+            "--backward-per-segment does not go with --zero-stage or --deepspeed-config: DeepSpeed takes one backward "
+            "pass per micro-batch; leave one out."
+        )
     ids = config.cuda_ids.split(",") if config.cuda_ids is not None else []
     require(
         all(i.strip().isdecimal() and len(i) <= 6 for i in ids),

@@ -38,6 +38,8 @@ class RunSize(Architecture):
     """Tokens the model knows."""
     use_moe: bool
     gradient_checkpointing: bool
+    kept_segments: int
+    """Segments whose activations are kept at a time."""
     weight_bytes: int
     """Bytes of one weight, of one gradient and of one moment."""
     compute_bytes: int
@@ -53,6 +55,7 @@ class RunSize(Architecture):
     def of(cls, config: TrainingConfig, vocab_size: int, workers: int, mixed: bool) -> RunSize:
         """The size of a run of `config`; `mixed` says whether it computes in 16 bits beside fp32 weights."""
         weight_bytes = 2 if config.model_dtype == "bf16" else 4
+        segments = config.architecture.halt_max_steps
         return cls(
             **dataclasses.asdict(config.architecture),
             num_experts=config.num_experts if config.use_moe else 1,
@@ -65,6 +68,7 @@ class RunSize(Architecture):
             vocab_size=vocab_size,
             use_moe=config.use_moe,
             gradient_checkpointing=config.gradient_checkpointing,
+            kept_segments=1 if config.differentiates_segments(segments) else segments,
             weight_bytes=weight_bytes,
             compute_bytes=2 if mixed else weight_bytes,
             keeps_snapshot=config.auto_adjust_lr and config.adaptive_lr_profile == "auto",
@@ -146,17 +150,17 @@ def training_memory(size: RunSize) -> int:
 def activation_memory(size: RunSize) -> int:
     """Bytes that one micro-batch of one worker keeps for its backward pass.
 
-    Every segment keeps its last update of each stack (the earlier ones have no gradient) and its logits.
+    Every segment kept has its last update of each stack (the earlier ones have no gradient) and its logits.
     """
     # Experts keep their weighted activations, too, and a row of the input for each expert of a token.
     mlp = 5 * size.used_width + size.num_experts_per_tok * size.hidden_size if size.use_moe else 4 * size.used_width
     block = (_NORMS_AND_ATTENTION * size.hidden_size + mlp) * size.compute_bytes
     logits = size.vocab_size * 4  # the loss is computed in fp32
-    blocks = size.halt_max_steps * size.layers
+    blocks = size.kept_segments * size.layers
     if size.gradient_checkpointing:
         kept = blocks * size.hidden_size * size.compute_bytes + 2 * block + logits
     else:
-        kept = blocks * block + size.halt_max_steps * logits
+        kept = blocks * block + size.kept_segments * logits
     return size.tokens * (kept + 2 * logits)  # those of the last segment as such, and their gradient
 
 

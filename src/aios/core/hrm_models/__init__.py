@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from aios.core.hrm_models.cache import HRMCache
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.from_folder import load_model, read_config
-from aios.core.hrm_models.modeling_hrm import HRMForCausalLM, HRMOutput
+from aios.core.hrm_models.modeling_hrm import HRMForCausalLM
+from aios.core.hrm_models.supervision import HRMOutput
 
 AutoConfig.register(HRMConfig.model_type, HRMConfig, exist_ok=True)
 AutoModelForCausalLM.register(HRMConfig, HRMForCausalLM, exist_ok=True)

@@ -46,16 +46,21 @@ def q_learning_loss(qs: list[Tensor], correct: list[Tensor], mask: Tensor) -> Te
 
     `qs`: (batch, time, 2) fp32 logits per segment; `correct`: (batch, time) bool per segment.
     """
-    last = len(qs) - 1
-    halt = torch.stack([_bce(q[..., 0], hit.float(), mask) for q, hit in zip(qs, correct, strict=True)]).mean()
-    if last == 0:
-        return 0.5 * halt
-    terms = []
-    for step in range(last):
-        following = qs[step + 1].detach()
-        value = following[..., 0] if step + 1 == last else following.amax(-1)
-        terms.append(_bce(qs[step][..., 1], value.sigmoid(), mask))
-    return 0.5 * (halt + torch.stack(terms).mean())
+    following: list[Tensor | None] = [*(q.detach() for q in qs[1:]), None]
+    parts = (q_loss_part(q, correct[i], following[i], i, len(qs), mask) for i, q in enumerate(qs))
+    return torch.stack(list(parts)).sum()
+
+
+def q_loss_part(q: Tensor, correct: Tensor, following: Tensor | None, number: int, count: int, mask: Tensor) -> Tensor:
+    """What segment `number` (from 0) of `count` adds to `q_learning_loss`.
+
+    `following` are the logits after the next segment; None leaves the value of continuing out, as the last one does.
+    """
+    part = _bce(q[..., 0], correct.float(), mask) / count
+    if following is not None:
+        value = following[..., 0] if number + 2 == count else following.amax(-1)
+        part = part + _bce(q[..., 1], value.sigmoid(), mask) / (count - 1)
+    return 0.5 * part
 
 
 def _bce(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:

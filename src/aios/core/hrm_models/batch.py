@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aios.core.hrm_models.modeling_hrm import IGNORE_INDEX
+from aios.core.hrm_models.supervision import IGNORE_INDEX
 
 
 class Batch(NamedTuple):

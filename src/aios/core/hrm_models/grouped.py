@@ -9,15 +9,19 @@ from torch import Tensor
 _ALIGNED_BYTES = 16
 """What torch's kernel asks of the length of a row."""
 
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Those that torch's kernel takes."""
+
 
 def grouped_product(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
     """`rows` (n, inputs), sorted by group, times the matrix of their group in `matrices` (groups, inputs, outputs).
 
     Group g has the rows from `ends[g - 1]` to `ends[g]` (int32), which stay on the device: nothing waits for them
-    where torch has a kernel for the type. Torch builds without it, and rows of a length that it does not take, are
-    multiplied group by group.
+    where torch has a kernel for the type. Torch builds without it, other types, and rows of a length that it does not
+    take, are multiplied group by group.
     """
-    if not hasattr(F, "grouped_mm") or _misaligned(rows.shape[1], rows) or _misaligned(matrices.shape[2], rows):
+    known = rows.dtype in _TYPES and hasattr(F, "grouped_mm")
+    if not known or _misaligned(rows.shape[1], rows) or _misaligned(matrices.shape[2], rows):
         return _product_by_product(rows, matrices, ends)
     if torch.compiler.is_compiling() and rows.dtype != torch.bfloat16:
         return _untraced(rows, matrices, ends)

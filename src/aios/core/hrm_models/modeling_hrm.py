@@ -13,41 +13,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.utils.generic import ModelOutput
 
-from aios.core.hrm_models.act import q_learning_loss, used_segments, wants_halt
+from aios.core.hrm_models.act import used_segments, wants_halt
 from aios.core.hrm_models.cache import HRMCache
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.layers import AttentionContext, ReasoningModule
 from aios.core.hrm_models.projection import Projection
+from aios.core.hrm_models.supervision import (
+    IGNORE_INDEX,
+    HRMOutput,
+    Supervised,
+    cross_entropy,
+    next_token_targets,
+    score,
+    segment_loss,
+    step_output,
+)
 
-IGNORE_INDEX = -100
-"""Label of the positions that carry no loss, as everywhere in transformers."""
 Q_BIAS = -5.0
 """Initial bias of both Q values: sigmoid(-5) is about 0, which the reference found to bootstrap well."""
-
-
-@dataclass
-class HRMOutput(ModelOutput):  # type: ignore[misc,unused-ignore]
-    """Result of one forward; every entry but `logits` is a scalar on the model's device, or None."""
-
-    loss: Tensor | None = None
-    """ce + q_loss_coef * q_loss + moe_aux_coef * lb_loss: what to call backward on."""
-    logits: Tensor | None = None
-    """(batch, time, vocab): of the last segment in training, of each token's halting segment otherwise."""
-    ce: Tensor | None = None
-    """Token-mean cross-entropy in nats, averaged over the segments; without auxiliary losses."""
-    q_loss: Tensor | None = None
-    """Loss of the Q head (training only)."""
-    lb_loss: Tensor | None = None
-    """Load-balancing loss, mean over all blocks run with gradient (training with experts only)."""
-    used_segments: Tensor | None = None
-    """Mean over the real tokens of the segment at which the Q head halts."""
-    past_key_values: HRMCache | None = None
-    """No scalar: the cache, where one is in use."""
 
 
 @dataclass
@@ -137,11 +123,7 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         cache = HRMCache(self.config) if use_cache and past_key_values is None else past_key_values
         length = self._check_cache(cache) + input_ids.shape[1]
         self._check_shapes(input_ids, length, attention_mask)
-        embeddings = self.embed_tokens(input_ids) * math.sqrt(self.config.hidden_size)
-        if attention_mask is None:
-            real = torch.ones_like(input_ids, dtype=torch.bool)
-        else:
-            real = attention_mask[:, -input_ids.shape[1] :].bool()
+        embeddings, real = self._embed(input_ids), _real(input_ids, attention_mask)
         targets = None if labels is None else next_token_targets(labels, real)
         if cache is not None:
             output = self._adaptive(self._cached_segments(embeddings, attention_mask, cache), real, targets)
@@ -179,6 +161,41 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
     def _initial_state(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         return self.h_init.expand_as(embeddings), self.l_init.expand_as(embeddings)
 
+    def segment_losses(
+        self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, HRMOutput | None]]:
+        """`forward` in training, segment by segment: the loss of each, with the last the numbers of all of them.
+
+        Arguments and errors are those of `forward`. The losses add up to its loss, and so do their gradients. Call
+        backward on each before asking for the next: its activations are free then, so that memory is that of one
+        segment. What continuing is worth, which a segment learns, is known from the next one only: of that the last
+        updates are run ahead without gradient, and once more with it. Entries of the output carry no gradient; it has
+        no logits.
+        """
+        self._check_shapes(input_ids, input_ids.shape[1], attention_mask)
+        config, count, real = self.config, self.config.halt_max_steps, _real(input_ids, attention_mask)
+        context = AttentionContext(config, input_ids.shape[1], attention_mask, input_ids.device)
+        targets = next_token_targets(labels, real)
+        parts: list[Supervised] = []
+        ahead: tuple[Tensor, Tensor] | None = None
+        for number in range(count):
+            # Embedded anew: each backward needs a graph of its own.
+            inputs = _Inputs(self._embed(input_ids), context)
+            ahead = ahead or self._advance(inputs, *self._initial_state(inputs.embeddings))
+            z_h, z_l, balances = self._finish(inputs, *ahead, real)
+            following = None
+            if number + 1 < count:
+                ahead = self._advance(inputs, z_h.detach(), z_l.detach())
+                following = self._look_ahead(inputs, *ahead)
+            part = self._supervise(z_h, balances, targets)[1]
+            loss = segment_loss(config, part, following, number, count, targets != IGNORE_INDEX)
+            parts.append(part.detached())
+            yield loss, step_output(config, parts, targets != IGNORE_INDEX) if number + 1 == count else None
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        embeddings: Tensor = self.embed_tokens(input_ids) * math.sqrt(self.config.hidden_size)
+        return embeddings
+
     def _segment(
         self, inputs: _Inputs, z_h: Tensor, z_l: Tensor, counted: Tensor | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -187,38 +204,48 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         Only the last L and the last H update are differentiated (one-step gradient, paper section 2): memory
         does not grow with the number of cycles.
         """
-        x, context = inputs.embeddings, inputs.context
+        return self._finish(inputs, *self._advance(inputs, z_h, z_l), counted)
+
+    def _advance(self, inputs: _Inputs, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor]:
+        """z_H and z_L after the updates of a segment that have no gradient."""
         with torch.no_grad():
             for update in range(1, self.config.h_cycles * self.config.l_cycles):
-                z_l, _ = self.l_module(z_l + (z_h + x), context, None)
+                z_l, _ = self.l_module(z_l + (z_h + inputs.embeddings), inputs.context, None)
                 if update % self.config.l_cycles == 0:
-                    z_h, _ = self.h_module(z_h + z_l, context, None)
-        if torch.is_autocast_enabled(x.device.type):
-            # Older torch caches the casts made above, which have no gradient, and would reuse them below.
-            torch.clear_autocast_cache()
-        z_l, l_balances = self.l_module(z_l + (z_h + x), context, counted)
-        z_h, h_balances = self.h_module(z_h + z_l, context, counted)
+                    z_h, _ = self.h_module(z_h + z_l, inputs.context, None)
+        _forget_casts(z_h)
+        return z_h, z_l
+
+    def _finish(
+        self, inputs: _Inputs, z_h: Tensor, z_l: Tensor, counted: Tensor | None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The updates of a segment that have a gradient; returns as `_segment`."""
+        z_l, l_balances = self.l_module(z_l + (z_h + inputs.embeddings), inputs.context, counted)
+        z_h, h_balances = self.h_module(z_h + z_l, inputs.context, counted)
         return z_h, z_l, l_balances + h_balances
+
+    def _look_ahead(self, inputs: _Inputs, z_h: Tensor, z_l: Tensor) -> Tensor:
+        """The Q head's logits after `_finish`, without gradient."""
+        with torch.no_grad():
+            q: Tensor = self.q_head(self._finish(inputs, z_h, z_l, None)[0]).float()
+        _forget_casts(z_h)
+        return q
 
     def _deep_supervision(self, inputs: _Inputs, real: Tensor, targets: Tensor) -> HRMOutput:
         """Run and supervise every segment; the carry between them has no gradient (paper, section 2)."""
-        config, valid = self.config, targets != IGNORE_INDEX
         z_h, z_l = self._initial_state(inputs.embeddings)
-        losses, correct, qs, balances = [], [], [], []
-        for _ in range(config.halt_max_steps):
-            z_h, z_l, segment_balances = self._segment(inputs, z_h.detach(), z_l.detach(), real)
-            logits, loss, hit = self._read_out(z_h, targets)
-            losses.append(loss)
-            correct.append(hit)
-            qs.append(self.q_head(z_h).float())
-            balances += segment_balances
-        ce = torch.stack(losses).mean()
-        q_loss = q_learning_loss(qs, correct, valid)
-        total = ce + config.q_loss_coef * q_loss
-        lb_loss = torch.stack(balances).mean() if balances else None
-        if lb_loss is not None:
-            total = total + config.moe_aux_coef * lb_loss
-        return HRMOutput(total, logits, ce, q_loss, lb_loss, used_segments(qs, valid))
+        parts = []
+        for _ in range(self.config.halt_max_steps):
+            z_h, z_l, balances = self._segment(inputs, z_h.detach(), z_l.detach(), real)
+            logits, part = self._supervise(z_h, balances, targets)
+            parts.append(part)
+        return step_output(self.config, parts, targets != IGNORE_INDEX, logits)
+
+    def _supervise(self, z_h: Tensor, balances: list[Tensor], targets: Tensor) -> tuple[Tensor, Supervised]:
+        """Logits of a segment, and what it is to learn from."""
+        logits, ce, correct = self._read_out(z_h, targets)
+        balance = torch.stack(balances).mean() if balances else None
+        return logits, Supervised(ce, correct, self.q_head(z_h).float(), balance)
 
     def _read_out(self, z_h: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`score` of one segment; under gradient checkpointing too, as logits are the largest tensors."""
@@ -292,18 +319,14 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         return inputs
 
 
-def next_token_targets(labels: Tensor, real: Tensor) -> Tensor:
-    """Target of every position, (batch, time): the label one to the right; none at the end and on padding."""
-    return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).masked_fill(~real, IGNORE_INDEX)
+def _real(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Where `input_ids` are tokens, not padding; the mask may be of earlier ones, too."""
+    if attention_mask is None:
+        return torch.ones_like(input_ids, dtype=torch.bool)
+    return attention_mask[:, -input_ids.shape[1] :].bool()
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Token-mean cross-entropy in nats, fp32; 0 when no position has a target."""
-    total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum")
-    return total / (targets != IGNORE_INDEX).sum().clamp(min=1)
-
-
-def score(head: nn.Module, z_h: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (batch, time, vocab), their cross-entropy, and (batch, time) whether the argmax is right."""
-    logits = head(z_h)
-    return logits, cross_entropy(logits, targets), logits.detach().argmax(-1) == targets
+def _forget_casts(x: Tensor) -> None:
+    """Have autocast cast the weights anew: older torch would go on using casts made without gradient."""
+    if torch.is_autocast_enabled(x.device.type):
+        torch.clear_autocast_cache()

@@ -1,0 +1,100 @@
+"""The trainer's engines: micro-batches and segments added up, scaled, and exchanged once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aios.cli.hrm_hf.optimization import build_optimizers
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+from aios.core.hrm_models.batch import Batch
+from aios.engines.device import Precision
+from aios.engines.engine import LocalEngine
+
+VOCABULARY, TIME, MICRO_BATCHES = 41, 16, 2
+SCALE = 1024.0
+
+
+def make_model() -> HRMForCausalLM:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_heads": 2, "h_layers": 1, "l_layers": 1, "halt_max_steps": 3}
+    return HRMForCausalLM(HRMConfig(vocab_size=VOCABULARY, max_position_embeddings=TIME, **shape)).train()
+
+
+def batch(number: int) -> Batch:
+    rows = torch.randint(0, VOCABULARY, (2, TIME), generator=torch.Generator().manual_seed(number))
+    return Batch(rows, rows)
+
+
+def accumulated(per_segment: bool) -> tuple[Tensor, list[Tensor]]:
+    """The numbers of a step, and the scaled gradients."""
+    model = make_model()
+    scaler = torch.amp.GradScaler("cpu", init_scale=SCALE)
+    precision = Precision(torch.float32, None, loss_scaling=True)
+    engine = LocalEngine(
+        model, build_optimizers(model, 1e-3, 0.1), scaler, torch.device("cpu"), precision=precision,
+        per_segment=per_segment,
+    )  # fmt: skip
+    numbers = torch.zeros(4)
+    for i in range(MICRO_BATCHES):
+        numbers += engine.accumulate(batch(i), torch.zeros(0), MICRO_BATCHES, last=i + 1 == MICRO_BATCHES)
+    return engine.average(numbers), [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def test_segments_micro_batches_and_loss_scaling_add_up_to_the_mean_gradient() -> None:
+    plain = make_model()
+    for i in range(MICRO_BATCHES):
+        (plain(**batch(i)._asdict()).loss / MICRO_BATCHES).backward()
+    (whole, of_whole), (by_segment, of_segments) = accumulated(False), accumulated(True)
+    torch.testing.assert_close(by_segment, whole)
+    expected = [p.grad for p in plain.parameters() if p.grad is not None]
+    assert len(of_whole) == len(of_segments) == len(expected)
+    for each, other, grad in zip(of_whole, of_segments, expected, strict=True):
+        torch.testing.assert_close(each / SCALE, grad)
+        torch.testing.assert_close(other / SCALE, grad, rtol=1e-5, atol=1e-6)
+
+
+EXCHANGES = """
+import os, sys, torch
+import torch.distributed as dist
+sys.path.insert(0, {tests!r})
+from engines.test_engine import *
+from aios.engines.engine import DDPEngine
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+model = make_model()
+engine = DDPEngine(model, build_optimizers(model, 1e-3, 0.1), torch.amp.GradScaler("cpu", enabled=False),
+                   torch.device("cpu"), precision=Precision(torch.float32, None, loss_scaling=False), per_segment=True)
+buckets = []
+def count(state, bucket):
+    buckets.append(bucket.index())
+    future = torch.futures.Future()
+    future.set_result(bucket.buffer())
+    return future
+engine._ddp.register_comm_hook(None, count)
+for step in range(3):
+    buckets.clear()
+    numbers = torch.zeros(6)
+    for i in range(MICRO_BATCHES):
+        numbers += engine.accumulate(batch(i), torch.tensor([0.5, 0.0]), MICRO_BATCHES, last=i + 1 == MICRO_BATCHES)
+    averaged = engine.average(numbers)
+    torch.testing.assert_close(averaged, numbers)
+    assert averaged[4] == 0.5
+    assert buckets and len(buckets) == len(set(buckets)), buckets
+    for grad, expected in zip([p.grad for p in model.parameters()], accumulated(True)[1], strict=True):
+        torch.testing.assert_close(grad, expected / SCALE, rtol=1e-5, atol=1e-6)
+    model.zero_grad(set_to_none=True)
+print("done", flush=True)
+os._exit(0)  # gloo's threads and the interpreter can wait for each other at the end (pytorch#179291)
+"""
+
+
+def test_ddp_exchanges_gradients_once_per_step(tmp_path: Path) -> None:
+    script = EXCHANGES.format(tests=str(Path(__file__).parents[1]))
+    command = [sys.executable, "-c", script, f"{tmp_path}/store"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "done"
