@@ -53,12 +53,13 @@ class LearningRateControl:
         """The rate that a search, or the latest race, has found."""
         self.bounds = plan.bounds
         """(lr_min, lr_max) as measured by a search."""
-        self.scheduler = _scheduler(plan, optimizer, log_fn, step)
+        self._step, self._log = step, log_fn
+        self.scheduler = _scheduler(plan, optimizer, self._log_for_scheduler, step)
         self.recovery: Recovery | None = None
         self.learning: LearningWatch | None = None
         if plan.expected is not None:
             self.learning = LearningWatch(plan.expected, plan.first_step, plan.steps)
-        self._optimizer, self._log = optimizer, log_fn
+        self._optimizer = optimizer
         self._written: list[float] = []  # the rate given to each param group
         self._told_foreign = False
         if isinstance(self.scheduler, AutoLRScheduler):
@@ -90,6 +91,15 @@ class LearningRateControl:
             lr = self.adaptive_lr
         return lr * self.anneal.factor(step)
 
+    def _log_for_scheduler(self, record: dict[str, Any]) -> None:
+        """Log what the scheduler says. It counts from the end of the warm-up, and speaks of the rate it will have then:
+        in the warm-up, step and rate are those of now."""
+        if record["step"] > self._step:
+            now: dict[str, float] = {"step": self._step, "from_step": self._step}
+            now |= dict.fromkeys(("final_lr", "current_lr"), self._rate(self._step))
+            record = {**record, **{key: value for key, value in now.items() if key in record}}
+        self._log(record)
+
     def _report_foreign_rates(self, step: int, groups: list[dict[str, Any]]) -> None:
         """Say once that somebody else (a leftover scheduler, a callback) writes rates into the param groups."""
         if self._told_foreign or not self._written:
@@ -116,7 +126,7 @@ class LearningRateControl:
         Raises:
             RunError: when trouble persists after all that can be done about it.
         """
-        plan = self.plan
+        plan, self._step = self.plan, step
         if step == plan.warmup_end and plan.profile != "engine":
             self._log({"event": "warmup_complete", "step": step, "lr": plan.base_lr})
         self._follow_anneal(step)

@@ -75,6 +75,11 @@ def _init(record: Record) -> str:
     return f"The learning rate is {lr} from here, and may move {bounds}."
 
 
+def _asked(record: Record) -> str:
+    use = "is used as it is" if record.get("used") else "is not used"
+    return f"The learning rate asked for, {_rate(record, 'lr')}, {use}: {value_of(record, 'reason')}."
+
+
 def _search(record: Record) -> str:
     if record.get("suggestion") is None:
         return f"Searched for a learning rate and found none: {value_of(record, 'reason')}."
@@ -244,6 +249,7 @@ _SENTENCES: dict[str, Words] = {
     "sample": _sample,
     "worker_restarted": lambda r: f"Worker {value_of(r, 'worker')} {value_of(r, 'reason')} and starts again here.",
     "adaptive_lr_init": _init,
+    "lr_asked": _asked,
     "adaptive_lr_search": _search,
     "adaptive_lr_climb": _climb,
     "adaptive_lr_race": _race,

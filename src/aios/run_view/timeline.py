@@ -16,6 +16,7 @@ MOST_POINTS = 7
 _KINDS = {
     "run_start": "start",
     "run_resumed": "start",
+    "lr_asked": "start",
     "adaptive_lr_init": "start",
     "warmup_complete": "warm-up",
     "adaptive_lr_search": "search",

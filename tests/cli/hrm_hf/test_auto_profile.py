@@ -52,6 +52,10 @@ def test_climb_anneal_and_end(tmp_path: Path) -> None:
     assert falling[-1] < 0.02 * falling[0]
     assert records[STEPS]["ce"] < records[1]["ce"] - 1
     assert f"{climb['lr']:.3g} is taken: {climb['reason']}." in done.stdout
+    (asked,) = read_log(brain, "lr_asked")
+    assert (asked["step"], asked["lr"], asked["used"]) == (0, 1e-5, False)
+    said = f"The learning rate asked for, 1e-05, is not used: {asked['reason']}.\n"
+    assert 0 < done.stdout.index(said) < done.stdout.index("is taken: ")
 
 
 @pytest.mark.slow
@@ -150,6 +154,7 @@ def test_tiny_budget_says_there_is_no_search(tmp_path: Path) -> None:
     (climb,) = read_log(tmp_path / "brain", "adaptive_lr_climb")
     assert (climb["lr"], climb["step"], climb["search_steps"]) == (None, 0, 0)
     assert "too few steps for a search" in done.stdout
+    assert not read_log(tmp_path / "brain", "lr_asked")  # it is what the run begins at
     assert list(train_records(tmp_path / "brain")) == list(range(1, 41))
     assert read_log(tmp_path / "brain", "adaptive_lr_init")[0]["initial_lr"] == 1e-3
 

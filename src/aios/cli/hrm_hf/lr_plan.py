@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aios.auto_lr.search import Found
+from aios.auto_lr.search import SHORTEST_RUN, Found
 from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
 from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import copying_obstacle, has_scheduler
+from aios.settings.learning_rate import start_lr
+
+HIGHEST_USUAL_LR = 0.1
+"""A step of AdamW moves a weight by up to the learning rate: above, every step overwrites what was learned."""
 
 
 def will_search(config: TrainingConfig, state: Mapping[str, Any] | None) -> bool:
@@ -26,6 +30,7 @@ def begin_learning_rate(
 
     `save` is called before a search, so that a run killed in it can be resumed, too.
     """
+    _say_of_asked_lr(run, state)
     if will_search(run.config, state):
         if save is not None:
             save()
@@ -33,6 +38,34 @@ def begin_learning_rate(
     elif state is not None and state["step"] > 0:
         learned, forget = still_comparable(learned_state(state), state, run.config), run.config.adaptive_lr_reset_state
         run.auto.load_state_dict(learned, RunTrial(run), forget=forget)
+
+
+def _say_of_asked_lr(run: TrainingRun, state: Mapping[str, Any] | None) -> None:
+    """Log that a `--lr` is not used, or is although it should not be."""
+    unused, absurd = unused_lr(run.config, state), absurd_lr(run.config)
+    if (reason := unused or absurd) is not None:
+        told = {"lr": run.config.lr, "used": unused is None, "reason": reason}
+        run.log_fn({"event": "lr_asked", "step": run.step, **told})
+
+
+def unused_lr(config: TrainingConfig, state: Mapping[str, Any] | None) -> str | None:
+    """Why a run that starts from `state` does not train at the `--lr` it was given; None where it does, or has none."""
+    if config.lr is None:
+        return None
+    if will_search(config, state) and config.steps >= SHORTEST_RUN:
+        return "a search finds the rate; it would count with --no-auto-adjust-lr, or if none were found"
+    if state is None or state["step"] == 0 or not config.auto_adjust_lr or config.adaptive_lr_reset_state:
+        return None
+    if state["config"].get("lr") == config.lr or not state["config"].get("auto_adjust_lr"):
+        return None
+    return "the resumed run goes on at the rate it had come to; --adaptive-lr-reset-state would begin afresh"
+
+
+def absurd_lr(config: TrainingConfig) -> str | None:
+    """What to say of a `--lr` that is used although no model trains at it; None where it may do."""
+    if start_lr(config) <= HIGHEST_USUAL_LR:
+        return None
+    return f"it is far above what models train at, which is between 1e-5 and {HIGHEST_USUAL_LR:g}"
 
 
 def search(run: TrainingRun) -> Found | None:

@@ -43,8 +43,12 @@ def _learning_rate(run: TrainingRun) -> str:
     control, last = run.auto.control, float(run.optimizers[0].param_groups[0]["lr"])
     if run.engine.schedules_lr:
         return f"by DeepSpeed's scheduler, now at {last:.3g}"
+    if run.auto.climbing:
+        return f"{last:.3g}, on the climb that finds it"
     if control is None:
         return f"{last:.3g}, not trained with yet"
+    if run.step < control.plan.warmup_end:
+        return f"{last:.3g}, in the warm-up to {control.plan.base_lr:.3g}"
     if control.scheduler is None:
         return f"{control.plan.base_lr:.3g}, fixed"
     history = [float(lr) for lr in control.scheduler.lr_history]
