@@ -21,7 +21,7 @@ OTHER_VALUES: dict[str, Any] = {
     "warmup_steps": 7, "adaptive_lr_config": "a b.toml",
     "on_overfit": "keep-best",
     "adaptive_lr_reset_state": True, "dataset_file": "-data.txt", "model": "tok", "max_seq_len": 64,
-    "eval_file": "e.txt", "eval_every": 0, "eval_batches": 3, "steps": 1000, "batch_size": 2,
+    "eval_file": "e.txt", "eval_every": 0, "eval_batches": 3, "sample_every": 9, "steps": 1000, "batch_size": 2,
     "gradient_accumulation_steps": 4, "seed": 5, "weight_decay": 1 / 3, "max_grad_norm": 0.5, "preset": "small",
     "hidden_size": 64, "h_layers": 3, "l_layers": 3, "h_cycles": 3, "l_cycles": 1, "num_heads": 2, "expansion": 2.5,
     "halt_max_steps": 3, "use_moe": True, "num_experts": 8, "num_experts_per_tok": 1, "student_init": "x",

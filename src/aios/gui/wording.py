@@ -21,6 +21,7 @@ _LABELS = {
     "eval_file": "Evaluation text",
     "eval_every": "Evaluate every (steps)",
     "eval_batches": "Evaluation batches",
+    "sample_every": "Sample every (steps)",
     "gradient_accumulation_steps": "Accumulation",
     "max_grad_norm": "Gradient clip (norm)",
     "num_heads": "Attention heads",

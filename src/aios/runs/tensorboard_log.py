@@ -50,9 +50,11 @@ def _numbers(tag: str, value: Any) -> Iterator[tuple[str, float]]:
 
 
 def text(record: Mapping[str, Any]) -> str | None:
-    """What a record says in words (Markdown): its reason, or the settings of a run; None where it has none."""
+    """What a record says in words (Markdown): reason, settings of a run, sample; None where it has none."""
     if "config" in record:
         return "```\n" + json.dumps(record["config"], indent=2) + "\n```"
+    if record.get("event") == "sample":
+        return f"*{record['prompt']}*{record['text']}"
     if "reason" not in record:
         return None
     if "old_lr" in record:

@@ -97,6 +97,9 @@ class TrainingConfig:
     gradient_accumulation_steps: int = _flag(1, SCHEDULE, "Micro-batches per optimizer step.")
     eval_every: int = _flag(100, SCHEDULE, "Optimizer steps between evaluations; 0: only at the end.")
     eval_batches: int = _flag(16, SCHEDULE, "Batches per evaluation.")
+    sample_every: int = _flag(
+        0, SCHEDULE, "Optimizer steps between samples, a few words the model goes on with, in the log; 0: none."
+    )
     seed: int = _flag(0, SCHEDULE, "Seed of the initial weights and the data order.")
 
     preset: Literal["tiny", "small", "base"] = _flag(

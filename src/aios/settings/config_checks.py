@@ -26,7 +26,7 @@ LARGEST_EXPANSION = 1_000_000
 """Largest SwiGLU expansion; far below it every width is too large for any memory."""
 
 _AT_LEAST_ONE = ("steps", "batch_size", "gradient_accumulation_steps", "eval_batches", "keep_checkpoints")
-_AT_LEAST_ZERO = ("eval_every", "save_every", "seed")
+_AT_LEAST_ZERO = ("eval_every", "sample_every", "save_every", "seed")
 
 
 def check_config(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aios.cli.hrm_hf.answer import draw
 from aios.cli.hrm_hf.best_brain import best_record
 from aios.cli.hrm_hf.brain_files import show, show_best, shown_at_end
 from aios.cli.hrm_hf.lora import save_weights
 from aios.cli.hrm_hf.run_state import collect_state
+from aios.cli.hrm_hf.samples import Sampler
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
 from aios.core.hrm_models import load_model, read_config
 from aios.data.dataset import DataSplit, TokenWindows
@@ -25,13 +25,9 @@ from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, re
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
 from aios.runs.storage import StorageError, writing
 from aios.runs.training_log import TrainingLog
-from aios.settings.answering import Answering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-PROMPT_TOKENS = 12
-WORD_TOKENS = 40
 
 
 @dataclass
@@ -163,21 +159,13 @@ class Session:
 
     def continuation(self) -> tuple[str, str]:
         """(prompt, what the model goes on to say): a few words from the start of the evaluation text."""
-        model, tokenizer = self.run.model, self.tokenizer
+        model = self.run.model
         brain_dir = self.run.config.brain_dir
         card = read_card(brain_dir)
         is_other = card is not None and card.trained_steps != self.run.step  # that of the best evaluation
         if is_other or self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
             model = load_model(brain_dir, read_config(brain_dir)).to(self.run.device)
-        longest = model.config.max_position_embeddings
-        prompt = self.data.eval[0][: min(PROMPT_TOKENS, longest - 1)].unsqueeze(0).to(model.device)
-        room = longest - prompt.shape[1]
-        model.eval()
-        torch.manual_seed(self.run.config.seed)
-        with self.run.precision.autocast_context(self.run.device):
-            tokens = draw(model, prompt, Answering(min(WORD_TOKENS, room)))
-        prompt_length = prompt.shape[1]
-        return tokenizer.decode(tokens[0, :prompt_length]), tokenizer.decode(tokens[0, prompt_length:])
+        return Sampler(self.tokenizer, self.data.eval, self.run.precision, self.run.config.seed)(model)
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

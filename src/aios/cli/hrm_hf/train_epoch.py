@@ -1,4 +1,4 @@
-"""The step loop: micro-batches, update, learning rate, log, evaluation, checkpoints, in that order."""
+"""The step loop: micro-batches, update, learning rate, log, sample, evaluation, checkpoints, in that order."""
 
 from __future__ import annotations
 
@@ -59,6 +59,8 @@ class TrainingRun:
     """Called after every batch: tells whoever watches that the run goes on."""
     go_back: Callable[[TrainingRun, int], bool] | None = None
     """Brings back the training state saved after a step, see `AutoLR`; None: it is kept in memory."""
+    sampler: Callable[[HRMForCausalLM], tuple[str, str]] | None = None
+    """(prompt, how the model goes on), for the log; None: another worker says it."""
     auto: AutoLR = field(init=False)
     """Steers the learning rate, and with it the run: it counts the steps and says when they are done."""
     position: int = 0
@@ -146,6 +148,9 @@ def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Calla
         take_step(run, clock)
         run.heed()
         clock = time.perf_counter()
+        if _is_due(config.sample_every, run.step):
+            sample(run)
+            clock = time.perf_counter()
         if _is_due(config.eval_every, run.step):
             evaluate(run)
             clock = time.perf_counter()
@@ -245,6 +250,16 @@ def evaluate(run: TrainingRun) -> float:
     run.log_fn({"event": "eval", "step": run.step, "loss": loss, "ppl": perplexity(loss), "tokens": int(tokens)})
     run.auto.report_eval(loss)
     return loss
+
+
+def sample(run: TrainingRun) -> None:
+    """Log what the model says by now. Training does not notice; on CUDA the record may precede that of its step."""
+    if run.sampler is None:
+        return
+    prompt, text = run.sampler(run.model)
+    run.model.train()
+    run.beat()
+    run.log_fn({"event": "sample", "step": run.step, "prompt": prompt, "text": text})
 
 
 def perplexity(loss: float) -> float:
