@@ -27,7 +27,9 @@ def drag(app: App, from_: tuple[float, float], to: tuple[float, float], button: 
 
 def test_the_picture_under_mouse_and_keys(screen: Screen, home: Path) -> None:
     records = [start(config={"steps": 2 * STEPS}), *(train(step, 2 + 5 / step) for step in range(1, STEPS + 1))]
-    log = write(home / "run.jsonl", [*records, {"event": "eval", "ts": 1.0, "step": 100, "loss": 2.5}])
+    climb = {"event": "adaptive_lr_climb", "ts": 1.0, "step": 40, "lr": 1e-3, "edge": 3e-3, "reason": "made up"}
+    climb["curve"] = [[1e-5 * 1.15**at, 5 - at / 20] for at in range(40)]
+    log = write(home / "run.jsonl", [*records, climb, {"event": "eval", "ts": 1.0, "step": 100, "loss": 2.5}])
     with App(screen, home, str(log)) as app:
         app.wait(lambda: app.text("number.step") == f"{STEPS} / {2 * STEPS}", "the run")
         app.wait(lambda: seen(app) == [0.0, 1.012 * 2 * STEPS], "all of the planned steps")
@@ -47,6 +49,14 @@ def test_the_picture_under_mouse_and_keys(screen: Screen, home: Path) -> None:
         assert seen(app)[1] - seen(app)[0] < 250
         app.press("ctrl+0")
         app.wait(lambda: app.look()["view"]["loss"] is None and seen(app)[1] > 600, "the key to show all")
+
+        app.click_at(left + 10, low - 30)
+        app.wait(lambda: app.look()["view"]["picture"] == "search", "a click on the climb to show its curve")
+        assert not app.enabled("plot.log")
+        app.press("ctrl+g")
+        app.wait(lambda: app.look()["view"]["picture"] == "health", "the key to show the next picture")
+        app.press("ctrl+g")
+        app.wait(lambda: "frames" in app.look()["view"], "the losses again")
 
         app.press("ctrl+3", "plus", "plus", "shift+Left", "Right")
         app.wait(lambda: seen(app)[1] < 450 and app.look()["crosshair"] != "", "keys to zoom, pan and point")

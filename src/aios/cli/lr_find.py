@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from aios.auto_lr.search import Found
 from aios.cli.hrm_hf.lr_plan import look
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import build_run, prepare
+from aios.run_view.search_picture import SearchPicture
+from aios.run_view.searches import SearchCurve
 from aios.terminal.console import RunConsole
 
-mpl.use("Agg")  # a picture file needs no display
-
-import matplotlib.pyplot as plt
+PICTURE_INCHES = (8.0, 4.5)
 
 
 def lr_find(origin: Origin, picture: Path) -> Found:
@@ -47,18 +47,9 @@ def _ignore(record: Mapping[str, Any]) -> None:
 
 
 def draw_curve(found: Found, picture: Path) -> None:
-    """The loss against the LR; the rate found as a line."""
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    points = [(lr, loss) for lr, loss in zip(found.rates, found.losses, strict=True) if math.isfinite(loss)]
-    axes.plot([lr for lr, _ in points], [loss for _, loss in points], "o-" if found.how == "race" else "-", ms=4)
-    if found.lr is not None:
-        axes.axvline(found.lr, color="tab:green", label=f"rate found {found.lr:.3g}")
-        axes.legend(frameon=False)
-    axes.set_xscale("log")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("training loss, smoothed" if found.how == "climb" else "loss after a short run")
-    axes.set_title(found.reason, fontsize=10, wrap=True)
-    axes.grid(alpha=0.2)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(picture, dpi=110)
-    plt.close(figure)
+    """The loss against the rate, as the window shows it, with the rates that the search names."""
+    figure = Figure(figsize=PICTURE_INCHES, dpi=110)
+    FigureCanvasAgg(figure)  # a picture file needs no display
+    points = tuple(zip(found.rates, found.losses, strict=True))
+    SearchPicture(figure, SearchCurve(found.how, points, found.lr, found.edge, found.bounds, found.reason))
+    figure.savefig(picture)

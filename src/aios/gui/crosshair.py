@@ -39,7 +39,7 @@ class Crosshair:
         across = (axes.bbox.x0, height - y, axes.bbox.x1, height - y)
         for line in ((x, height - low.y0, x, height - low.y1), (x, height - high.y0, x, height - high.y1), across):
             self._canvas.create_line(*line, fill=p.muted, dash=(3, 3), tags=_TAG)
-        self.step = float(drawn.loss_axes.transData.inverted().transform((x, y))[0])
+        self.step = drawn.step_at(x)
         lines = self._lines(drawn, self.step)
         if lines:
             self._card(lines, drawn, x)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from aios.run_view import scales
+from aios.run_view.axes import style_axes
 from aios.run_view.curves import heights, widths
 from aios.run_view.events import Adjustment
 from aios.run_view.history import RunHistory
@@ -44,7 +45,10 @@ class HealthPicture:
         self._built_for = self._curves()
         self._lines: list[tuple[Axes, Line2D, str, RunHistory, int | None]] = []
         for axes, (key, name) in zip(self._axes, _KEYS, strict=True):
-            _style(axes, theme, name)
+            style_axes(axes, theme)
+            axes.set_ylabel(name)
+            axes.xaxis.set_major_formatter(scales.step_name)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
             for at, (label, history, rank) in enumerate(self._built_for):
                 color = theme.curves[at % len(theme.curves)]
                 (line,) = axes.plot([], [], color=color, linewidth=1.3, label=label)
@@ -94,17 +98,3 @@ class HealthPicture:
 
     def highlight(self, adjustment: Adjustment | None) -> None:
         """There are no marks here to ring."""
-
-
-def _style(axes: Axes, theme: Theme, name: str) -> None:
-    axes.set_facecolor(theme.background)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(theme.muted)
-    axes.tick_params(colors=theme.muted, labelcolor=theme.text, labelsize=theme.font_size - 1, length=3)
-    axes.grid(color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.set_ylabel(name, color=theme.text, fontsize=theme.font_size)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-    axes.xaxis.set_major_formatter(scales.step_name)
-    axes.xaxis.label.set_color(theme.text)
-    axes.xaxis.label.set_fontsize(theme.font_size)

@@ -24,13 +24,15 @@ from aios.gui.plot_tools import PlotTools
 from aios.gui.run_feed import RunFeed
 from aios.run_view.drawing import DARK, LIGHT, DrawnRun, draw_run
 from aios.run_view.events import Adjustment
+from aios.run_view.search_picture import SearchPicture
+from aios.run_view.searches import SearchCurve, newest_search
 from aios.run_view.view import ZOOM, View
 
 REDRAW_SECONDS = 0.2
 """Least time between two redraws."""
 _REACH = 12
 _FONT_SIZE = 9.0
-Picture = DrawnRun | HealthPicture
+Picture = DrawnRun | HealthPicture | SearchPicture
 _EMPTY = "Set up a training on the left and press Start,\nor open a run from the list."
 
 
@@ -127,6 +129,7 @@ class PlotPanel(ttk.Frame):
     def recolour(self) -> None:
         """Draw anew: another palette, another picture."""
         self._drawn, self._dirty = None, True
+        self.navigation.crosshair.hide()
 
     def redraw_if_due(self) -> None:
         """Redraw if anything changed, but at most five times a second."""
@@ -140,12 +143,17 @@ class PlotPanel(ttk.Frame):
 
     def _draw(self) -> None:
         histories = [feed.history for feed in self._feeds]
+        search = self._search()
+        self.tools.offer_search(search is not None)
+        if isinstance(self._drawn, SearchPicture) and self._drawn.curve != search:
+            self._drawn = None
         if self._drawn is None or histories != self._histories:
             self._histories = histories
             self._drawn = self._draw_into(self._figure)
-        else:
+        elif not isinstance(self._drawn, SearchPicture):
             self._drawn.update()
-        self._drawn.highlight(self._selected)
+        if not isinstance(self._drawn, SearchPicture):
+            self._drawn.highlight(self._selected)
         if not any(history.records for history in histories):
             self._empty.configure(text=self._nothing if self._feeds else _EMPTY)
             self._empty.place(in_=self.widget, relwidth=1, relheight=1)
@@ -163,7 +171,15 @@ class PlotPanel(ttk.Frame):
         runs = [(feed.label, feed.history) for feed in self._feeds]
         if self.tools.picture.get() == "rate":
             return draw_run(figure, runs, theme, self._view)
+        search = self._search()
+        if self.tools.picture.get() == "search" and search is not None:
+            return SearchPicture(figure, search, theme)
         return HealthPicture(figure, runs, theme)
+
+    def _search(self) -> SearchCurve | None:
+        """The curve of the search of the run on show; of several runs that of the first that has one."""
+        found = (newest_search(feed.history.decisions) for feed in self._feeds)
+        return next((curve for curve in found if curve is not None), None)
 
     def _run_drawn(self) -> DrawnRun | None:
         return self._drawn if isinstance(self._drawn, DrawnRun) and self.widget.winfo_viewable() else None
@@ -194,6 +210,17 @@ class PlotPanel(ttk.Frame):
         owner = next((f for f in self._feeds if adjustment in f.history.adjustments), None)
         if adjustment is not None and owner is not None:
             self._clicked((owner.label, adjustment))
+        elif self._on_search(x, y):
+            self.tools.show_picture("search")
+
+    def _on_search(self, x: float, y: float) -> bool:
+        """Whether a picture pixel is on the shaded stretch of a search that has a curve."""
+        drawn = self._run_drawn()
+        if drawn is None or self._search() is None or not drawn.shows(x, y):
+            return False
+        step = drawn.step_at(x)
+        phases = [p for feed in self._feeds for p in feed.history.phases] if len(self._feeds) == 1 else []
+        return any(p.kind in ("climb", "search") and p.start <= step <= p.end for p in phases)
 
     def _tell_view(self) -> dict[str, Any]:
         """What is shown, and where losses and rates are drawn on the screen."""

@@ -13,8 +13,9 @@ from aios.gui.tooltip import Tooltip
 from aios.run_view.view import SMOOTHINGS, View
 
 PICTURES = (
-    ("rate", "Loss and rate", "Loss and learning rate over the whole run, with a mark at each adjustment (Ctrl+G)."),
-    ("health", "Gradient and speed", "Gradient norm and tokens per second over the whole run (Ctrl+G)."),
+    ("rate", "Loss", "Loss and learning rate over the whole run, with a mark at each adjustment (Ctrl+G)."),
+    ("search", "Search", "Loss against learning rate, as the search for the rate has seen it (Ctrl+G)."),
+    ("health", "Gradient, speed", "Gradient norm and tokens per second over the whole run (Ctrl+G)."),
 )
 """(name, what stands on its button, tooltip) of what can be shown."""
 
@@ -40,11 +41,12 @@ class PlotTools(ttk.Frame):
         self._buttons: dict[str, ttk.Radiobutton] = {}
         for name, text, tip in PICTURES:
             button = ttk.Radiobutton(
-                self.choice, text=text, value=name, variable=self.picture, style="Toolbutton", command=picked
+                self.choice, text=text, value=name, variable=self.picture, style="Toolbutton", command=self._pick
             )
             button.pack(side="left")
             self._announce(f"picture.{name}", button, tip)
             self._buttons[name] = button
+        self._buttons["search"].pack_forget()
         self._settings = ttk.Frame(self)
         self._build_settings(save)
         self.columnconfigure(2, weight=1)
@@ -67,6 +69,7 @@ class PlotTools(ttk.Frame):
         saving = ttk.Button(frame, text="Save…", style="Small.TButton", command=save)
         for column, widget in ((0, log), (2, smoothing), (3, self._whole), (4, saving)):
             widget.grid(row=0, column=column, padx=(gap if column > 2 else 0, 0))
+        self._of_losses = [log, smoothing, self._whole]
         self._announce("log", log, "The loss on a logarithmic axis, or on a linear one (Ctrl+L).")
         self._announce("smoothing", smoothing, "How much the strong line of the training loss is smoothed (Ctrl+M).")
         self._announce("whole", self._whole, "Show all of the run again (Ctrl+0, or a double click in the picture).")
@@ -91,7 +94,9 @@ class PlotTools(ttk.Frame):
         self._view = view
         self._log.set(view.log_loss)
         self._smoothing.set(view.smoothing)
-        self._whole.state(["disabled" if view.is_whole else "!disabled"])
+        for widget in self._of_losses:  # the other pictures have one way to be shown
+            off = self.picture.get() != "rate" or (widget is self._whole and view.is_whole)
+            widget.state(["disabled" if off else "!disabled"])
 
     def _chosen(self) -> None:
         self._look_at(replace(self._view, log_loss=self._log.get(), smoothing=self._smoothing.get(), loss=None))
@@ -104,8 +109,26 @@ class PlotTools(ttk.Frame):
         """The next choice of smoothing."""
         self._look_at(self._view.next_smoothing())
 
+    def offer_search(self, there: bool) -> None:
+        """Whether there is the curve of a search to be shown."""
+        button = self._buttons["search"]
+        if there and not button.winfo_manager():
+            button.pack(side="left", before=self._buttons["health"])
+        elif not there and button.winfo_manager():
+            button.pack_forget()
+            self.show_picture("rate")
+
+    def show_picture(self, name: str) -> None:
+        """Show one of `PICTURES`."""
+        if name != self.picture.get():
+            self.picture.set(name)
+            self._pick()
+
+    def _pick(self) -> None:
+        self.show(self._view)
+        self._picked()
+
     def next_picture(self) -> None:
         """The next picture that there is."""
         names = [name for name, button in self._buttons.items() if button.winfo_manager()]
-        self.picture.set(names[(names.index(self.picture.get()) + 1) % len(names)])
-        self._picked()
+        self.show_picture(names[(names.index(self.picture.get()) + 1) % len(names)])

@@ -9,18 +9,21 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from aios.run_view import scales
+from aios.run_view.axes import style_axes
 from aios.run_view.curves import EVALUATION_MARKS, LINE_STYLES, Curve, Look, heights
 from aios.run_view.events import Adjustment
 from aios.run_view.history import RunHistory
 from aios.run_view.legends import Entries, columns_that_fit, loss_entries, lr_entries, put_legend, rows_of
 from aios.run_view.marks import AdjustmentMarks, Markers
 from aios.run_view.pointing import DrawnCurves, csv_rows
+from aios.run_view.searches import bounds_of
 from aios.run_view.theme import DARK, LIGHT, Theme
 from aios.run_view.view import Limits, View
 
@@ -100,6 +103,14 @@ class DrawnRun:
         labels = {id(history): label for label, history in self._runs}
         return [curve.drawn(labels[id(curve.history)]) for curve in self._curves]
 
+    def step_at(self, x: float) -> float:
+        """The step at canvas pixel `x`."""
+        return float(self.loss_axes.transData.inverted().transform((x, 0.0))[0])
+
+    def shows(self, x: float, y: float) -> bool:
+        """Whether canvas pixel (x, y) lies in the losses or in the learning rates."""
+        return bool(self.loss_axes.bbox.contains(x, y) or self.lr_axes.bbox.contains(x, y))
+
     def csv_rows(self) -> Iterator[list[str]]:
         """What is drawn, as rows of a table."""
         return csv_rows(self.curves())
@@ -152,9 +163,10 @@ class DrawnRun:
         """What decides which artists there are."""
         alone = len(self._runs) == 1
         return [
-            (label, _shown_ranks(h), h.keys, h.phases if alone else [], sorted({a.decision for a in h.adjustments}))
+            (label, _shown_ranks(h), h.keys, h.phases if alone else [], sorted({a.decision for a in h.adjustments}),
+             bounds_of(h.decisions) if alone else None)
             for label, h in self._runs
-        ]
+        ]  # fmt: skip
 
     def _build(self) -> None:
         self._built_for = self._parts()
@@ -163,7 +175,8 @@ class DrawnRun:
         self.loss_axes = self.figure.add_subplot(2, 1, 1)
         self.lr_axes = self.figure.add_subplot(2, 1, 2, sharex=self.loss_axes)
         for axes, name in ((self.loss_axes, "loss (nats per token)"), (self.lr_axes, "learning rate")):
-            _style(axes, self.theme)
+            style_axes(axes, self.theme)
+            axes.xaxis.set_major_formatter(scales.step_name)
             axes.set_ylabel(name)
         self.loss_axes.tick_params(labelbottom=False)
         self.lr_axes.set_xlabel("optimizer step")
@@ -191,6 +204,7 @@ class DrawnRun:
         """What stays put: phases and the unigram entropy, of a single run only."""
         self._phase_names: list[str] = []
         self._entropy: Line2D | None = None
+        self._bounds: tuple[float, float] | None = None
         if len(self._runs) != 1:
             return
         history = self._runs[0][1]
@@ -199,6 +213,9 @@ class DrawnRun:
                 axes.axvspan(phase.start, phase.end, color=self.theme.phases[phase.kind], linewidth=0, zorder=0)
             if phase.kind not in self._phase_names:
                 self._phase_names.append(phase.kind)
+        self._bounds = bounds_of(history.decisions)
+        for rate in self._bounds or ():
+            self.lr_axes.axhline(rate, color=self.theme.muted, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1)
         if history.unigram_entropy is not None and math.isfinite(history.unigram_entropy):
             self._entropy = self.loss_axes.axhline(
                 history.unigram_entropy, color=self.theme.muted, linestyle=(0, (1, 2)), linewidth=1.2, zorder=1
@@ -223,7 +240,7 @@ class DrawnRun:
         self._marks.refill()
         entries = (
             loss_entries(self._runs, self._curves, self._entropy, self.theme),
-            lr_entries(self._runs, self._phase_names, self.theme),
+            lr_entries(self._runs, self._phase_names, self._bounds, self.theme),
         )
         if _names(entries) != _names(self._entries) or tuple(self.figure.get_size_inches()) != self._fitted:
             self._entries = entries
@@ -263,6 +280,8 @@ class DrawnRun:
     def _rate_limits(self) -> Limits:
         rates = [heights(line) for curve in self._curves for line in curve.rates.values()]
         marked = [heights(group.artist) for group in self.markers] if self.view.steps is None else []
+        if self._bounds is not None and self.view.steps is None:
+            marked.append(np.array(self._bounds))
         return scales.rate_limits(rates, marked)
 
     def _moving(self) -> Iterator[Artist]:
@@ -313,17 +332,3 @@ def _style_scale(axes: Axes, log: bool) -> None:
     if axes.get_yscale() != ("log" if log else "linear"):
         axes.set_ylim(1.0, 10.0)  # that any scale can show
         axes.set_yscale("log" if log else "linear")
-
-
-def _style(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor(theme.background)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(theme.muted)
-    axes.tick_params(colors=theme.muted, labelcolor=theme.text, labelsize=theme.font_size - 1)
-    axes.tick_params(left=False, bottom=False)  # the grid shows where they are
-    axes.grid(color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_color(theme.text)
-        axis.label.set_fontsize(theme.font_size)
-    axes.xaxis.set_major_formatter(scales.step_name)

@@ -49,15 +49,24 @@ def _handle(curve: Curve, runs: int) -> Line2D:
     return line
 
 
-def lr_entries(runs: Sequence[tuple[str, RunHistory]], phases: Sequence[str], theme: Theme) -> Entries:
-    """What the lower picture shows: decisions with their number, then phases."""
+def lr_entries(
+    runs: Sequence[tuple[str, RunHistory]],
+    phases: Sequence[str],
+    bounds: tuple[float, float] | None,
+    theme: Theme,
+) -> Entries:
+    """What the lower picture shows: decisions with their number, then phases, then the bounds of the rate."""
     counts = Counter(a.decision for _, history in runs for a in history.adjustments)
     entries: Entries = []
     for decision in sorted(counts, key=lambda name: (name not in theme.decisions, name)):
         mark, color = theme.decision(decision)
         handle = Line2D([], [], marker=mark, color=color if len(runs) == 1 else theme.muted, ms=8, linestyle="none")
         entries.append((f"{decision.replace('_', ' ')} ({counts[decision]:,})", handle))
-    return entries + [(name, Patch(color=theme.phases[name])) for name in phases]
+    entries += [(name, Patch(color=theme.phases[name])) for name in phases]
+    if bounds is not None:
+        line = Line2D([], [], color=theme.muted, linestyle=(0, (4, 3)), linewidth=1.0)
+        entries.append((f"lr_min {bounds[0]:.3g}, lr_max {bounds[1]:.3g}", line))
+    return entries
 
 
 def columns_that_fit(entries: Entries, width: float, theme: Theme) -> int:

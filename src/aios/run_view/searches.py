@@ -1,0 +1,60 @@
+"""What a search for the learning rate has seen, as a curve: from a log, or as it was just found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aios.run_view.events import Record, number
+from aios.run_view.sentences import curve_of
+from aios.run_view.timeline import Decision
+
+_SEARCHES = ("adaptive_lr_climb", "adaptive_lr_race", "adaptive_lr_search")
+_BEGINNINGS = ("adaptive_lr_init", "adaptive_lr_restored")
+
+
+@dataclass(frozen=True)
+class SearchCurve:
+    """Loss against learning rate."""
+
+    how: str
+    """`climb`: one point per step of a rising rate; `race`: one per short run."""
+    points: tuple[tuple[float, float], ...]
+    """(learning rate, loss) in the order tried; NaN where training broke."""
+    lr: float | None
+    """The rate found; None where nothing could be told."""
+    edge: float | None
+    """Of a climb: the rate at which it ended."""
+    bounds: tuple[float, float] | None
+    """(lr_min, lr_max) that the run keeps to."""
+    reason: str
+    """How the rate was reached, in plain words."""
+
+
+def newest_search(decisions: Sequence[Decision]) -> SearchCurve | None:
+    """The curve of the newest search among a run's decisions, None where none has one."""
+    made = [d for d in decisions if d.record.get("event") in _SEARCHES and curve_of(d.record)]
+    if not made:
+        return None
+    record = made[-1].record
+    how = "race" if record.get("event") == "adaptive_lr_race" else "climb"
+    lr = _rate(record, "lr") or _rate(record, "suggestion")
+    return SearchCurve(
+        how, tuple(curve_of(record)), lr, _rate(record, "edge"), bounds_of(decisions), str(record.get("reason", ""))
+    )
+
+
+def bounds_of(decisions: Sequence[Decision]) -> tuple[float, float] | None:
+    """(lr_min, lr_max) as the run logged them last, None where it did not."""
+    for decision in reversed(decisions):
+        if decision.record.get("event") in _BEGINNINGS:
+            low, high = _rate(decision.record, "lr_min"), _rate(decision.record, "lr_max")
+            if low is not None and high is not None:
+                return low, high
+    return None
+
+
+def _rate(record: Record, key: str) -> float | None:
+    value = number(record, key)
+    return value if math.isfinite(value) and value > 0 else None
