@@ -22,10 +22,11 @@ from aios.gui.navigation import Navigation
 from aios.gui.plot_files import ask_and_save
 from aios.gui.plot_tools import PlotTools
 from aios.gui.run_feed import RunFeed
-from aios.run_view.drawing import DARK, LIGHT, DrawnRun, draw_run
+from aios.run_view.drawing import DrawnRun, draw_run
 from aios.run_view.events import Adjustment
 from aios.run_view.search_picture import SearchPicture
 from aios.run_view.searches import SearchCurve, newest_search
+from aios.run_view.theme import THEMES
 from aios.run_view.view import ZOOM, View
 
 REDRAW_SECONDS = 0.2
@@ -167,7 +168,7 @@ class PlotPanel(ttk.Frame):
 
     def _draw_into(self, figure: Figure) -> Picture:
         palette = self._look.palette
-        theme = replace(DARK if palette.name == "dark" else LIGHT, background=palette.panel, font_size=_FONT_SIZE)
+        theme = replace(THEMES[palette.name], background=palette.panel, font_size=_FONT_SIZE)
         runs = [(feed.label, feed.history) for feed in self._feeds]
         if self.tools.picture.get() == "rate":
             return draw_run(figure, runs, theme, self._view)

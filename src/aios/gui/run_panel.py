@@ -12,6 +12,7 @@ from tkinter import ttk
 from aios.gui.adjustment_table import AdjustmentTable, Labelled
 from aios.gui.automation import Inspector
 from aios.gui.brains import Brain, State
+from aios.gui.compare_panel import ComparePanel
 from aios.gui.field_widgets import wrapped_label
 from aios.gui.look import Look
 from aios.gui.plot_panel import PlotPanel
@@ -77,8 +78,10 @@ class RunPanel(ttk.Frame):
         self._build_header()
         self._build_banner()
         self._build_numbers()
+        self.comparison = ComparePanel(self.inside, look, inspector)
         self.table = AdjustmentTable(self.inside, look, inspector, self._row_chosen)
         self._parts: list[tuple[ttk.Widget, int]] = [(self._header, 0), (self._banner, 0), (self._figures, 0)]
+        self.add(self.comparison, weight=2)
         self.add(self.table, weight=1)
         self.inside.bind("<Configure>", lambda event: self._arrange(event.width), add="+")
 
@@ -104,10 +107,10 @@ class RunPanel(ttk.Frame):
             self._column.columnconfigure(0, weight=1)
         for at, (part, weight) in enumerate(self._parts):
             row = at if at < _PICTURE_ROW else at + 1
-            gone = part is self._banner and not self._problems
+            gone = part in self._gone()
             part.grid(row=row, column=0, sticky="nsew", pady=(0, gap), in_=self._column if beside else inside)
             part.lift()
-            self._column.rowconfigure(row, weight=weight if beside else 0)
+            self._column.rowconfigure(row, weight=weight if beside and not gone else 0)
             if gone:
                 part.grid_remove()
         self._arrange_header(beside)
@@ -200,9 +203,21 @@ class RunPanel(ttk.Frame):
         is_resume = name == "pause" and str(self.controls["pause"].cget("text")) == "Resume"
         self._act("resume" if is_resume else name)
 
+    @property
+    def _compares(self) -> bool:
+        return len(self._feeds) > 1
+
+    def _gone(self) -> list[ttk.Widget]:
+        """The parts that have nothing to say: of several runs the table tells what the numbers tell of one."""
+        nothing: list[ttk.Widget] = [self._figures if self._compares else self.comparison]
+        return nothing if self._problems else [*nothing, self._banner]
+
     def show(self, feeds: list[RunFeed]) -> None:
         """Show other runs; the first is the one that controls and numbers belong to."""
         self._feeds = feeds
+        self._places = ""
+        if self.inside.winfo_viewable():
+            self._arrange(self.inside.winfo_width())
         self.plot.show(feeds)
         self.table.tree.selection_remove(*self.table.tree.selection())
         self.refresh()
@@ -215,6 +230,8 @@ class RunPanel(ttk.Frame):
             if str(label.cget("text")) != text:
                 label.configure(text=text)
         total = history.total_steps
+        if self._compares:
+            self.comparison.show(self._feeds)
         self._progress.configure(value=min(1.0, history.step / total) if total else 0.0)
         self.table.show(*_collect(self._feeds))
         self.plot.changed()

@@ -9,7 +9,7 @@ from aios.gui.look import Look
 
 
 class AutoScrollbar(ttk.Scrollbar):
-    """A vertical scrollbar in a grid that is there only while there is something to scroll."""
+    """A scrollbar in a grid that is there only while there is something to scroll."""
 
     def set(self, first: float | str, last: float | str) -> None:
         """Show which part, from 0 to 1, is in view."""

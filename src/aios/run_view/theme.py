@@ -99,3 +99,5 @@ DARK = Theme(
     phases={"climb": "#22303f", "search": "#22303f", "trial": "#1f3632", "warm-up": "#383221", "anneal": "#2e2a3c"},
     kinds=_kinds("#8fb4ff", "#f0d24a", "#ff6b57", "#c39bf0", "#e6e8eb"),
 )
+THEMES = {theme.name: theme for theme in (LIGHT, DARK)}
+"""By name."""

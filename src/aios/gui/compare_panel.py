@@ -1,0 +1,79 @@
+"""Runs side by side in numbers: what each has reached, and the settings in which they differ."""
+
+from __future__ import annotations
+
+import tkinter as tk
+from collections.abc import Sequence
+from tkinter import ttk
+
+from aios.gui.automation import Inspector
+from aios.gui.look import Look
+from aios.gui.run_feed import RunFeed
+from aios.gui.scrolling import AutoScrollbar
+from aios.gui.tooltip import Tooltip
+from aios.run_view.comparing import Row, differing_settings, final_figures
+from aios.run_view.theme import THEMES
+
+_WHAT_WIDTH, _RUN_WIDTH = 118, 92
+_SWATCH = 10
+
+
+class ComparePanel(ttk.Frame):
+    """A table with a column for each run, marked with the colour that its curve has."""
+
+    def __init__(self, parent: tk.Misc, look: Look, inspector: Inspector) -> None:
+        super().__init__(parent, padding=look.px(12))
+        self._look = look
+        self._shown: tuple[list[str], list[Row], str] = ([], [], "")
+        self._swatches: list[tk.PhotoImage] = []
+        title = ttk.Label(self, text="Runs side by side", style="Strong.TLabel")
+        title.grid(row=0, column=0, sticky="w", pady=(0, look.px(4)))
+        self.tree = ttk.Treeview(self, show="tree headings", height=6)
+        across = AutoScrollbar(self, orient="horizontal", command=self.tree.xview)
+        bar = AutoScrollbar(self, orient="vertical", command=self.tree.yview)
+        self.tree.configure(yscrollcommand=bar.set, xscrollcommand=across.set)
+        self.tree.grid(row=1, column=0, sticky="nsew")
+        bar.grid(row=1, column=1, sticky="ns")
+        across.grid(row=2, column=0, sticky="ew")
+        self.rowconfigure(1, weight=1)
+        self.columnconfigure(0, weight=1)
+        Tooltip(self.tree, "What each run has reached, and the settings that are not the same in all of them.")
+        inspector.name("compare", self.tree)
+
+    def show(self, feeds: Sequence[RunFeed]) -> None:
+        """Show the runs as they are now."""
+        labels = [feed.label for feed in feeds]
+        figures = final_figures([feed.history for feed in feeds])
+        settings = differing_settings([feed.history.config for feed in feeds])
+        shown = (labels, [*figures, *settings], self._look.palette.name)
+        if shown == self._shown:
+            return
+        if labels != self._shown[0] or shown[2] != self._shown[2]:
+            self._head(labels)
+        self._shown = shown
+        self.tree.delete(*self.tree.get_children())
+        for name, values in figures:
+            self.tree.insert("", "end", text=name, values=values)
+        heading = "Settings that differ" if settings else "No setting differs"
+        self.tree.insert("", "end", text=heading, values=[""] * len(labels), tags=("heading",))
+        for name, values in settings:
+            self.tree.insert("", "end", text=name, values=values)
+
+    def _head(self, labels: Sequence[str]) -> None:
+        """A column for each run."""
+        px, colors = self._look.px, THEMES[self._look.palette.name].curves
+        columns = [str(at) for at in range(len(labels))]
+        self.tree.configure(columns=columns)
+        self.tree.column("#0", width=px(_WHAT_WIDTH), minwidth=px(_WHAT_WIDTH), stretch=False)
+        self._swatches = [_swatch(self, px(_SWATCH), colors[at % len(colors)]) for at in range(len(labels))]
+        for name, label, swatch in zip(columns, labels, self._swatches, strict=True):
+            self.tree.heading(name, text=f" {label}", image=swatch, anchor="w")
+            self.tree.column(name, width=px(_RUN_WIDTH), minwidth=px(_RUN_WIDTH), anchor="w", stretch=True)
+        self.tree.tag_configure("heading", font=self._look.fonts["strong"])
+
+
+def _swatch(master: tk.Misc, size: int, color: str) -> tk.PhotoImage:
+    """A square of one colour."""
+    image = tk.PhotoImage(master=master, width=size, height=size)
+    image.put(color, to=(0, 0, size, size))
+    return image
