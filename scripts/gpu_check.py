@@ -43,6 +43,8 @@ TRAININGS: dict[str, tuple[str, ...]] = {
     "fp16": ("--preset=small", "--model-dtype=fp16"),
     "moe": ("--preset=small", "--use-moe"),
     "muon": ("--preset=small", "--optimizer=muon"),
+    "compiled": ("--preset=tiny", "--compile"),
+    "one_backward": ("--preset=base", "--no-backward-per-segment"),
     "checkpointing": ("--preset=base", "--gradient-checkpointing"),
     "ddp": ("--preset=tiny", "--ddp", "--world-size=1"),
     "zero1": ("--preset=tiny", "--zero-stage=zero1", "--world-size=1"),

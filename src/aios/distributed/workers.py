@@ -94,10 +94,10 @@ class Workers:
 
 
 @contextmanager
-def joined(place: WorkerPlace | None) -> Iterator[Workers]:
+def joined(place: WorkerPlace | None, device: torch.device | None = None) -> Iterator[Workers]:
     """Take part in the process group that `place` belongs to, for as long as the block runs; None: alone.
 
-    Numbers on the CPU travel over gloo, those on a CUDA device over NCCL.
+    Numbers on the CPU travel over gloo, those on a CUDA device over NCCL, which connects at once if `device` is one.
 
     Raises:
         UserError: when the workers cannot meet, because their port is taken or the first worker is out of reach.
@@ -108,7 +108,8 @@ def joined(place: WorkerPlace | None) -> Iterator[Workers]:
         return
     cuda = torch.cuda.is_available()
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=MEETING_TIME)
+        own = device if device is not None and device.type == "cuda" else None
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=MEETING_TIME, device_id=own)
         _set_pg_timeout(PATIENCE, dist.group.WORLD)
     except dist.DistNetworkError as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"

@@ -6,6 +6,7 @@ import torch
 
 from aios.core.hrm_models import HRMForCausalLM
 from aios.distributed.workers import Workers
+from aios.engines.compiled import compile_stacks
 from aios.engines.deepspeed import DeepSpeedEngine
 from aios.engines.device import Precision
 from aios.engines.engine import DDPEngine, LocalEngine, TrainEngine
@@ -29,5 +30,9 @@ def choose_engine(
         assert isinstance(optimizer, torch.optim.AdamW), "the settings say so"
         return DeepSpeedEngine(model, optimizer, settings, precision, device, workers, config.deepspeed_config)
     kind = DDPEngine if config.ddp else LocalEngine
-    per_segment = config.differentiates_segments(model.config.halt_max_steps)
+    segments = model.config.halt_max_steps
+    per_segment = config.differentiates_segments(segments)
+    if config.compile:
+        passes = config.gradient_accumulation_steps * (segments if per_segment else 1)
+        compile_stacks(model, device, passes)
     return kind(model, optimizers, scaler, device, config.max_grad_norm, precision=precision, per_segment=per_segment)

@@ -67,6 +67,7 @@ def choose_device(config: TrainingConfig, local_rank: int = 0) -> torch.device:
         )
     device = torch.device("cuda", numbers[local_rank])
     torch.cuda.set_device(device)  # or collectives would take the first device's memory on every worker
+    torch.set_float32_matmul_precision("high")  # TF32 for products in fp32: several times as fast, 10 bits of mantissa
     return device
 
 

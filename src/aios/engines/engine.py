@@ -141,7 +141,12 @@ class DDPEngine(LocalEngine):
     def __post_init__(self) -> None:
         carried = _Carrier(self.model, MODEL_NUMBERS + self.asked_numbers).to(self.device)
         devices = [self.device] if self.device.type == "cuda" else None
-        self._ddp = DistributedDataParallel(carried, device_ids=devices)
+        self._ddp = DistributedDataParallel(
+            carried,
+            device_ids=devices,
+            broadcast_buffers=False,  # no step changes them
+            gradient_as_bucket_view=True,
+        )
 
     @property
     def _numbers(self) -> nn.Parameter:
@@ -166,7 +171,7 @@ class DDPEngine(LocalEngine):
         carried = self._numbers.grad
         assert carried is not None, "average() comes after accumulate()"
         self._numbers.grad = None
-        return carried.detach()
+        return carried.detach().clone()  # out of the bucket, which the next step fills
 
 
 class _Carrier(nn.Module):

@@ -165,6 +165,9 @@ class TrainingConfig:
         "fp32", HARDWARE, "Weights' type; fp16 keeps fp32 weights and computes in fp16 with loss scaling."
     )
     gradient_checkpointing: bool = _flag(False, HARDWARE, "Recompute activations in backward: less memory, slower.")
+    compile: bool = _flag(
+        False, HARDWARE, "Compile the model's blocks for training (torch.compile): slow to start, then usually faster."
+    )
     backward_per_segment: bool | None = _flag(
         None,
         HARDWARE,

@@ -138,6 +138,12 @@ def _check_devices(config: TrainingConfig) -> None:
         raise UserError(
             "--model-dtype fp16 computes in fp16 under mixed precision, but --no-amp turns that off; leave one out."
         )
+    for given, flag in (
+        (config.uses_deepspeed, "--zero-stage or --deepspeed-config"),
+        (config.gradient_checkpointing, "--gradient-checkpointing"),
+    ):
+        if config.compile and given:
+            raise UserError(f"--compile does not go with {flag}; leave one out.")
     if config.backward_per_segment and config.uses_deepspeed:
         raise UserError(
             "--backward-per-segment does not go with --zero-stage or --deepspeed-config: DeepSpeed takes one backward "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 from aios.data.text_source import check_dataset
@@ -31,6 +32,8 @@ def check_inputs(config: TrainingConfig) -> None:
         check_tensorboard()
     if config.use_peft:
         _check_peft(config)
+    if config.compile:
+        _check_compiler()
     if config.uses_deepspeed:
         check_deepspeed(config)
     if config.adaptive_lr_config is not None and not config.auto_adjust_lr:
@@ -45,6 +48,17 @@ def _check_peft(config: TrainingConfig) -> None:
         )
     if importlib.util.find_spec("peft") is None:
         raise UserError("--use-peft needs the package peft, which is not installed; run `pip install peft`.")
+
+
+def _check_compiler() -> None:
+    """torch.compile's kernels for the CPU, and what starts those for CUDA, are built by a C++ compiler."""
+    named = os.environ.get("CXX")
+    compilers = [named] if named else ["g++", "clang++", "cl"]
+    if not any(shutil.which(compiler) for compiler in compilers):
+        raise UserError(
+            f"--compile needs a C++ compiler, but there is no {' or '.join(compilers)} here; install one, or leave "
+            "--compile out."
+        )
 
 
 def check_brain_folder(config: TrainingConfig) -> Path:

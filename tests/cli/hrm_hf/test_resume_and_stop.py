@@ -24,7 +24,14 @@ ADAPTIVE = ("--lr=2e-3", "--warmup-steps=5", "--gradient-accumulation-steps=2", 
 
 
 @pytest.mark.parametrize(
-    "model", [[], pytest.param(["--use-moe", "--num-experts=3"], marks=pytest.mark.slow)], ids=["dense", "moe"]
+    "model",
+    [
+        [],
+        pytest.param(["--use-moe", "--num-experts=3"], marks=pytest.mark.slow),
+        pytest.param(["--halt-max-steps=3"], marks=pytest.mark.slow),
+        pytest.param(["--compile"], marks=pytest.mark.slow),
+    ],
+    ids=["dense", "moe", "by_segment", "compiled"],
 )
 def test_checkpoint_resume(tmp_path: Path, model: list[str]) -> None:
     """60 steps straight equal 30 + SIGKILL + resume, bit for bit."""

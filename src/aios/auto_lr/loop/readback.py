@@ -63,7 +63,7 @@ class Readback(Generic[Tag]):
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         host.copy_(values, non_blocking=True)
         copied = torch.cuda.Event()
-        copied.record()
+        copied.record(torch.cuda.current_stream(values.device))
         self._pending.append(_Pending(tag, host, copied))
 
     def ready(self) -> list[tuple[Tag, list[float]]]:

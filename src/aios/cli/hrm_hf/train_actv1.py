@@ -22,6 +22,7 @@ from aios.cli.hrm_hf.train_epoch import train_epoch
 from aios.data.dataset import unigram_entropy
 from aios.distributed.environment import WorkerPlace, place_of
 from aios.distributed.workers import Workers, joined
+from aios.engines.device import choose_device
 from aios.errors import RunError, UserError
 from aios.runs.stop_request import StopRequest
 from aios.runs.storage import StorageError, writing
@@ -43,7 +44,8 @@ def train_actv1(origin: Origin) -> None:
     transformers.utils.logging.disable_progress_bar()  # there is a progress line already
     place = place_of()
     check_place(origin.config, place)
-    with joined(place) as workers:
+    device = choose_device(origin.config, place.local_rank) if place is not None else None
+    with joined(place, device) as workers:
         _train(origin, workers)
 
 

@@ -147,10 +147,19 @@ class ReasoningModule(nn.Module):
     def __init__(self, config: HRMConfig, num_layers: int) -> None:
         """`num_layers` blocks of the config's shape."""
         super().__init__()
+        self.compiled: Callable[..., Any] | None = None
+        """What takes the place of `run` in training, see `aios.engines.compiled`."""
         self.blocks = nn.ModuleList(HRMBlock(config) for _ in range(num_layers))
 
     def forward(self, x: Tensor, context: AttentionContext, counted: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Map (batch, time, hidden) to the same shape, and the load-balancing losses of its blocks."""
+        if self.compiled is None or not self.training:
+            return self.run(x, context, counted)
+        result: tuple[Tensor, list[Tensor]] = self.compiled(x, context, counted)
+        return result
+
+    def run(self, x: Tensor, context: AttentionContext, counted: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """`forward`, as it is written."""
         checkpointed = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         balances = []
         for block in self.blocks:
