@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aios.run_view.reading import read_history
 from desktop import App, Screen
 from training_process import TIMEOUT, read_log
 
@@ -75,25 +76,38 @@ def test_tick_start_and_see_every_adjustment(screen: Screen, home: Path) -> None
         app.wait(lambda: app.text("number.step") == "80 / 80", "the last step to be shown")
         app.wait(lambda: len(app.look()["markers"]) == len(made), "as many marks as adjustments")
         assert sorted(mark["step"] for mark in app.look()["markers"]) == [record["step"] for record in made]
-        assert [row["values"][0] for row in app.widget("adjustments")["rows"]] == [str(r["step"]) for r in made[::-1]]
-        assert app.text("adjustments-title").endswith(f"({len(made)})")
+        decided = read_history(home / "brains" / "first").decisions
+        app.wait(lambda: len(app.widget("timeline")["rows"]) == len(decided), "every decision in the timeline")
+        told = [(row["values"][0], row["values"][3]) for row in app.widget("timeline")["rows"]]
+        assert told == [(str(d.step), d.sentence) for d in reversed(decided)]
+        assert app.text("timeline-title") == f"Decisions ({len(decided)})"
         assert app.look()["progress"] == 1.0
 
 
-def test_marks_and_table_lead_to_each_other(screen: Screen, home: Path) -> None:
-    records = [train_record(step) for step in range(1, 60)]
-    log = write_log(home / "run.jsonl", [*records, adjustment(20), adjustment(40, "spike_decrease")])
-    with App(screen, home, str(log)) as app:
+def test_marks_and_timeline_lead_to_each_other(screen: Screen, home: Path) -> None:
+    anneal = {"event": "adaptive_lr_anneal", "ts": 2e9, "step": 45, "start": 45, "end": 59, "reason": "end_of_run"}
+    records = [*(train_record(step) for step in range(1, 60)), adjustment(20), adjustment(40, "spike_decrease"), anneal]
+    with App(screen, home, str(write_log(home / "run.jsonl", records))) as app:
         app.wait(lambda: len(app.look()["markers"]) == 2, "the marks")
         app.wait(lambda: "Step 20: increase" in hover(app, 20), "what a mark tells")
-        told = app.text("plot-card")
-        assert "0.001 → 0.0011 (+10 %)" in told
-        assert "the loss falls steadily" in told
-        assert "mean loss 4.1, coefficient of variation not finite" in told
+        raised = "Raised the learning rate by 10 %, from 0.001 to 0.0011, because the loss falls steadily."
+        assert app.text("plot-card").splitlines()[1:] == [
+            raised, "fall of the loss per window: 6.40 %", "mean loss: 4.1",
+            "spread of the loss / its mean: not finite",
+        ]  # fmt: skip
         app.click_at(*place_of_mark(app, 20))
-        app.wait(lambda: app.row("adjustments", "20")["selected"], "the row of the mark")
-        app.click_row("adjustments", "40")
-        app.wait(lambda: app.text("details").startswith("Step 40: spike decrease"), "the details of the row")
+        app.wait(lambda: app.row("timeline", "20")["selected"], "the row of the mark")
+        assert f"20\tincrease  {raised}\nfall of the loss per window\t6.40 %\n" in app.text("timeline")
+        app.press("Tab")  # out of the picture
+        app.click_row("timeline", "40")
+        app.wait(lambda: app.row("timeline", "40")["selected"], "the row that was clicked")
+        assert not app.row("timeline", "20")["selected"]
+        assert "fall of the loss per window" in app.text("timeline").splitlines()[2]  # under the newer of the two
+        app.press("Up")
+        app.wait(lambda: app.row("timeline", "45")["selected"], "the row above it")
+        (left, y), (right, _) = place_of_mark(app, 20), place_of_mark(app, 40)
+        app.point(right + (right - left) / 2, y)  # at step 50
+        app.wait(lambda: "goes down to zero until step 59" in app.text("plot-card"), "what the shaded stretch tells")
 
 
 def test_two_runs_and_two_workers_over_each_other(screen: Screen, home: Path) -> None:
@@ -109,7 +123,7 @@ def test_two_runs_and_two_workers_over_each_other(screen: Screen, home: Path) ->
         app.click("runs.compare")
         app.wait(lambda: "one" in app.text("title") and "two" in app.text("title"), "both runs")
         app.wait(lambda: len(app.look()["markers"]) == 2, "the marks of both")
-        who = {row["values"][1] for row in app.widget("adjustments")["rows"]}
+        who = {row["values"][2] for row in app.widget("timeline")["rows"] if row["values"][1] == "increase"}
         assert who == {"one worker 1", "two worker 1"}
         side_by_side = [sorted(row["values"]) for row in app.widget("compare")["rows"]]
         assert ["4.0000", "5.0000"] in side_by_side

@@ -101,6 +101,8 @@ def describe(widget: tk.Misc) -> dict[str, Any]:
         told["text"] = str(widget.cget("text"))
     if isinstance(widget, ttk.Treeview):
         told["rows"] = [_row(widget, item) for item in widget.get_children()]
+    elif (tell_rows := getattr(widget, "tell_rows", None)) is not None:  # a list of another kind
+        told["rows"] = tell_rows()
     return told
 
 

@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from aios.run_view import scales
 from aios.run_view.axes import style_axes
 from aios.run_view.curves import heights, widths
-from aios.run_view.events import Adjustment
 from aios.run_view.history import RunHistory
 from aios.run_view.theme import Theme
+from aios.run_view.timeline import Decision
 
 _POINTS = 1200  # of a curve at most: about one per pixel column
 _KEYS = (("grad_norm", "gradient norm"), ("tokens_per_sec", "tokens per second"))
@@ -96,5 +96,5 @@ class HealthPicture:
             for step, value in zip(widths(line).tolist(), heights(line).tolist(), strict=True):
                 yield [key, str(line.get_label()), f"{step:.10g}", f"{value:.8g}"]
 
-    def highlight(self, adjustment: Adjustment | None) -> None:
+    def highlight(self, decision: Decision | None) -> None:
         """There are no marks here to ring."""

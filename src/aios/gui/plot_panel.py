@@ -14,7 +14,6 @@ from matplotlib.backends.backend_tkagg import FigureCanvasTkAgg
 from matplotlib.figure import Figure
 
 from aios.errors import UserError
-from aios.gui.adjustment_table import Labelled, describe
 from aios.gui.automation import Inspector
 from aios.gui.health_picture import HealthPicture
 from aios.gui.look import NOMINAL_DPI, Look
@@ -22,11 +21,12 @@ from aios.gui.navigation import Navigation
 from aios.gui.plot_files import ask_and_save
 from aios.gui.plot_tools import PlotTools
 from aios.gui.run_feed import RunFeed
+from aios.gui.timeline_panel import Labelled
 from aios.run_view.drawing import DrawnRun, draw_run
-from aios.run_view.events import Adjustment
 from aios.run_view.search_picture import SearchPicture
 from aios.run_view.searches import SearchCurve, newest_search
 from aios.run_view.theme import THEMES
+from aios.run_view.timeline import Decision, in_brief
 from aios.run_view.view import ZOOM, View
 
 REDRAW_SECONDS = 0.2
@@ -47,7 +47,7 @@ class PlotPanel(ttk.Frame):
         self._histories: list[Any] = []
         self._drawn: Picture | None = None
         self._dirty, self._drawn_at, self.draw_seconds = True, 0.0, 0.0
-        self._selected: Adjustment | None = None
+        self._selected: Decision | None = None
         self._nothing, self._redraw_waits = "", False
         self._view = View()
         self._figure = Figure(dpi=NOMINAL_DPI)  # the canvas scales it as Tk is scaled
@@ -185,43 +185,45 @@ class PlotPanel(ttk.Frame):
     def _run_drawn(self) -> DrawnRun | None:
         return self._drawn if isinstance(self._drawn, DrawnRun) and self.widget.winfo_viewable() else None
 
-    def select(self, adjustment: Adjustment | None) -> None:
-        """Ring an adjustment's mark."""
-        if adjustment != self._selected:
-            self._selected, self._dirty = adjustment, True
+    def select(self, decision: Decision | None) -> None:
+        """Ring a decision's mark."""
+        if decision != self._selected:
+            self._selected, self._dirty = decision, True
 
-    def _find(self, x: float, y: float) -> Adjustment | None:
+    def _find(self, x: float, y: float) -> Decision | None:
         drawn = self._run_drawn()
-        return drawn.nearest(x, y, _REACH * self._look.scale) if drawn is not None else None
+        return drawn.decision_at(x, y, self._reach) if drawn is not None else None
+
+    @property
+    def _reach(self) -> float:
+        return _REACH * self._look.scale
 
     def _hovered(self, event: Any) -> None:
-        adjustment = self._find(event.x, event.y)
-        if adjustment is None:
+        drawn, decision = self._run_drawn(), self._find(event.x, event.y)
+        if drawn is None or decision is None:
             self._card.place_forget()
             return
-        self._card.configure(text=describe(adjustment))
         gap, height, width = self._look.px(14), self.widget.winfo_height(), self.widget.winfo_width()
         right, low = event.x > width / 2, event.y < height / 2
-        corner = ("s" if low else "n") + ("e" if right else "w")
-        left, top = event.x + (-gap if right else gap), height - event.y + (-gap if low else gap)
+        if drawn.nearest(event.x, event.y, self._reach) is not None:
+            self._card.configure(text=in_brief(decision))
+            left, up, below = event.x + (-gap if right else gap), event.y, low
+        else:  # a shaded stretch: in the other picture and at its other side, so that no curve looked at is covered
+            self._card.configure(text=in_brief(decision, most=0))
+            frame = drawn.loss_axes.bbox if low else drawn.lr_axes.bbox
+            left, right = (frame.x0 + gap, False) if right else (frame.x1 - gap, True)
+            up, below = frame.y0, True
+        corner = ("s" if below else "n") + ("e" if right else "w")
+        top = height - up + (-gap if below else gap)
         self._card.place(in_=self.widget, x=left, y=top, anchor=corner)  # type: ignore[arg-type]
 
     def _clicked_at(self, x: float, y: float) -> None:
-        adjustment = self._find(x, y)
-        owner = next((f for f in self._feeds if adjustment in f.history.adjustments), None)
-        if adjustment is not None and owner is not None:
-            self._clicked((owner.label, adjustment))
-        elif self._on_search(x, y):
-            self.tools.show_picture("search")
-
-    def _on_search(self, x: float, y: float) -> bool:
-        """Whether a picture pixel is on the shaded stretch of a search that has a curve."""
-        drawn = self._run_drawn()
-        if drawn is None or self._search() is None or not drawn.shows(x, y):
-            return False
-        step = drawn.step_at(x)
-        phases = [p for feed in self._feeds for p in feed.history.phases] if len(self._feeds) == 1 else []
-        return any(p.kind in ("climb", "search") and p.start <= step <= p.end for p in phases)
+        decision = self._find(x, y)
+        owner = next((f for f in self._feeds if decision in f.history.decisions), None)
+        if decision is not None and owner is not None:
+            self._clicked((owner.label, decision))
+            if decision.kind in ("climb", "search") and self._search() is not None:
+                self.tools.show_picture("search")
 
     def _tell_view(self) -> dict[str, Any]:
         """What is shown, and where losses and rates are drawn on the screen."""

@@ -1,4 +1,4 @@
-"""The run on show: who it is and how it stands, its controls, its picture, its adjustments, its command."""
+"""The run on show: who it is and how it stands, its controls, its picture, its decisions, its command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from tkinter import ttk
 
-from aios.gui.adjustment_table import AdjustmentTable, Labelled
 from aios.gui.automation import Inspector
 from aios.gui.brains import Brain, State
 from aios.gui.compare_panel import ComparePanel
@@ -18,6 +17,7 @@ from aios.gui.look import Look
 from aios.gui.plot_panel import PlotPanel
 from aios.gui.run_feed import RunFeed
 from aios.gui.scrolling import ScrollFrame
+from aios.gui.timeline_panel import Labelled, TimelinePanel
 from aios.gui.tooltip import Tooltip
 from aios.run_view.history import RunHistory
 
@@ -79,10 +79,10 @@ class RunPanel(ttk.Frame):
         self._build_banner()
         self._build_numbers()
         self.comparison = ComparePanel(self.inside, look, inspector)
-        self.table = AdjustmentTable(self.inside, look, inspector, self._row_chosen)
+        self.timeline = TimelinePanel(self.inside, look, inspector, self._row_chosen)
         self._parts: list[tuple[ttk.Widget, int]] = [(self._header, 0), (self._banner, 0), (self._figures, 0)]
         self.add(self.comparison, weight=2)
-        self.add(self.table, weight=1)
+        self.add(self.timeline, weight=1)
         self.inside.bind("<Configure>", lambda event: self._arrange(event.width), add="+")
 
     def add(self, part: ttk.Widget, weight: int = 0) -> None:
@@ -114,7 +114,6 @@ class RunPanel(ttk.Frame):
             if gone:
                 part.grid_remove()
         self._arrange_header(beside)
-        self.table.arrange(narrow=beside)
         self.scroll.need(self._look.px(_LEAST_BESIDE if beside else _LEAST_HEIGHT))
 
     def _build_fold(self) -> None:
@@ -219,11 +218,11 @@ class RunPanel(ttk.Frame):
         if self.inside.winfo_viewable():
             self._arrange(self.inside.winfo_width())
         self.plot.show(feeds)
-        self.table.tree.selection_remove(*self.table.tree.selection())
+        self.timeline.list.forget_choice()
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring numbers and table up to date with the feeds."""
+        """Bring numbers and timeline up to date with the feeds."""
         history = self._feeds[0].history if self._feeds else RunHistory()
         for name, text in number_texts(history, time.time()).items():
             label = self._numbers[name][1]
@@ -233,7 +232,7 @@ class RunPanel(ttk.Frame):
         if self._compares:
             self.comparison.show(self._feeds)
         self._progress.configure(value=min(1.0, history.step / total) if total else 0.0)
-        self.table.show(*_collect(self._feeds))
+        self.timeline.show(*_collect(self._feeds))
         self.plot.changed()
 
     def show_state(self, brain: Brain | None, waiting: str | None) -> None:
@@ -270,7 +269,7 @@ class RunPanel(ttk.Frame):
 
     def _mark_clicked(self, item: Labelled) -> None:
         shown = (_who(self._feeds, item[0], item[1].rank), item[1])
-        self.table.select(shown)
+        self.timeline.list.select(shown)
 
     def _row_chosen(self, item: Labelled) -> None:
         self.plot.select(item[1])
@@ -322,11 +321,11 @@ def show_duration(seconds: float | None) -> str:
 
 
 def _collect(feeds: list[RunFeed]) -> tuple[list[Labelled], int, bool]:
-    """(adjustments of all feeds in step order, how many were made, whether they need telling apart)."""
-    labelled = [(_who(feeds, feed.label, a.rank), a) for feed in feeds for a in feed.history.adjustments]
+    """(decisions of all feeds in step order, how many were made, whether they need telling apart)."""
+    labelled = [(_who(feeds, feed.label, d.rank), d) for feed in feeds for d in feed.history.decisions]
     if len(feeds) > 1:
         labelled.sort(key=lambda item: item[1].step)
-    count = sum(feed.history.adjustment_count for feed in feeds)
+    count = sum(feed.history.decision_count for feed in feeds)
     return labelled, count, len({who for who, _ in labelled}) > 1 or len(feeds) > 1
 
 

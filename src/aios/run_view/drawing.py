@@ -25,6 +25,7 @@ from aios.run_view.marks import AdjustmentMarks, Markers
 from aios.run_view.pointing import DrawnCurves, csv_rows
 from aios.run_view.searches import bounds_of
 from aios.run_view.theme import DARK, LIGHT, Theme
+from aios.run_view.timeline import Decision, told_over
 from aios.run_view.view import Limits, View
 
 __all__ = ["DARK", "LIGHT", "DrawnRun", "Markers", "Theme", "draw_run"]
@@ -134,9 +135,19 @@ class DrawnRun:
         """
         return self._marks.nearest(x, y, radius)
 
-    def highlight(self, adjustment: Adjustment | None) -> None:
-        """Ring the adjustment's mark (None: take the ring away); `redraw` shows it."""
-        self._marks.highlight(adjustment)
+    def decision_at(self, x: float, y: float, radius: float = 10.0) -> Decision | None:
+        """The decision whose mark is near canvas pixel (x, y), else the one behind the shaded stretch it lies in."""
+        mark = self.nearest(x, y, radius)
+        if mark is not None:
+            return next((d for _, history in self._runs for d in history.decisions if d.adjustment is mark), None)
+        if not self.shows(x, y) or len(self._runs) != 1:
+            return None
+        history = self._runs[0][1]
+        return told_over(history.phases, history.decisions, self.step_at(x))
+
+    def highlight(self, decision: Decision | None) -> None:
+        """Ring where the decision stands on the learning rate (None: take the ring away); `redraw` shows it."""
+        self._marks.highlight(decision)
 
     def fit(self) -> None:
         """Give margins and legends their size in inches, whatever the figure's. A live picture does so by itself."""

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from aios.run_view.events import Adjustment
 from aios.run_view.history import RunHistory
 from aios.run_view.theme import Theme
+from aios.run_view.timeline import Decision
 
 MAX_MARKERS = 600
 """Marks per decision from which on those too close to be told apart are drawn as one."""
@@ -86,13 +87,15 @@ class AdjustmentMarks:
                 best, found = float(distances[at]), adjustments[at]
         return found
 
-    def highlight(self, adjustment: Adjustment | None) -> None:
-        """Ring the adjustment's mark; None takes the ring away."""
-        if adjustment is None:
+    def highlight(self, decision: Decision | None) -> None:
+        """Ring the mark of an adjustment, or where another decision stands on the curve; None takes the ring away."""
+        if decision is None:
             self._ring.set_data([], [])
             return
-        history = next((h for h in self._histories if adjustment in h.adjustments), self._histories[0])
-        self._ring.set_data([adjustment.step], [_height(history, adjustment)])
+        history = next((h for h in self._histories if decision in h.decisions), self._histories[0])
+        change = decision.adjustment
+        height = _height(history, change) if change is not None else _rate(history, decision.step, decision.rank)
+        self._ring.set_data([decision.step], [height])
 
 
 def _distinct(made: list[Adjustment]) -> list[Adjustment]:
@@ -106,7 +109,12 @@ def _distinct(made: list[Adjustment]) -> list[Adjustment]:
 def _height(history: RunHistory, adjustment: Adjustment) -> float:
     """Where its mark stands: at the new rate, or on the curve where an anneal has taken that down."""
     if any(p.kind == "anneal" and p.start < adjustment.step <= p.end for p in history.phases):
-        rates = history.series("lr", adjustment.rank)
-        if len(rates):
-            return float(np.interp(adjustment.step, rates.steps, rates.mean))
+        rate = _rate(history, adjustment.step, adjustment.rank)
+        return adjustment.new_lr if math.isnan(rate) else rate
     return adjustment.new_lr
+
+
+def _rate(history: RunHistory, step: int, rank: int | None) -> float:
+    """The learning rate that the curve shows at a step; NaN where there is none."""
+    rates = history.series("lr", rank)
+    return float(np.interp(step, rates.steps, rates.mean)) if len(rates) else math.nan

@@ -45,9 +45,9 @@ class Theme:
         """The mark of a decision; one that is not known is a grey dot."""
         return self.decisions.get(name, DecisionStyle("o", self.muted))
 
-    def timeline_color(self, name: str) -> str:
-        """The colour of a kind, or of an adjustment's decision, in the timeline."""
-        return self.kinds.get(name) or self.decision(name).color
+    def timeline_color(self, label: str) -> str:
+        """The colour of a decision in the timeline, by its `label`."""
+        return self.kinds.get(label) or self.decision(label.replace(" ", "_")).color
 
 
 def _decisions(up: str, down: str, brake: str, back: str, search: str) -> dict[str, DecisionStyle]:

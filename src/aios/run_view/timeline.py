@@ -101,6 +101,12 @@ def decision_from(record: Record, step: int, rank: int | None) -> Decision | Non
     return Decision(record, step, rank, adjustment_from(record, step, rank) if event == _ADJUSTMENT else None)
 
 
+def in_brief(decision: Decision, most: int = 6) -> str:
+    """A decision in a few lines: step and kind, sentence, and at most so many of its numbers."""
+    lines = [f"Step {decision.step:,}: {decision.label}", decision.sentence]
+    return "\n".join([*lines, *(f"{name}: {value}" for name, value in decision.numbers[:most])])
+
+
 def told_over(phases: Sequence[Phase], decisions: Sequence[Decision], step: float) -> Decision | None:
     """The decision behind the shaded phase that optimizer step `step` lies in, the shortest of several; None: none."""
     over = [phase for phase in phases if phase.start <= step <= phase.end]
