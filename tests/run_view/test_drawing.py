@@ -62,6 +62,10 @@ def test_marks_answer_to_the_mouse() -> None:
     x, y = picture.lr_axes.transData.transform((wanted.step, wanted.new_lr))
     assert picture.nearest(x + 3, y - 3) == wanted
     assert picture.nearest(x, y + 90) is None
+    found = picture.decision_at(x + 3, y - 3)
+    assert found is not None
+    assert found.adjustment is wanted
+    assert picture.decision_at(x, y + 90) is None  # no shaded stretch
 
 
 def test_update_follows_the_run_and_new_kinds_of_marks() -> None:
@@ -90,12 +94,16 @@ def test_cheap_redraw_equals_a_full_one(ranks: int) -> None:
 
 
 def test_ring_comes_and_goes() -> None:
-    picture = drawn(history_of([start(), *run_of(100)]))
+    history = history_of([start(), *run_of(100), {"event": "stopped", "step": 50, "reason": "stop_file"}])
+    picture = drawn(history)
     picture.redraw()
     plain = pixels(picture)
-    picture.highlight(picture.markers[0].adjustments[0])
-    picture.redraw()
-    assert not np.array_equal(plain, pixels(picture))
+    change = next(d for d in history.decisions if d.adjustment is not None)
+    stop = next(d for d in history.decisions if d.kind == "end")
+    for decision in (change, stop):  # one with a mark, one without
+        picture.highlight(decision)
+        picture.redraw()
+        assert not np.array_equal(plain, pixels(picture))
     picture.highlight(None)
     picture.redraw()
     assert np.array_equal(plain, pixels(picture))

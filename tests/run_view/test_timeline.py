@@ -192,7 +192,7 @@ def test_every_event_that_is_logged_has_words_of_its_own() -> None:
         said = sentence({"event": event, "step": 1, "reason": "r", "curve": CURVE, "lr": 1.0})
         assert said
         assert said[0].isupper()
-        assert said.endswith(".")
+        assert said.endswith(".") or event == "sample"  # which ends with the model's own words
         assert said != event.replace("_", " ").capitalize() + ": r."  # what is said of an event of other versions
 
 
