@@ -58,6 +58,9 @@ def test_tick_start_and_see_every_adjustment(screen: Screen, home: Path) -> None
         app.wait(lambda: "at least 1" in app.text("problem.steps"), "the field to object")
         assert not app.enabled("start")
         assert "at least 1" in app.text("reason")
+        app.fill("steps", "79")
+        app.wait(lambda: "Too short to search" in app.text("doubts"), "what is doubtful about so short a run")
+        assert "tokens of text; 79 steps read" in app.text("facts")
         app.fill("steps", "80")
         app.wait(lambda: not app.shows("problem.steps"), "the objection to go")  # the fields below it move up then
         app.fill("lr", "1e-3")

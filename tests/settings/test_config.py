@@ -12,7 +12,7 @@ import typer
 from aios.cli.app import app
 from aios.cli.flags import parse_config
 from aios.errors import UserError
-from aios.settings.config import TrainingConfig, field_types
+from aios.settings.config import UNSEARCHED_LR, TrainingConfig, field_types
 
 COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]
 
@@ -42,6 +42,21 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "deepspeed_config": {"deepspeed_config": "d.json"},
 }
 """Fields that do not go with all others, with what they need beside them."""
+
+
+@pytest.mark.parametrize(
+    ("given", "lr"),
+    [
+        ({}, UNSEARCHED_LR),
+        ({"steps": 20}, UNSEARCHED_LR),
+        ({"lr": 2e-4}, 2e-4),
+        ({"adaptive_lr_profile": "rules"}, 5e-5),
+        ({"auto_adjust_lr": False}, 5e-5),
+        ({"student_init": "brain"}, 5e-5),  # what was learned is not to be lost
+    ],
+)
+def test_where_a_run_begins_that_no_search_tells(given: dict[str, Any], lr: float) -> None:
+    assert TrainingConfig(**given).start_lr == lr
 
 
 def test_every_field_has_an_example() -> None:

@@ -28,6 +28,7 @@ class FieldWidget:
         self._variable: tk.Variable = tk.BooleanVar() if spec.kind == "switch" else tk.StringVar()
         self._variable.trace_add("write", lambda *_: changed(spec.name, self._variable.get()))
         self._buttons: list[ttk.Button] = []
+        self._unset: ttk.Label | None = None
         self.label: ttk.Label | None = None
         if spec.kind != "switch":
             self.label = ttk.Label(self.frame, text=spec.label)
@@ -105,6 +106,23 @@ class FieldWidget:
             self.label.configure(text=label)
         self._hint.configure(text=hint)
         self._hint.grid(row=3, column=0, columnspan=3, sticky="ew")
+
+    def show_unset(self, text: str) -> None:
+        """Have `text`, what an empty field stands for, show faintly in the field while it is empty."""
+        if self._unset is None:
+            self._unset = ttk.Label(self.widget, style="Unset.TLabel", cursor="xterm")
+            self._unset.bind("<Button-1>", lambda _: self.widget.focus_set())
+            Tooltip(self._unset, self.spec.help)
+            self._inspector.name(f"unset.{self.spec.name}", self._unset)
+            self._variable.trace_add("write", lambda *_: self._place_unset())
+        self._unset.configure(text=text)
+        self._place_unset()
+
+    def _place_unset(self) -> None:
+        if self._unset is not None and not self._variable.get():
+            self._unset.place(x=self._look.px(7), rely=0.5, anchor="w")
+        elif self._unset is not None:
+            self._unset.place_forget()
 
     def enable(self, enabled: bool, why_not: str = "") -> None:
         """Let the field be edited or not; `why_not` is added to its tooltip."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
 from aios.errors import UserError
+from aios.gui.earlier_runs import foresee
 from aios.gui.wording import fields_named, in_window_words, label_of
 from aios.settings.config import LEARNING_RATE, TrainingConfig, field_types
+from aios.settings.forecast import Forecast
 from aios.settings.preflight import check_folders, check_inputs
 
 Text = str | bool
@@ -137,6 +139,8 @@ class FormCheck:
     """By field: what is wrong, one sentence."""
     general: str | None = None
     """A problem that belongs to no single field."""
+    forecast: Forecast | None = None
+    """What the run will be, where that is known."""
 
     @property
     def reason(self) -> str | None:
@@ -179,7 +183,8 @@ def check_on_disk(values: Mapping[str, Any]) -> FormCheck:
         check_folders(config)
         return config
 
-    return find_problems(values, attempt)
+    check = find_problems(values, attempt)
+    return replace(check, forecast=foresee(check.config)) if check.config is not None else check
 
 
 def find_problems(values: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], TrainingConfig]) -> FormCheck:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tkinter as tk
 from collections.abc import Callable, Mapping
 from tkinter import ttk
@@ -13,7 +14,9 @@ from aios.gui.form import BUNDLED_TEXT, FormCheck, FormModel, Text, advanced_fie
 from aios.gui.look import Look
 from aios.gui.scrolling import ScrollFrame
 from aios.gui.tooltip import Tooltip
-from aios.gui.wording import AUTO_SENTENCE, lr_wording
+from aios.gui.wording import AUTO_SENTENCE, in_window_words, lr_wording
+from aios.settings.config import TrainingConfig
+from aios.settings.forecast import Forecast
 
 _ROWS: tuple[tuple[str, ...], ...] = (
     ("dataset_file",),
@@ -89,14 +92,21 @@ class FormPanel(ttk.Frame):
         bottom = ttk.Frame(self, padding=(gap, self._look.px(8), gap, gap))
         bottom.grid(row=2, column=0, sticky="ew")
         bottom.columnconfigure(0, weight=1)
+        self._facts = wrapped_label(bottom, "Muted.TLabel")
+        self._doubts = wrapped_label(bottom, "Doubt.TLabel")
+        Tooltip(self._facts, "An estimate from the settings, the first pages of the text and the runs in the folder.")
         self.reason = wrapped_label(bottom, "Muted.TLabel")
-        self.reason.grid(row=0, column=0, sticky="ew", pady=(0, self._look.px(6)))
+        for row, label in enumerate((self._facts, self._doubts, self.reason)):
+            label.grid(row=row, column=0, sticky="ew", pady=(0, self._look.px(6)))
+        self._show_forecast(None)
         self.start = ttk.Button(bottom, text="Start training", underline=0, style="Accent.TButton", command=start)
-        self.start.grid(row=1, column=0, sticky="ew")
+        self.start.grid(row=3, column=0, sticky="ew")
         self._start_tip = Tooltip(self.start, "")
         self.reason.bind("<Button-1>", lambda _: self._go_to_problem())
         self._inspector.name("start", self.start)
         self._inspector.name("reason", self.reason)
+        self._inspector.name("facts", self._facts)
+        self._inspector.name("doubts", self._doubts)
 
     def _lay_out(self, frame: ttk.Frame, rows: tuple[tuple[str, ...], ...]) -> None:
         gap = self._look.px(10)
@@ -143,6 +153,9 @@ class FormPanel(ttk.Frame):
         """What depends on other fields: the meaning of the learning rate, and what has no effect without auto."""
         auto = bool(self._model.texts["auto_adjust_lr"])
         self.fields["lr"].show_hint(*lr_wording(auto, str(self._model.texts["adaptive_lr_profile"])))
+        preset = TrainingConfig(preset=self._model.texts["preset"]).architecture  # type: ignore[arg-type]
+        for part in dataclasses.fields(preset):
+            self.fields[part.name].show_unset(f"{getattr(preset, part.name):g}")
         for name in ("adaptive_lr_profile", "adaptive_lr_config"):
             self.fields[name].enable(auto, _NEEDS_AUTO)
 
@@ -151,6 +164,8 @@ class FormPanel(ttk.Frame):
         for name, field in self.fields.items():
             field.show_problem(check.problems.get(name))
         self._first_problem = next(iter(check.problems), None)
+        if check.forecast is not None or check.reason is not None:  # else it is on its way
+            self._show_forecast(check.forecast)
         self.reason.configure(
             text=why_not or "Ready to start.",
             style="Problem.TLabel" if check.reason else "Muted.TLabel",
@@ -160,6 +175,16 @@ class FormPanel(ttk.Frame):
         self._start_tip.text = f"Off: {why_not}" if why_not else "Train with these settings (Ctrl+Enter or Alt+S)."
         for title, names in advanced_fields().items():
             self.folds[title].mark(sum(name in check.problems for name in names))
+
+    def _show_forecast(self, forecast: Forecast | None) -> None:
+        """Show what the run will be, and what is doubtful about it; None: neither."""
+        said = (forecast.facts, forecast.doubts) if forecast is not None else ([], [])
+        for label, sentences in zip((self._facts, self._doubts), said, strict=True):
+            label.configure(text=in_window_words("\n".join(sentences)))
+            if sentences:
+                label.grid()
+            else:
+                label.grid_remove()
 
     def press_start(self) -> None:
         """Start, or go to the first field that is in the way."""

@@ -131,6 +131,8 @@ class Look:
         style.map(".", foreground=[("disabled", p.muted)])
         style.configure("Window.TFrame", background=p.window)
         style.configure("Muted.TLabel", foreground=p.muted, font=fonts["small"])
+        style.configure("Doubt.TLabel", foreground=p.text, font=fonts["small"])
+        style.configure("Unset.TLabel", foreground=p.muted, background=p.field)
         style.configure("Problem.TLabel", foreground=p.error, font=fonts["small"])
         style.configure("Title.TLabel", font=fonts["title"], background=p.window)
         style.configure("Strong.TLabel", font=fonts["strong"])

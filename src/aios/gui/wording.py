@@ -70,7 +70,7 @@ def lr_wording(auto: bool, profile: str) -> tuple[str, str]:
         return "Learning rate (fixed)", "Stays as it is after the warm-up. Empty: 5e-5."
     if profile == "rules":
         return "Learning rate (starting point)", "The rules adjust it from here. Empty: 5e-5."
-    return "Learning rate (starting point)", "Empty: the search finds one. Used where the run is too short for it."
+    return "Learning rate (starting point)", "Empty: the search finds one; a run too short for that begins at 1e-3."
 
 
 def label_of(name: str) -> str:

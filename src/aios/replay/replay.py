@@ -21,7 +21,7 @@ from aios.replay.recording import Recording, Sitting, Step
 from aios.run_view.events import Adjustment, adjustment_from, number
 from aios.settings.config import field_types
 from aios.settings.flag_values import allowed_types
-from aios.settings.learning_rate import auto_lr_config, start_lr
+from aios.settings.learning_rate import auto_lr_config
 from aios.settings.settings_file import unknown_key
 
 PROFILE = "profile"
@@ -184,7 +184,7 @@ class _Player:
     def _control(self, before: _Player | None) -> LearningRateControl:
         """The run's own controller, with nothing to rewind: the losses behind a rewind are those recorded."""
         sitting, config = self.sitting, self.sitting.config
-        asked = start_lr(config)
+        asked = config.start_lr
         if before is None:
             found, first_step = sitting.search, sitting.search_counted
             plan = make_plan(self._config, config.steps, asked, config.use_moe, found, first_step)

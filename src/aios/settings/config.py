@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from aios.auto_lr.adaptive_lr import DEFAULT_LR
 from aios.core.architecture import PRESETS, Architecture
 from aios.runs.stop_file import StopFile
 from aios.settings.config_checks import check_config
@@ -38,6 +39,10 @@ def _flag(
     return field(default=default, metadata=metadata)
 
 
+UNSEARCHED_LR = 1e-3
+"""Where a new model begins under profile `auto` if nothing is given and nothing found, as in runs too short for it."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """One run of `aios hrm-hf train`. Each field is the flag of the same name; None means "derive it".
@@ -66,7 +71,8 @@ class TrainingConfig:
     lr: float | None = _flag(
         None,
         LEARNING_RATE,
-        "Where the learning rate starts if no search finds it; fixed with --no-auto-adjust-lr. Default 5e-5.",
+        "Where the learning rate starts if no search finds it; fixed with --no-auto-adjust-lr. Default 1e-3 for a new "
+        "model under profile auto, else 5e-5.",
         main=True,
     )
     adaptive_lr_profile: Literal["auto", "rules"] = _flag(
@@ -237,6 +243,14 @@ class TrainingConfig:
     def stop_request(self) -> StopFile:
         """The same, with the right to remove it."""
         return StopFile(self.stop_path, ours=not self.stop_file)
+
+    @property
+    def start_lr(self) -> float:
+        """The rate a run's optimizer is built with: where it trains from if no search finds one."""
+        if self.lr is not None:
+            return self.lr
+        new = self.auto_adjust_lr and self.adaptive_lr_profile == "auto" and self.student_init is None
+        return UNSEARCHED_LR if new else DEFAULT_LR
 
     @property
     def architecture(self) -> Architecture:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from aios.auto_lr.adaptive_lr import DEFAULT_LR
 from aios.errors import UserError, shown
 from aios.runs.brain_name import why_not_a_name
 from aios.settings.flag_values import allowed_types, flag_name, is_utf8, require
@@ -96,7 +95,7 @@ def _check_numbers(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:
 
 def _check_weight_decay(config: TrainingConfig) -> None:
     require(0 <= config.weight_decay < math.inf, "weight_decay", config.weight_decay, "0 or a positive number")
-    lr = config.lr if config.lr is not None else DEFAULT_LR
+    lr = config.start_lr
     if lr * config.weight_decay >= 1:
         raise UserError(
             f"--weight-decay is {config.weight_decay}, but times the learning rate of {lr:g} it must stay below 1: "

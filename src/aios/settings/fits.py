@@ -44,8 +44,21 @@ def check_fits(config: TrainingConfig) -> None:
         UserError: with the estimate and the largest value that fits, for a run that does not fit into memory or
             whose steps would take hours.
     """
+    check_fits_device(config, _SMALLEST_VOCABULARY, likely_device(config), None)
+
+
+def likely_device(config: TrainingConfig) -> str:
+    """The kind of device that a run will find, as far as that can be told without torch: cpu or cuda."""
     on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
-    check_fits_device(config, _SMALLEST_VOCABULARY, "cpu" if on_cpu else "cuda", None)
+    return "cpu" if on_cpu else "cuda"
+
+
+def size_of_run(config: TrainingConfig, vocab_size: int, device: str) -> RunSize:
+    """The size of a run with a vocabulary of that size on a device of that kind (cpu, cuda or mps)."""
+    on_cpu = device == "cpu"
+    workers = (config.world_size or 1) if on_cpu and place_of() is None else 1
+    mixed = config.model_dtype == "fp16" or config.amp is True or (config.amp is None and not on_cpu)
+    return RunSize.of(config, vocab_size, workers, mixed)
 
 
 def check_fits_device(config: TrainingConfig, vocab_size: int, device: str, device_bytes: int | None) -> None:
@@ -57,9 +70,7 @@ def check_fits_device(config: TrainingConfig, vocab_size: int, device: str, devi
         UserError: as `check_fits`.
     """
     on_cpu = device == "cpu"
-    workers = (config.world_size or 1) if on_cpu and place_of() is None else 1
-    mixed = config.model_dtype == "fp16" or config.amp is True or (config.amp is None and not on_cpu)
-    size = RunSize.of(config, vocab_size, workers, mixed)
+    size = size_of_run(config, vocab_size, device)
     host = host_memory()
     if host is not None:  # a model is built in this machine's memory, whatever it is trained on
         needed, what = (training_memory, "training") if on_cpu else (weights_memory, "the weights")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aios.auto_lr.adaptive_lr import DEFAULT_LR
 from aios.auto_lr.plan import AutoLRConfig, OnOverfit, Profile, make_plan
 from aios.errors import UserError
 from aios.settings.adaptive_lr_file import load_adaptive_lr_file, load_group_settings
@@ -33,7 +32,7 @@ def auto_lr_config(config: TrainingConfig, given: Mapping[str, Any] | None = Non
         on_overfit=overfit_policy(config),
     )
     try:
-        make_plan(made, config.steps, start_lr(config), config.use_moe)
+        make_plan(made, config.steps, config.start_lr, config.use_moe)
     except (ValueError, OverflowError) as error:
         place = "adaptive learning rate" if path is None else path
         raise UserError(f"{place}: {error}; correct that value.") from error
@@ -48,8 +47,3 @@ def overfit_policy(config: TrainingConfig) -> OnOverfit:
     if config.eval_every == 0:
         return "ignore"
     return "keep-best" if config.parallel_independent and config.on_overfit == "finish" else config.on_overfit
-
-
-def start_lr(config: TrainingConfig) -> float:
-    """The rate a run's optimizer is built with."""
-    return config.lr if config.lr is not None else DEFAULT_LR

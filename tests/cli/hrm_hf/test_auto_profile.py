@@ -10,6 +10,7 @@ import pytest
 
 from aios.replay.recording import read_recording
 from aios.replay.replay import Choice, replay
+from aios.settings.config import UNSEARCHED_LR
 from aios.terminal.replay_view import same_decisions
 from training_process import (
     read_log,
@@ -150,13 +151,13 @@ def test_annealed_run_that_goes_on_rises_gently(tmp_path: Path) -> None:
 
 
 def test_tiny_budget_says_there_is_no_search(tmp_path: Path) -> None:
-    done = train(tmp_path, "--adaptive-lr-profile=auto", "--steps=40", "--lr=1e-3")
+    done = train(tmp_path, "--adaptive-lr-profile=auto", "--steps=40")
     (climb,) = read_log(tmp_path / "brain", "adaptive_lr_climb")
     assert (climb["lr"], climb["step"], climb["search_steps"]) == (None, 0, 0)
     assert "too few steps for a search" in done.stdout
     assert not read_log(tmp_path / "brain", "lr_asked")  # it is what the run begins at
     assert list(train_records(tmp_path / "brain")) == list(range(1, 41))
-    assert read_log(tmp_path / "brain", "adaptive_lr_init")[0]["initial_lr"] == 1e-3
+    assert read_log(tmp_path / "brain", "adaptive_lr_init")[0]["initial_lr"] == UNSEARCHED_LR
 
 
 @pytest.mark.slow

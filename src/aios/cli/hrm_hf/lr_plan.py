@@ -11,7 +11,6 @@ from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
 from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import copying_obstacle, has_scheduler
-from aios.settings.learning_rate import start_lr
 
 HIGHEST_USUAL_LR = 0.1
 """A step of AdamW moves a weight by up to the learning rate: above, every step overwrites what was learned."""
@@ -63,7 +62,7 @@ def unused_lr(config: TrainingConfig, state: Mapping[str, Any] | None) -> str | 
 
 def absurd_lr(config: TrainingConfig) -> str | None:
     """What to say of a `--lr` that is used although no model trains at it; None where it may do."""
-    if start_lr(config) <= HIGHEST_USUAL_LR:
+    if config.start_lr <= HIGHEST_USUAL_LR:
         return None
     return f"it is far above what models train at, which is between 1e-5 and {HIGHEST_USUAL_LR:g}"
 

@@ -30,7 +30,6 @@ from aios.runs.checkpoints import check_state
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import optimizer_settings
 from aios.settings.fits import check_fits_device
-from aios.settings.learning_rate import start_lr
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,7 +92,7 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
     config = origin.config
     asked = optimizer_settings(config)
     weight_decay = asked.pop("weight_decay", config.weight_decay)
-    optimizers = build_optimizers(setup.model, start_lr(config), weight_decay, config.optimizer)
+    optimizers = build_optimizers(setup.model, config.start_lr, weight_decay, config.optimizer)
     for group in optimizers[-1].param_groups:
         group.update({name: asked[name] for name in ("betas", "eps") if name in asked})
     scaler = torch.amp.GradScaler(setup.device.type, enabled=setup.precision.loss_scaling)

@@ -28,6 +28,8 @@ from aios.runs.stop_request import StopRequest
 from aios.runs.storage import StorageError, writing
 from aios.runs.tensorboard_log import TensorBoardLog
 from aios.settings.config import TrainingConfig
+from aios.settings.fits import size_of_run
+from aios.settings.forecast import Forecast
 from aios.terminal.console import RunConsole
 
 
@@ -62,6 +64,8 @@ def _train(origin: Origin, workers: Workers) -> None:
         return
 
     setup = prepare(origin, console.tokenizing, workers)
+    for sentence in foretold(origin, setup):
+        console.say(sentence)
     stop = StopRequest(config.stop_request if workers.is_main else None, launcher=workers.place.launcher)
     first_step = origin.state["step"] if origin.state is not None else 0
     board = TensorBoardLog(config.tensorboard if workers.is_main else None, first_step)
@@ -93,6 +97,16 @@ def _train(origin: Origin, workers: Workers) -> None:
         console.summarize(summary_rows(session, entropy), *session.continuation())
     if left_over is not None:
         console.say(left_over)
+
+
+def foretold(origin: Origin, setup: Setup) -> list[str]:
+    """What a new run will be, and what is doubtful about it; nothing of one that goes on from other weights."""
+    if origin.weights is not None:
+        return []
+    tokens = setup.data.train.stop - setup.data.train.start
+    size = size_of_run(origin.config, len(setup.tokenizer), setup.device.type)
+    known = Forecast(origin.config, tokens, counted=True, size=size)
+    return [*known.facts, *known.doubts]
 
 
 def check_place(config: TrainingConfig, place: WorkerPlace | None) -> None:
