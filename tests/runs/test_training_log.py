@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,32 @@ def test_appends_across_openings_and_stamps_the_time(tmp_path: Path) -> None:
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [r["step"] for r in records] == [1, 2]
     assert all(r["ts"] > 1.6e9 for r in records)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_a_log_taken_away_is_brought_back_whole_for_all_who_write_it(tmp_path: Path, with_folder: bool) -> None:
+    path = tmp_path / "brain" / "metrics.jsonl"
+    with TrainingLog(path) as log, TrainingLog(path, repair=False) as worker:
+        log.write({"event": "train", "step": 1})
+        path.unlink()
+        if with_folder:
+            path.parent.rmdir()
+        worker.write({"event": "train", "step": 2})
+        log.write({"event": "train", "step": 3})
+        assert log.sync()
+        worker.write({"event": "train", "step": 4})
+        log.write({"event": "train", "step": 5})
+        assert not log.sync()
+    assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == [1, 2, 3, 4, 5]
+
+
+def test_records_go_to_the_file_that_took_the_place_of_the_open_one(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with TrainingLog(path) as log:
+        log.write({"event": "train", "step": 1})
+        edited = tmp_path / "edited"
+        edited.write_bytes(path.read_bytes())
+        edited.replace(path)
+        log.write({"event": "train", "step": 2})
+    assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == [1, 2]

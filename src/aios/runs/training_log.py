@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shutil
 import stat
 import time
 from collections.abc import Mapping
@@ -120,12 +121,27 @@ class _WholeWrites(io.FileIO):
         return len(data)
 
 
+def _appending(path: Path) -> TextIO:
+    """The file, open for appending records; it can be read, too, should its name be taken away."""
+    return io.TextIOWrapper(_WholeWrites(path, "ab+"), encoding="utf-8", write_through=True)
+
+
+def _identity(place: Path | int) -> tuple[int, int] | None:
+    """What tells the file at a path, or behind a descriptor, from all others; None where there is none."""
+    try:
+        status = os.stat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 class TrainingLog:
     """The open log of one worker; every record gets `event`, `ts` (unix seconds) and `step`.
 
     `path` is None for a worker that keeps no log because another one does. Several processes may append to one log:
     each record is a single unbuffered write in append mode, so their lines never mix. The first of them to open it
     checks and repairs it; for the others `repair` is False, or they would cut the line that another is just writing.
+    Where another file takes the place of the open one, records go there; one that is taken away comes back with `sync`.
 
     Raises:
         UserError: on construction, for a file that is no log (see `check_log`).
@@ -139,21 +155,46 @@ class TrainingLog:
             if repair:
                 check_log(path)
                 repair_torn_line(path)
-            whole = _WholeWrites(path, "ab")
-            self._stream = io.TextIOWrapper(whole, encoding="utf-8", write_through=True)
+            self._stream = _appending(path)
 
     def write(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Append `record`, stamped with the time unless it already is; returns what was written."""
         stamped = {"event": record["event"], "ts": time.time(), **record}
         if self._stream is not None:
+            there = _identity(self._path)
+            if there not in (None, _identity(self._stream.fileno())):
+                self._reopen()
             write_jsonl(self._stream, stamped)
         return stamped
 
-    def sync(self) -> None:
-        """Return when all that was appended is on the disk, also what other processes appended."""
+    def sync(self) -> bool:
+        """Return when all that was appended is on the disk, also what other processes appended.
+
+        A log that was taken away, alone or with its folder, is written again first, whole; returns whether it was.
+        """
+        if self._stream is None:
+            return False
+        taken_away = _identity(self._path) is None
+        if taken_away:
+            self._bring_back(self._stream.fileno())
+        os.fsync(self._stream.fileno())
+        fsync(self._path.parent)  # a new log's name
+        return taken_away
+
+    def _bring_back(self, descriptor: int) -> None:
+        """What the open file holds, under its old name; processes that share it follow with their next record."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.dup(descriptor), "rb") as old, self._path.open("ab") as new:
+            old.seek(0)
+            shutil.copyfileobj(old, new)
+            new.flush()
+            shutil.copyfileobj(old, new)  # what others appended meanwhile
+        self._reopen()
+
+    def _reopen(self) -> None:
         if self._stream is not None:
-            os.fsync(self._stream.fileno())
-            fsync(self._path.parent)  # a new log's name
+            self._stream.close()
+        self._stream = _appending(self._path)
 
     def __enter__(self) -> TrainingLog:
         return self

@@ -98,7 +98,9 @@ class Session:
     def _write(self, last: bool, partial: Path | None = None) -> Path:
         run, config, best = self.run, self.run.config, self.run.auto.evaluations.best
         brain_dir, keep = config.brain_dir, config.keep_checkpoints
-        self.log.sync()
+        if self.log.sync():
+            reason = f"{config.log_path} had been taken away; all its records are there again"
+            run.log_fn({"event": "log_restored", "step": run.step, "reason": reason})
         spared = best.step if best is not None else None
         saved = save_checkpoint(brain_dir, self.state(), self._write_files, keep, partial, spared)
         if run.at_best:
