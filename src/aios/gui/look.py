@@ -14,7 +14,8 @@ POINTS_PER_INCH = 72
 NOMINAL_DPI = 96
 _FAMILIES = ("Inter", "Segoe UI", "SF Pro Text", "Cantarell", "Noto Sans", "DejaVu Sans")
 _MONOSPACE = ("JetBrains Mono", "Consolas", "Menlo", "Noto Sans Mono", "DejaVu Sans Mono")
-_TEXT_POINTS = 10
+_SMALL_POINTS, _TEXT_POINTS, _LARGE_POINTS = 9, 10, 13
+"""The three sizes of text: what may be read, what is to be read, what is seen from afar."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,29 @@ class Palette:
     """The main button, ticks, progress, focus."""
     on_accent: str
     """Text on the accent colour."""
+    accent_hover: str
+    """The main button under the pointer."""
     error: str
     """Problems."""
     error_panel: str
     """Behind the error banner."""
     good: str
     """A run that goes on or has finished."""
+    selection: str
+    """Behind what is chosen in a list; every colour of text can be read on it."""
+    edge: str
+    """Around what can be pressed or typed into."""
+    disabled: str
+    """On what cannot be, for now."""
 
 
 LIGHT = Palette(
     "light", "#f3f4f7", "#ffffff", "#ffffff", "#e9ecf2", "#c9ced8", "#1d2330", "#5a6373", "#2563c9", "#ffffff",
-    "#b3261e", "#fdeceb", "#1f7a3d",
+    "#1a4fa8", "#b3261e", "#fdeceb", "#1f7a3d", "#e4edff", "#818a9b", "#a0a8b5",
 )  # fmt: skip
 DARK = Palette(
     "dark", "#191c22", "#21252d", "#2a2f39", "#333a46", "#454d5b", "#e7eaf0", "#a5aebd", "#6ba1ff", "#10131a",
-    "#ff9a90", "#43282a", "#7bd194",
+    "#8fb8ff", "#ff9a90", "#43282a", "#7bd194", "#2b4067", "#6f7989", "#667080",
 )  # fmt: skip
 PALETTES = {palette.name: palette for palette in (LIGHT, DARK)}
 
@@ -69,6 +78,7 @@ class Look:
         self.scale = scale or max(1.0, round(root.winfo_fpixels("1i") / NOMINAL_DPI, 2))
         root.tk.call("tk", "scaling", self.scale * NOMINAL_DPI / POINTS_PER_INCH)
         self._ticks: dict[str, ImageTk.PhotoImage] = {}
+        self._blanks: list[tk.PhotoImage] = []
         self._set_fonts()
         self.palette = palette
         self.apply(palette)
@@ -76,6 +86,12 @@ class Look:
     def px(self, length: float) -> int:
         """A length in pixels of a 96-dpi screen as pixels of this one."""
         return max(1, round(length * self.scale))
+
+    def blank(self, width: float, height: float) -> tk.PhotoImage:
+        """An image of nothing, in pixels of a 96-dpi screen: room where Tk has no padding."""
+        image = tk.PhotoImage(master=self.root, width=self.px(width), height=self.px(height))
+        self._blanks.append(image)  # Tk forgets an image that nobody holds
+        return image
 
     def apply(self, palette: Palette) -> None:
         """Put the palette on every ttk widget there is and will be; tells the window with <<LookChanged>>."""
@@ -97,12 +113,12 @@ class Look:
         fixed = next((name for name in _MONOSPACE if name in present), "TkFixedFont")
         for name in ("TkDefaultFont", "TkTextFont", "TkMenuFont", "TkHeadingFont", "TkTooltipFont"):
             tkfont.nametofont(name, self.root).configure(family=family, size=_TEXT_POINTS, weight="normal")
-        tkfont.nametofont("TkFixedFont", self.root).configure(family=fixed, size=_TEXT_POINTS - 1)
+        tkfont.nametofont("TkFixedFont", self.root).configure(family=fixed, size=_SMALL_POINTS)
         self.fonts = {
-            "title": tkfont.Font(self.root, family=family, size=_TEXT_POINTS + 4, weight="bold"),
+            "title": tkfont.Font(self.root, family=family, size=_LARGE_POINTS, weight="bold"),
             "strong": tkfont.Font(self.root, family=family, size=_TEXT_POINTS, weight="bold"),
-            "small": tkfont.Font(self.root, family=family, size=_TEXT_POINTS - 1),
-            "number": tkfont.Font(self.root, family=family, size=_TEXT_POINTS + 2, weight="bold"),
+            "small": tkfont.Font(self.root, family=family, size=_SMALL_POINTS),
+            "number": tkfont.Font(self.root, family=family, size=_LARGE_POINTS, weight="bold"),
         }
 
     def _set_classic_defaults(self) -> None:
@@ -128,7 +144,7 @@ class Look:
             troughcolor=p.window, focuscolor=p.accent, selectbackground=p.accent, selectforeground=p.on_accent,
             insertcolor=p.text, font="TkDefaultFont",
         )  # fmt: skip
-        style.map(".", foreground=[("disabled", p.muted)])
+        style.map(".", foreground=[("disabled", p.disabled)])
         style.configure("Window.TFrame", background=p.window)
         style.configure("Muted.TLabel", foreground=p.muted, font=fonts["small"])
         style.configure("Doubt.TLabel", foreground=p.text, font=fonts["small"])
@@ -142,10 +158,10 @@ class Look:
         style.configure("State.TLabel", font=fonts["small"], background=p.window, foreground=p.muted)
         style.configure("Good.State.TLabel", foreground=p.good)
         style.configure("Bad.State.TLabel", foreground=p.error)
-        style.configure("Tip.TLabel", background=p.text, foreground=p.panel, padding=self.px(6), font=fonts["small"])
+        style.configure("Tip.TLabel", background=p.text, foreground=p.panel, padding=self.px(8), font=fonts["small"])
         style.configure(
-            "Horizontal.TProgressbar", background=p.accent, troughcolor=p.border, bordercolor=p.border,
-            lightcolor=p.accent, darkcolor=p.accent, thickness=self.px(8), arrowsize=self.px(8),
+            "Horizontal.TProgressbar", background=p.accent, troughcolor=p.hover, bordercolor=p.hover,
+            lightcolor=p.accent, darkcolor=p.accent, thickness=self.px(4), arrowsize=self.px(4),
         )  # fmt: skip
         style.configure(
             "TScrollbar", background=p.border, troughcolor=p.panel, bordercolor=p.panel, arrowcolor=p.muted,
@@ -160,37 +176,39 @@ class Look:
         style.configure("TPanedwindow", background=p.window)
 
     def _style_buttons(self, style: ttk.Style) -> None:
-        p, pad = self.palette, (self.px(12), self.px(5))
+        p, pad = self.palette, (self.px(12), self.px(4))
         style.configure(
-            "TButton", background=p.field, foreground=p.text, bordercolor=p.border, lightcolor=p.field,
+            "TButton", background=p.field, foreground=p.text, bordercolor=p.edge, lightcolor=p.field,
             darkcolor=p.field, padding=pad, width=0, focusthickness=self.px(1), anchor="center",
         )  # fmt: skip
+        face = [("disabled", p.window), ("pressed", p.border), ("active", p.hover)]
         style.map(
-            "TButton", background=[("disabled", p.panel), ("pressed", p.border), ("active", p.hover)],
-            bordercolor=[("focus", p.accent)], foreground=[("disabled", p.muted)],
-            lightcolor=[("active", p.hover), ("disabled", p.panel)],
-            darkcolor=[("active", p.hover), ("disabled", p.panel)],
+            "TButton", background=face, lightcolor=face, darkcolor=face, foreground=[("disabled", p.disabled)],
+            bordercolor=[("disabled", p.window), ("focus", p.accent), ("active", p.muted)],
         )  # fmt: skip
         style.configure(
             "Accent.TButton", background=p.accent, foreground=p.on_accent, bordercolor=p.accent, lightcolor=p.accent,
             darkcolor=p.accent, font=self.fonts["strong"], focuscolor=p.on_accent,
         )  # fmt: skip
+        face = [("disabled", p.hover), ("pressed", p.text), ("active", p.accent_hover)]
         style.map(
-            "Accent.TButton", background=[("disabled", p.hover), ("pressed", p.text), ("active", p.accent)],
-            foreground=[("disabled", p.muted), ("pressed", p.panel)], bordercolor=[("disabled", p.border)],
-            lightcolor=[("disabled", p.hover)], darkcolor=[("disabled", p.hover)],
+            "Accent.TButton", background=face, lightcolor=face, darkcolor=face,
+            foreground=[("disabled", p.disabled), ("pressed", p.panel)],
+            bordercolor=[("disabled", p.hover), ("focus", p.text), ("active", p.accent_hover)],
         )  # fmt: skip
         style.configure(
             "Toolbutton", background=p.panel, foreground=p.muted, bordercolor=p.panel, lightcolor=p.panel,
-            darkcolor=p.panel, padding=(self.px(10), self.px(3)), font=self.fonts["small"],
+            darkcolor=p.panel, padding=(self.px(8), self.px(4)), font=self.fonts["small"],
         )  # fmt: skip
+        face = [("disabled", p.panel), ("selected", p.selection), ("active", p.hover)]
         style.map(
-            "Toolbutton", background=[("selected", p.hover), ("active", p.hover)],
-            foreground=[("selected", p.text)], bordercolor=[("focus", p.accent), ("selected", p.hover)],
-            lightcolor=[("selected", p.hover)], darkcolor=[("selected", p.hover)],
+            "Toolbutton", background=face, lightcolor=face, darkcolor=face,
+            foreground=[("disabled", p.disabled), ("selected", p.text)],
+            bordercolor=[("disabled", p.panel), ("focus", p.accent), ("selected", p.selection), ("active", p.hover)],
         )  # fmt: skip
         style.configure("Danger.TButton", foreground=p.error)
-        style.configure("Small.TButton", padding=(self.px(8), self.px(1)), font=self.fonts["small"])
+        style.map("Danger.TButton", foreground=[("disabled", p.disabled)])
+        style.configure("Small.TButton", padding=(self.px(8), self.px(2)), font=self.fonts["small"])
         style.configure(
             "Fold.TButton", anchor="w", background=p.panel, bordercolor=p.panel, lightcolor=p.panel, darkcolor=p.panel,
             padding=(self.px(2), self.px(4)),
@@ -201,33 +219,35 @@ class Look:
         p = self.palette
         for widget in ("TEntry", "TCombobox"):
             style.configure(
-                widget, fieldbackground=p.field, background=p.field, foreground=p.text, bordercolor=p.border,
-                lightcolor=p.field, darkcolor=p.field, padding=(self.px(6), self.px(4)), arrowcolor=p.muted,
+                widget, fieldbackground=p.field, background=p.field, foreground=p.text, bordercolor=p.edge,
+                lightcolor=p.field, darkcolor=p.field, padding=(self.px(8), self.px(4)), arrowcolor=p.muted,
                 arrowsize=self.px(14), insertwidth=self.px(1),
             )  # fmt: skip
             style.map(
-                widget, bordercolor=[("invalid", p.error), ("focus", p.accent)],
+                widget,
+                bordercolor=[("disabled", p.border), ("invalid", p.error), ("focus", p.accent), ("active", p.muted)],
                 lightcolor=[("invalid", p.error), ("focus", p.accent)],
                 darkcolor=[("invalid", p.error), ("focus", p.accent)],
-                fieldbackground=[("disabled", p.panel), ("readonly", p.field)],
-                foreground=[("disabled", p.muted), ("readonly", p.text)],
+                fieldbackground=[("disabled", p.window), ("readonly", p.field)],
+                foreground=[("disabled", p.disabled), ("readonly", p.text)],
                 selectbackground=[("readonly", p.field)], selectforeground=[("readonly", p.text)],
                 background=[("active", p.hover)], arrowcolor=[("disabled", p.border)],
             )  # fmt: skip
 
     def _style_lists(self, style: ttk.Style) -> None:
         p = self.palette
-        row = tkfont.nametofont("TkDefaultFont", self.root).metrics("linespace") + self.px(9)
+        row = tkfont.nametofont("TkDefaultFont", self.root).metrics("linespace") + self.px(8)
         style.configure(
             "Treeview", background=p.field, fieldbackground=p.field, foreground=p.text, bordercolor=p.border,
             lightcolor=p.field, darkcolor=p.field, rowheight=row,
         )  # fmt: skip
-        style.map("Treeview", background=[("selected", p.accent)], foreground=[("selected", p.on_accent)])
+        style.map("Treeview", background=[("selected", p.selection)], foreground=[("selected", p.text)])
         style.map("Treeview", bordercolor=[("focus", p.accent)])
-        style.configure("Treeview.Cell", padding=(self.px(7), 0))
+        style.configure("Treeview.Cell", padding=(self.px(8), 0))
         style.configure(
             "Treeview.Heading", background=p.panel, foreground=p.muted, font=self.fonts["small"],
-            bordercolor=p.border, lightcolor=p.panel, darkcolor=p.panel, padding=(self.px(6), self.px(4)),
+            bordercolor=p.border, lightcolor=p.panel, darkcolor=p.panel, padding=(self.px(8), self.px(4)),
+            relief="flat",
         )  # fmt: skip
         style.map("Treeview.Heading", background=[("active", p.hover)])
         style.configure(
@@ -235,13 +255,13 @@ class Look:
             tabmargins=(0, 0, 0, 0),
         )  # fmt: skip
         style.configure(
-            "TNotebook.Tab", background=p.window, foreground=p.muted, padding=(self.px(16), self.px(6)),
+            "TNotebook.Tab", background=p.window, foreground=p.muted, padding=(self.px(16), self.px(8)),
             bordercolor=p.border, lightcolor=p.window,
         )  # fmt: skip
         style.map(
             "TNotebook.Tab", background=[("selected", p.panel)], foreground=[("selected", p.text)],
             lightcolor=[("selected", p.panel)], expand=[("selected", (0, 0, 0, 0))],
-            padding=[("selected", (self.px(16), self.px(6)))],
+            padding=[("selected", (self.px(16), self.px(8)))],
         )  # fmt: skip
 
     def _style_ticks(self, style: ttk.Style) -> None:
@@ -261,7 +281,7 @@ class Look:
         label: Any = ("Checkbutton.focus", {"side": "left", "children": [("Checkbutton.label", {"sticky": "nswe"})]})
         inside: list[Any] = [(element, {"side": "left", "sticky": ""}), label]
         style.layout("TCheckbutton", [("Checkbutton.padding", {"sticky": "nswe", "children": inside})])
-        style.configure("TCheckbutton", padding=(0, self.px(3)), focuscolor=p.accent)
+        style.configure("TCheckbutton", padding=(0, self.px(4)), focuscolor=p.accent)
         style.map("TCheckbutton", background=[("active", p.panel)])
         style.configure("Strong.TCheckbutton", font=self.fonts["strong"])
 

@@ -91,6 +91,7 @@ def build_menus(root: tk.Tk, look: Look, actions: Mapping[str, Callable[[], obje
     """Put a menu bar on the window whose entries call `actions`, and bind their keys."""
     bar = tk.Menu(root, tearoff=False)
     menus = [bar]
+    spacer = look.blank(4, 24)  # else only a raised border could keep entries apart
     for title, entries in _MENUS:
         menu = tk.Menu(bar, tearoff=False)
         menus.append(menu)
@@ -99,16 +100,19 @@ def build_menus(root: tk.Tk, look: Look, actions: Mapping[str, Callable[[], obje
                 menu.add_separator()
             else:
                 name, text, key = entry
-                menu.add_command(label=text, accelerator=key, command=actions[name], underline=0)
-        bar.add_cascade(label=title, menu=menu, underline=0)
+                menu.add_command(
+                    label=text, accelerator=key, command=actions[name], underline=0, image=spacer, compound="left"
+                )
+        bar.add_cascade(label=title, menu=menu, underline=0, image=spacer, compound="left")
     root.configure(menu=bar)
 
     def recolour(_event: object = None) -> None:
         p = look.palette
         for menu in menus:
             menu.configure(
-                background=p.panel, foreground=p.text, activebackground=p.accent, activeforeground=p.on_accent,
-                relief="flat", borderwidth=0, activeborderwidth=look.px(3), disabledforeground=p.muted,
+                background=p.panel if menu is bar else p.hover, foreground=p.text, activebackground=p.accent,
+                activeforeground=p.on_accent, relief="flat", borderwidth=0, disabledforeground=p.disabled,
+                activeborderwidth=0,
             )  # fmt: skip
 
     root.bind("<<LookChanged>>", recolour, add="+")

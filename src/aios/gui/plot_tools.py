@@ -77,7 +77,7 @@ class PlotTools(ttk.Frame):
         self.show(self._view)
 
     def _announce(self, name: str, widget: ttk.Widget, tip: str) -> None:
-        Tooltip(widget, tip)
+        Tooltip(widget, tip, above=True)
         self._inspector.name(name if "." in name else f"plot.{name}", widget)
 
     def _arrange(self, width: int) -> None:

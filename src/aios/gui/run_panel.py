@@ -121,11 +121,11 @@ class RunPanel(ttk.Frame):
         left.grid(row=0, column=0)
         self.fold = ttk.Button(left, style="Small.TButton")
         self.fold.grid(row=0, column=0, padx=(0, self._look.px(8)))
-        Tooltip(self.fold, "Show or hide the form and the list of runs (Ctrl+B).")
+        Tooltip(self.fold, "Show or hide the form and the list of runs (Ctrl+B).", above=True)
         self._inspector.name("fold", self.fold)
         try_it = ttk.Button(left, text="Try it", style="Small.TButton", command=lambda: self._act("try"))
         try_it.grid(row=0, column=1, padx=(0, self._look.px(8)))
-        Tooltip(try_it, "Have this brain go on with a text of yours (Ctrl+4).")
+        Tooltip(try_it, "Have this brain go on with a text of yours (Ctrl+4).", above=True)
         self._inspector.name("try", try_it)
 
     def show_fold(self, text: str, there: bool) -> None:
@@ -149,7 +149,7 @@ class RunPanel(ttk.Frame):
                 self._buttons, text=text, underline=underline, style=style, command=partial(self._press, name)
             )
             button.grid(row=0, column=column, sticky="ew", padx=(self._look.px(6) if column else 0, 0))
-            self._tips[name] = Tooltip(button, tip)
+            self._tips[name] = Tooltip(button, tip, above=True)
             self._inspector.name(name, button)
             self.controls[name] = button
         self._inspector.name("title", self._title)
@@ -173,10 +173,10 @@ class RunPanel(ttk.Frame):
             number = ttk.Label(frame, text="—", style="Number.TLabel")
             self._numbers[name] = (heading, number)
             for label in (heading, number):
-                Tooltip(label, tip)
+                Tooltip(label, tip, above=True)
             self._inspector.name(f"number.{name}", number)
         self._progress = ttk.Progressbar(frame, maximum=1.0)
-        Tooltip(self._progress, "Steps done, of those the run was asked for.")
+        Tooltip(self._progress, "Steps done, of those the run was asked for.", above=True)
         self._inspector.name("progress", self._progress)
         self._inspector.fact("progress", lambda: round(float(self._progress["value"]), 4))
 

@@ -1,4 +1,4 @@
-"""Tooltips: a sentence beside a widget, on hover and on keyboard focus."""
+"""Tooltips: a sentence beside a widget, on hover and when Tab comes to it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from tkinter import ttk
 
 _DELAY_MS = 500
 _WRAP_CHARACTERS = 52
+_GAP = 4  # pixels between a widget and its tip
 
 
 class Tooltip:
     """Shows `text` near `widget` while the pointer rests on it; Escape or leaving takes it away."""
 
-    def __init__(self, widget: tk.Misc, text: str) -> None:
-        self.text = text
+    def __init__(self, widget: tk.Misc, text: str, above: bool = False) -> None:
+        """`above`: over the widget where there is room, for what has a picture beneath it."""
+        self.text, self._above = text, above
         self._widget = widget
         self._window: tk.Toplevel | None = None
         self._pending: str | None = None
         widget.bind("<Enter>", self._schedule, add="+")
         leaving = ["<Leave>", "<ButtonPress>", "<Destroy>"]
         if not isinstance(widget, (ttk.Label, ttk.Progressbar)):  # Tab stops at whatever listens to keys or focus
-            widget.bind("<FocusIn>", self._focused, add="+")
+            widget.bind("<<TraverseIn>>", self._schedule, add="+")  # not <FocusIn>: the window moves the focus, too
             leaving += ["<FocusOut>", "<KeyPress>"]
         for event in leaving:
             widget.bind(event, self._hide, add="+")
@@ -28,10 +30,6 @@ class Tooltip:
     def _schedule(self, _event: object) -> None:
         self._hide()
         self._pending = self._widget.after(_DELAY_MS, self._show)
-
-    def _focused(self, event: object) -> None:
-        if not is_topmost(self._widget, *self._widget.winfo_pointerxy()):  # else a click brought the focus
-            self._schedule(event)
 
     def _show(self) -> None:
         self._pending = None
@@ -43,10 +41,10 @@ class Tooltip:
         ttk.Label(window, text=self.text, style="Tip.TLabel", wraplength=unit * _WRAP_CHARACTERS).pack()
         window.update_idletasks()
         width, height = window.winfo_reqwidth(), window.winfo_reqheight()
-        left = min(self._widget.winfo_rootx(), self._widget.winfo_screenwidth() - width)
-        below = self._widget.winfo_rooty() + self._widget.winfo_height() + 4
-        above = self._widget.winfo_rooty() - height - 4
-        window.wm_geometry(f"+{max(0, left)}+{below if below + height < window.winfo_screenheight() else above}")
+        widget, screen = self._widget, (window.winfo_screenwidth(), window.winfo_screenheight())
+        box = (widget.winfo_rootx(), widget.winfo_rooty(), widget.winfo_width(), widget.winfo_height())
+        left, top = place_beside(box, (width, height), screen, self._above)
+        window.wm_geometry(f"+{left}+{top}")
 
     def _hide(self, _event: object = None) -> None:
         if self._pending is not None:
@@ -55,6 +53,25 @@ class Tooltip:
         if self._window is not None:
             self._window.destroy()
             self._window = None
+
+
+def place_beside(
+    box: tuple[int, int, int, int], size: tuple[int, int], screen: tuple[int, int], above: bool
+) -> tuple[int, int]:
+    """(left, top) of a tip of `size` at the widget in `box` (left, top, width, height), all in pixels.
+
+    Below it, or `above` it, whichever is asked for and fits on the screen; where neither does, beside it: a tip never
+    covers what it explains.
+    """
+    (x, y, wide, high), (width, height) = box, size
+    over, under = y - height - _GAP, y + high + _GAP
+    left = max(0, min(x, screen[0] - width))
+    tops = [(over, over >= 0), (under, under + height <= screen[1])]
+    for top, fits in tops if above else tops[::-1]:
+        if fits:
+            return left, top
+    beside = x - width - _GAP if x - width - _GAP >= 0 else x + wide + _GAP
+    return max(0, min(beside, screen[0] - width)), max(0, min(y, screen[1] - height))
 
 
 def is_topmost(widget: tk.Misc, x: int, y: int) -> bool:
