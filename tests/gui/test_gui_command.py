@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aios.gui.placement import Opening, fits, opening
 from aios.gui.preferences import MOST_RECENT, Preferences, load_form, load_preferences, save_all
 from aios.places import config_folder
 from aios.settings.config import TrainingConfig
@@ -72,8 +73,21 @@ def test_damaged_memories_are_forgotten(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("geometry", "fits"),
-    [("800x600+10+10", True), ("800x600+500+0", False), ("800x900+0+0", False), ("800x600+-5+0", False), ("", False)],
+    ("geometry", "inside"),
+    [
+        ("800x600+10+10", True),
+        ("800x600+500+0", False),
+        ("800x780+0+0", False),  # with its menu bar it is higher
+        ("800x600+-5+0", False),
+        ("", False),
+    ],
 )
-def test_a_window_is_put_back_only_where_the_screen_has_room(geometry: str, fits: bool) -> None:
-    assert Preferences(geometry=geometry).fits(1280, 800) is fits
+def test_a_window_is_put_back_only_where_the_screen_has_room(geometry: str, inside: bool) -> None:
+    assert fits(geometry, (1280, 800), 36) is inside
+
+
+def test_a_window_opens_inside_what_is_free() -> None:
+    assert opening((1280, 800), (1280, 800), 36, 110) == Opening("1280x764+0+0", maximised=True)
+    assert opening((1024, 600), (1280, 800), 36, 110) == Opening("1024x564+0+0", maximised=True)
+    large = opening((1920, 1080), (1280, 800), 36, 110)
+    assert large == Opening("1280x764+320+103", maximised=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,18 +24,12 @@ class Preferences:
     """`light` or `dark`."""
     geometry: str = ""
     """Size and place of the window, as Tk writes it; empty: its own choice."""
+    maximised: bool = False
+    """Whether the window was maximised."""
     form_folded: bool = True
     """Whether the form was folded away beside the run on show."""
     datasets: list[str] = field(default_factory=list)
     """Datasets trained on last, newest first."""
-
-    def fits(self, width: int, height: int) -> bool:
-        """Whether the window, where it was last, is inside a screen of that size (pixels)."""
-        place = re.fullmatch(r"(\d+)x(\d+)\+(\d+)\+(\d+)", self.geometry)
-        if place is None:
-            return False
-        wide, high, left, top = map(int, place.groups())
-        return left + wide <= width and top + high <= height
 
     def remember_dataset(self, dataset: str | None) -> None:
         """Put a dataset first in the list."""

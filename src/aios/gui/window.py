@@ -24,6 +24,7 @@ from aios.gui.form_checks import FormChecks
 from aios.gui.form_panel import FormPanel
 from aios.gui.look import PALETTES, Look
 from aios.gui.menus import KEYS, bind_buttons, build_menus
+from aios.gui.placement import is_maximised, place
 from aios.gui.preferences import load_form, load_preferences, save_all
 from aios.gui.printed_output import tail_text
 from aios.gui.run_feed import RunFeed
@@ -82,9 +83,8 @@ class Window:
         px, root = self.look.px, self.root
         room = (root.winfo_screenwidth(), root.winfo_screenheight())
         root.minsize(min(px(600), room[0]), min(px(360), room[1]))
-        height = min(px(_HEIGHT), room[1]) - px(_MENU_HEIGHT)  # Tk does not count the menu bar
-        remembered = self.preferences.geometry if self.preferences.fits(*room) else ""
-        root.geometry(remembered or f"{min(px(_WIDTH), room[0])}x{height}+0+0")
+        remembered, size = self.preferences, (px(_WIDTH), px(_HEIGHT))
+        place(root, remembered.geometry, remembered.maximised, size, px(_MENU_HEIGHT))
         self.layout = Arrangement(root, self.look, self.inspector, self.preferences.form_folded)
         tabs = self.layout.tabs
         self.form = FormPanel(tabs, self.look, self.inspector, self.model, self._form_changed, self.start)
@@ -340,7 +340,8 @@ class Window:
             self._leave()
 
     def _leave(self) -> None:
-        self.preferences.geometry, self.preferences.form_folded = self.root.geometry(), self.layout.folded
+        self.preferences.geometry, self.preferences.maximised = self.root.geometry(), is_maximised(self.root)
+        self.preferences.form_folded = self.layout.folded
         self.background.close()
         self.try_panel.cancel()
         try:
