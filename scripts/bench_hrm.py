@@ -3,7 +3,8 @@
 `python scripts/bench_hrm.py [--json docs/benchmarks/hrm.json] [--repeats 3]` measures untrained models (whose tokens
 use all segments) on one CPU core, in one process, the two sides by turns; times are the processor's, which other
 processes on the machine do not lengthen as they do the clock's. It prints two tables; exit code 1 when a target is
-missed.
+missed. With `--choices` it has the command train with each of the choices in `hrm_choices.py` instead (ten minutes),
+and prints a table of evaluation losses.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rich.table import Table
 from aios.core.architecture import PRESETS
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from dense_experts import make_dense
+from hrm_choices import choices_table, measure_choices
 
 VOCABULARY = 2048
 """Tokens of the bundled tokenizer."""
@@ -120,21 +122,31 @@ def experts_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def write(path: Path | None, told: dict[str, Any]) -> None:
+    """Put the figures into the file, where there is to be one, in the place of older ones of the same name."""
+    if path is not None:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.write_text(json.dumps({**before, **told}, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each side")
+    parser.add_argument("--choices", action="store_true", help="train with each choice instead")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.choices:
+        choices = measure_choices()
+        Console().print(choices_table(choices))
+        write(args.json, {"choices": choices})
+        return 0
     generation = [measure_generation(preset, n, args.repeats) for preset in ("tiny", "small") for n in PROMPTS]
     Console().print(generation_table(generation))
     moe = [measure_experts(experts, mixed, args.repeats) for mixed in (False, True) for experts in EXPERTS]
     Console().print(experts_table(moe))
-    if args.json is not None:
-        machine = {"torch": torch.__version__, "threads": 1}
-        told = {**machine, "generation": generation, "experts": moe}
-        args.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    write(args.json, {"torch": torch.__version__, "threads": 1, "generation": generation, "experts": moe})
     cached = next(row for row in generation if (row["preset"], row["prompt"]) == ("tiny", max(PROMPTS)))
     slow = [row for row in moe if row["experts"] == 8 and row["ratio"] > EXPERTS_TARGET]
     return int(cached["ratio"] < CACHE_TARGET or bool(slow))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.core.hrm_models.batch import Batch
 from aios.engines.device import Precision
 from aios.engines.engine import LocalEngine
+from aios.engines.weight_average import WeightAverage
 
 VOCABULARY, TIME, MICRO_BATCHES = 41, 16, 2
 SCALE = 1024.0
@@ -98,3 +100,42 @@ def test_ddp_exchanges_gradients_once_per_step(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "done"
+
+
+def test_an_update_after_each_segment_trains_as_so_many_steps_do() -> None:
+    model, other = make_model(), make_model()
+    for each in (model, other):
+        each.config.halting = False
+    precision, off = Precision(torch.float32, None, loss_scaling=False), torch.amp.GradScaler("cpu", enabled=False)
+    engine = LocalEngine(
+        model, build_optimizers(model, 1e-3, 0.1), off, torch.device("cpu"), precision=precision, per_segment=True,
+        updates_segments=True,
+    )  # fmt: skip
+    [optimizer] = build_optimizers(other, 1e-3, 0.1)
+    for step in range(2):
+        numbers = engine.accumulate(batch(step), torch.zeros(0), 1, last=True)
+        engine.update(numbers[0], math.inf)
+        for loss, _ in other.segment_losses(*batch(step), updated=True):
+            (3 * loss).backward()
+            torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert optimizer.state[other.lm_head.weight]["step"] == 6
+
+
+def test_a_snapshot_brings_the_average_back() -> None:
+    model = make_model()
+    precision, off = Precision(torch.float32, None, loss_scaling=False), torch.amp.GradScaler("cpu", enabled=False)
+    average = WeightAverage(model, 0.9)
+    engine = LocalEngine(
+        model, build_optimizers(model, 1e-2, 0.1), off, torch.device("cpu"), precision=precision, ema=average
+    )
+    snapshot, before = engine.snapshot(), [tensor.clone() for tensor in average.tensors]
+    for step in range(2):
+        numbers = engine.accumulate(batch(step), torch.zeros(0), 1, last=True)
+        engine.update(numbers[0], math.inf)
+    assert not any(torch.equal(now, then) for now, then in zip(average.tensors, before, strict=True))
+    snapshot.restore()
+    assert all(torch.equal(now, then) for now, then in zip(average.tensors, before, strict=True))

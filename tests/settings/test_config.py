@@ -28,10 +28,13 @@ OTHER_VALUES: dict[str, Any] = {
     "use_peft": True, "lora_rank": 4, "lora_alpha": 8,
     "amp": False, "model_dtype": "bf16", "gradient_checkpointing": True, "device": "cpu", "cuda_ids": "1",
     "bundle_dir": "out", "brain_name": "b", "log_file": "l.jsonl", "save_every": 11, "keep_checkpoints": 1,
-    "resume": True, "stop_file": "halt", "tensorboard": "tb",
+    "resume": True, "stop_file": "halt", "tensorboard": "tb", "backward_per_segment": True, "eval_segments": 3,
+    "halting": False, "last_cycle_gradient": True, "shared_stack": True, "corrected_init": True, "ema": 0.99,
 }  # fmt: skip
 TOGETHER: dict[str, dict[str, Any]] = {
     "optimizer": {"optimizer": "muon"},
+    "compile": {"compile": True},
+    "update_per_segment": {"update_per_segment": True},
     "ddp": {"ddp": True},
     "world_size": {"ddp": True, "world_size": 2},
     "max_restarts": {"max_restarts": 0},

@@ -10,6 +10,7 @@ from aios.engines.compiled import compile_stacks
 from aios.engines.deepspeed import DeepSpeedEngine
 from aios.engines.device import Precision
 from aios.engines.engine import DDPEngine, LocalEngine, TrainEngine
+from aios.engines.weight_average import WeightAverage
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import deepspeed_settings
 
@@ -35,4 +36,14 @@ def choose_engine(
     if config.compile:
         passes = config.gradient_accumulation_steps * (segments if per_segment else 1)
         compile_stacks(model, device, passes)
-    return kind(model, optimizers, scaler, device, config.max_grad_norm, precision=precision, per_segment=per_segment)
+    return kind(
+        model,
+        optimizers,
+        scaler,
+        device,
+        config.max_grad_norm,
+        precision=precision,
+        per_segment=per_segment,
+        updates_segments=config.update_per_segment,
+        ema=WeightAverage(model, config.ema) if config.ema else None,
+    )

@@ -35,7 +35,7 @@ def compile_stacks(model: HRMForCausalLM, device: torch.device, backward_passes:
             "--compile makes CUDA kernels with triton, which is not installed; install it, or leave it out."
         )
     mode = compile_mode(device, backward_passes)
-    for stack in (model.h_module, model.l_module):
+    for stack in model.stacks:
         compiled: Any = torch.compile(stack.run, dynamic=False, mode=mode)
         stack.compiled = _keeping(compiled) if mode is not None else compiled
 

@@ -99,6 +99,11 @@ class DeepSpeedEngine:
         return self.stage == 3
 
     @property
+    def ema(self) -> None:
+        """There is none: no worker has all weights."""
+        return
+
+    @property
     def schedules_lr(self) -> bool:
         """Whether a scheduler of DeepSpeed's sets the LR, after each update."""
         return self._engine.lr_scheduler is not None

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aios.auto_lr.loop.engine import Engine, InProcess
+from aios.auto_lr.loop.snapshot import Snapshot
+from aios.auto_lr.loop.update import clip_and_update
 from aios.core.hrm_models import HRMForCausalLM, HRMOutput
 from aios.core.hrm_models.batch import Batch
 from aios.engines.device import Precision
+from aios.engines.weight_average import WeightAverage
 
 MODEL_NUMBERS = 4
 """Loss, cross-entropy, segments used, load-balancing loss."""
@@ -30,6 +33,10 @@ class TrainEngine(Engine, Protocol):
     @property
     def in_step(self) -> bool:
         """Whether every worker must run the same modules in the same order, evaluations included."""
+
+    @property
+    def ema(self) -> WeightAverage | None:
+        """The average of the weights that is shown in their place; None where there is none."""
 
     @property
     def writes_parts(self) -> bool:
@@ -66,6 +73,10 @@ class LocalEngine(InProcess):
     """Number types."""
     per_segment: bool = field(kw_only=True, default=False)
     """Whether each ACT segment has a backward pass of its own, so that one segment's activations are kept at a time."""
+    updates_segments: bool = field(kw_only=True, default=False)
+    """Whether each of them, all of one micro-batch, has an update of its own, too (HRM paper, section 2)."""
+    ema: WeightAverage | None = field(kw_only=True, default=None)
+    """Of this model, updated with it."""
     in_step: ClassVar[bool] = False
     """Evaluations need no other worker."""
     writes_parts: ClassVar[bool] = False
@@ -77,18 +88,20 @@ class LocalEngine(InProcess):
         count = self.model.config.halt_max_steps if self.per_segment else 1
         for number in range(count):
             is_end = number + 1 == count
-            with self._exchanging(last and is_end):
+            with self._exchanging(self.updates_segments or (last and is_end)):
                 with self.precision.autocast_context(self.device):
                     loss, out = self._next(losses)
                 numbers = step_numbers(out, asked) / micro_batches if out is not None else None
-                self._differentiate(loss / micro_batches, numbers)
+                self._differentiate(loss * count if self.updates_segments else loss / micro_batches, numbers)
+            if self.updates_segments and not is_end:
+                self._update_between()
         assert numbers is not None, "the model gives the step's numbers with its last loss"
         return numbers
 
     def _losses(self, batch: Batch) -> Iterator[tuple[Tensor, HRMOutput | None]]:
         """The parts of a micro-batch's loss that have a backward pass of their own, the last with the numbers."""
         if self.per_segment:
-            return self.model.segment_losses(**batch._asdict())
+            return self.model.segment_losses(**batch._asdict(), updated=self.updates_segments)
         return _whole_loss(self.model, batch)
 
     def _next(self, losses: Iterator[tuple[Tensor, HRMOutput | None]]) -> tuple[Tensor, HRMOutput | None]:
@@ -103,9 +116,28 @@ class LocalEngine(InProcess):
         """Backward pass of a part of the loss; `numbers` are there with the last one."""
         self.backward(loss)
 
+    def _update_between(self) -> None:
+        """An update before the last one of a step, left out where the gradient is not finite."""
+        fine = torch.zeros((), device=self.device)
+        clip_and_update(self.model, self.optimizers, self.scaler, fine, self.max_grad_norm)
+
     def average(self, numbers: Tensor) -> Tensor:
         """Nothing to average with."""
         return numbers
+
+    def update(self, loss: Tensor, skip_above: float) -> Tensor:
+        """As `Engine.update`; the average takes in what has come of it."""
+        norm = super().update(loss, skip_above)
+        if self.ema is not None:
+            self.ema.update()
+        return norm
+
+    def snapshot(self) -> Snapshot:
+        """As `Engine.snapshot`, with the average."""
+        if self.ema is None:
+            return super().snapshot()
+        tensors = [*self.model.parameters(), *self.model.buffers(), *self.ema.tensors]
+        return Snapshot(self.model, self.optimizers, self.scaler, tensors)
 
     def optimizer_state(self) -> dict[str, Any]:
         """As `TrainEngine.optimizer_state`: of several, one state dict as if they were one optimizer."""
@@ -164,6 +196,8 @@ class DDPEngine(LocalEngine):
         total = self.scaler.scale(loss)
         if numbers is not None:
             total = total + (self._numbers * numbers).sum()
+        elif self.updates_segments:
+            total = total + 0.0 * self._numbers.sum()  # it takes part in every exchange
         total.backward()
 
     def average(self, numbers: Tensor) -> Tensor:

@@ -119,6 +119,26 @@ class TrainingConfig:
     num_heads: int | None = _flag(None, MODEL, "Attention heads; must divide the width. Default: the preset's.")
     expansion: float | None = _flag(None, MODEL, "SwiGLU expansion. Default: the preset's.")
     halt_max_steps: int | None = _flag(None, MODEL, "ACT segments at most. Default: the preset's.")
+    eval_segments: int | None = _flag(
+        None,
+        MODEL,
+        "ACT segments at most in evaluation and answers. Default: the brain's, else as in training.",
+    )
+    halting: bool | None = _flag(
+        None,
+        MODEL,
+        "Tokens halt once the model says so; else all segments are run. Default: the brain's, else on.",
+    )
+    last_cycle_gradient: bool | None = _flag(
+        None,
+        MODEL,
+        "Differentiate all L updates of a segment's last cycle (TRM), not the last one alone (HRM). Default: the "
+        "brain's, else off.",
+    )
+    shared_stack: bool = _flag(False, MODEL, "One stack of blocks for H and L updates (TRM).")
+    corrected_init: bool = _flag(
+        False, MODEL, "Draw a new model's weights as wide as the paper's reference does: 1.14 times as wide as else."
+    )
     use_moe: bool = _flag(False, MODEL, "Sparse mixture of experts in place of the MLPs.", main=True)
     num_experts: int = _flag(4, MODEL, "Experts per MoE layer.")
     num_experts_per_tok: int = _flag(2, MODEL, "Experts each token is routed to.")
@@ -132,6 +152,18 @@ class TrainingConfig:
     )
     weight_decay: float = _flag(0.1, OPTIMIZER, "Decoupled weight decay of the weight matrices.")
     max_grad_norm: float = _flag(1.0, OPTIMIZER, "Clip the gradient to this global L2 norm.")
+    update_per_segment: bool = _flag(
+        False,
+        OPTIMIZER,
+        "An update after each ACT segment, as in the HRM paper, not after all of them: a step then makes as many, at "
+        "one learning rate.",
+    )
+    ema: float = _flag(
+        0.0,
+        OPTIMIZER,
+        "Decay of an average of the weights over the updates (such as 0.999), which is evaluated and published in "
+        "their place; 0: none.",
+    )
 
     brain_name: str = _flag(
         "default", SAVING, "Name of this brain: its folder under --bundle-dir.", value="NAME", main=True
@@ -265,8 +297,8 @@ class TrainingConfig:
     def differentiates_segments(self, segments: int) -> bool:
         """Whether each of so many ACT segments has a backward pass of its own, where nothing else is asked from 3 on:
         of fewer, little is kept besides, and each but the first is partly run twice."""
-        if self.uses_deepspeed:
-            return False
+        if self.uses_deepspeed or self.update_per_segment:
+            return self.update_per_segment
         return segments >= 3 if self.backward_per_segment is None else self.backward_per_segment
 
     def to_dict(self) -> dict[str, Any]:

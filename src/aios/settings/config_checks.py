@@ -114,6 +114,13 @@ def _check_model(config: TrainingConfig) -> None:
             f"--hidden-size {arch.hidden_size} does not split into {arch.num_heads} attention heads of even width; "
             f"choose a multiple of {2 * arch.num_heads} or another --num-heads."
         )
+    if config.eval_segments is not None:
+        require(config.eval_segments >= 1, "eval_segments", config.eval_segments, "at least 1")
+    if config.shared_stack and arch.h_layers != arch.l_layers:
+        raise UserError(
+            f"--shared-stack is one stack for both, but --h-layers is {arch.h_layers} and --l-layers {arch.l_layers}; "
+            "make them equal."
+        )
     for name in ("num_experts", "num_experts_per_tok", "lora_rank", "lora_alpha"):
         require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     if config.num_experts_per_tok > config.num_experts:
@@ -124,7 +131,14 @@ def _check_model(config: TrainingConfig) -> None:
 
 
 def _check_optimizer(config: TrainingConfig) -> None:
-    """Muon needs whole matrices, and some that it trains."""
+    """Muon needs whole matrices, and some that it trains; an average needs all weights of one model here."""
+    require(0 <= config.ema < 1, "ema", config.ema, "0 or more and below 1, for example 0.999")
+    for given, flag in (
+        (config.uses_deepspeed, "--zero-stage or --deepspeed-config"),
+        (config.parallel_independent, "--parallel-independent"),
+    ):
+        if config.ema and given:
+            raise UserError(f"--ema does not go with {flag}, where no worker has the model's weights; leave one out.")
     if config.optimizer != "muon":
         return
     for given, flag in ((config.uses_deepspeed, "--zero-stage or --deepspeed-config"), (config.use_peft, "--use-peft")):
@@ -143,6 +157,7 @@ def _check_devices(config: TrainingConfig) -> None:
     ):
         if config.compile and given:
             raise UserError(f"--compile does not go with {flag}; leave one out.")
+    _check_updates(config)
     if config.backward_per_segment and config.uses_deepspeed:
         raise UserError(
             "--backward-per-segment does not go with --zero-stage or --deepspeed-config: DeepSpeed takes one backward "
@@ -162,6 +177,17 @@ def _check_devices(config: TrainingConfig) -> None:
     require(1 <= config.merge_timeout <= LONGEST_WAIT, "merge_timeout", config.merge_timeout, allowed)
     require(config.max_restarts >= 0, "max_restarts", config.max_restarts, "0 or more")
     _check_mode(config, len(set(ids)))
+
+
+def _check_updates(config: TrainingConfig) -> None:
+    """An update for each segment is that of one batch, differentiated by itself."""
+    for given, what in (
+        (config.uses_deepspeed, "--zero-stage or --deepspeed-config: DeepSpeed makes one update per step"),
+        (config.gradient_accumulation_steps > 1, "--gradient-accumulation-steps: segments are those of one batch"),
+        (config.backward_per_segment is False, "--no-backward-per-segment, which it needs"),
+    ):
+        if config.update_per_segment and given:
+            raise UserError(f"--update-per-segment does not go with {what}; leave one out.")
 
 
 def _check_mode(config: TrainingConfig, devices: int) -> None:

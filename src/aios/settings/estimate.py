@@ -37,6 +37,7 @@ class RunSize(Architecture):
     vocab_size: int
     """Tokens the model knows."""
     use_moe: bool
+    shared_stack: bool
     gradient_checkpointing: bool
     kept_segments: int
     """Segments whose activations are kept at a time."""
@@ -67,6 +68,7 @@ class RunSize(Architecture):
             world_size=workers,
             vocab_size=vocab_size,
             use_moe=config.use_moe,
+            shared_stack=config.shared_stack,
             gradient_checkpointing=config.gradient_checkpointing,
             kept_segments=1 if config.differentiates_segments(segments) else segments,
             weight_bytes=weight_bytes,
@@ -94,6 +96,11 @@ class RunSize(Architecture):
     @property
     def layers(self) -> int:
         """Blocks with weights of their own."""
+        return self.l_layers if self.shared_stack else self.h_layers + self.l_layers
+
+    @property
+    def differentiated(self) -> int:
+        """Blocks of a segment that keep something for its backward pass; with the last cycle's, at least."""
         return self.h_layers + self.l_layers
 
     @property
@@ -156,7 +163,7 @@ def activation_memory(size: RunSize) -> int:
     mlp = 5 * size.used_width + size.num_experts_per_tok * size.hidden_size if size.use_moe else 4 * size.used_width
     block = (_NORMS_AND_ATTENTION * size.hidden_size + mlp) * size.compute_bytes
     logits = size.vocab_size * 4  # the loss is computed in fp32
-    blocks = size.kept_segments * size.layers
+    blocks = size.kept_segments * size.differentiated
     if size.gradient_checkpointing:
         kept = blocks * size.hidden_size * size.compute_bytes + 2 * block + logits
     else:
@@ -171,7 +178,8 @@ def block_applications(size: RunSize) -> int:
 
 def step_seconds(size: RunSize, flops_per_second: float) -> float:
     """Least seconds of one optimizer step on a device of that speed, all of its workers being equally fast."""
-    passes = block_applications(size) + 2 * size.halt_max_steps * size.layers  # backward costs two forward passes
+    backwards = 2 * size.halt_max_steps * size.differentiated  # each costs two forward passes
+    passes = block_applications(size) + backwards
     attention = 2 * size.max_seq_len * size.hidden_size
     flops = 2 * size.tokens * (passes * (used_parameters(size) + attention))
     flops += 6 * size.tokens * size.halt_max_steps * size.vocab_size * size.hidden_size

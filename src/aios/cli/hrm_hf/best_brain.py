@@ -13,7 +13,7 @@ from aios.auto_lr.overfit import Evaluation, OverfitWatch
 from aios.cli.hrm_hf.lr_plan import learned_state
 from aios.cli.hrm_hf.model_setup import load_weights
 from aios.cli.hrm_hf.parallel_state import split_state
-from aios.cli.hrm_hf.run_state import restore_training
+from aios.cli.hrm_hf.run_state import restore_average, restore_training
 from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.runs.brain import best_dir
 from aios.runs.checkpoints import checkpoint_path, find_damage, load_state
@@ -38,6 +38,7 @@ def go_back(run: TrainingRun, step: int) -> bool:
         run.engine.load(folder)
     else:
         load_weights(run.model, folder)
+        restore_average(run, folder)
     restore_training(run, state)
     return True
 

@@ -14,6 +14,7 @@ from aios.cli.hrm_hf.lora import ADAPTER_DIR, BASE_FILE
 from aios.cli.hrm_hf.origin import Origin
 from aios.data.tokenizer import bundled_corpus_path
 from aios.engines.deepspeed import SHARDS
+from aios.engines.weight_average import AVERAGE_FILE
 from aios.run_view.follow import LogFollower
 from aios.runs.brain import BRAIN_FILE, BrainCard, best_dir, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, last_damage
@@ -23,7 +24,7 @@ from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
 from aios.settings.config import TrainingConfig
 
-ONLY_FOR_RESUME = (BASE_FILE, ADAPTER_DIR, SHARDS)
+ONLY_FOR_RESUME = (BASE_FILE, ADAPTER_DIR, SHARDS, AVERAGE_FILE)
 """Files and folders of a checkpoint, besides its dict, that are not published."""
 
 Say = Callable[[str], None]

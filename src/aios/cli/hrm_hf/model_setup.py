@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,15 @@ from aios.settings.config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_CHOICES = ("eval_segments", "halting", "last_cycle_gradient")
+"""What a model can be told anew whatever its weights are; None: as it was."""
+
+
+def _chosen(config: TrainingConfig) -> dict[str, Any]:
+    """Those of the choices that were made."""
+    return {name: value for name in _CHOICES if (value := getattr(config, name)) is not None}
 
 
 def new_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRMForCausalLM:
@@ -31,6 +40,9 @@ def new_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> HRM
             use_moe=config.use_moe,
             num_experts=config.num_experts,
             num_experts_per_tok=config.num_experts_per_tok,
+            shared_stack=config.shared_stack,
+            corrected_init=config.corrected_init,
+            **_chosen(config),
         )
     )
 
@@ -45,6 +57,8 @@ def saved_model(
     """
     check_vocabulary(folder, hrm_config, tokenizer, "leave --model out to use the brain's own tokenizer")
     hrm_config.max_position_embeddings = max(hrm_config.max_position_embeddings, config.max_seq_len)
+    for name, value in _chosen(config).items():
+        setattr(hrm_config, name, value)
     model = load_model(folder, hrm_config)
     torch.manual_seed(config.seed)
     if config.use_peft and config.resume and holds_adapters(folder):

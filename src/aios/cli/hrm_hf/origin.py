@@ -153,6 +153,7 @@ def _read_shape(folder: Path) -> dict[str, Any]:
     saved = read_foreign_json(path)
     try:
         shape = {name: saved[name] for name in (*_BODY_FIELDS, "use_moe")}
+        shape["shared_stack"] = saved.get("shared_stack", False)  # models before it had two
         experts = {name: saved[name] for name in _EXPERT_FIELDS} if shape["use_moe"] else {}
     except KeyError as error:
         raise UserError(f"{path} does not describe an HRM: it has no {error}; choose another brain folder.") from error

@@ -14,7 +14,7 @@ from aios.cli.hrm_hf.best_brain import go_back
 from aios.cli.hrm_hf.model_setup import new_model, saved_model
 from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.cli.hrm_hf.origin import Origin
-from aios.cli.hrm_hf.run_state import restore_state
+from aios.cli.hrm_hf.run_state import restore_average, restore_state
 from aios.cli.hrm_hf.samples import Sampler
 from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun
@@ -115,6 +115,7 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
     if share.rank == 0 or run.engine.in_step:
         run.sampler = Sampler(setup.tokenizer, setup.data.eval, setup.precision, config.seed)
     if origin.state is not None and origin.weights is not None:
+        restore_average(run, origin.weights)
         restore_state(run, origin.state, data_id(setup.data.train, config.seed))
         if run.engine.writes_parts:
             origin.state.update(run.engine.load(origin.weights))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from aios.auto_lr.loop.snapshot import rng_state, set_rng_state
 from aios.cli.hrm_hf.optimization import restore_optimizers
 from aios.cli.hrm_hf.train_epoch import TrainingRun
+from aios.engines.weight_average import WeightAverage, holds_average
 from aios.settings.deepspeed import zero_stage
 
 
@@ -29,6 +31,18 @@ def restore_state(run: TrainingRun, state: dict[str, Any], data_id: str) -> None
     restore_training(run, state)
     if state["data"]["id"] == data_id:
         run.position = -(-int(state["data"]["samples"]) // _sequences(run))
+
+
+def restore_average(run: TrainingRun, folder: Path) -> None:
+    """Put trained weights, beside the average that the model file of the checkpoint `folder` may hold, back in place.
+
+    Where the run keeps no average, that of the checkpoint ends here.
+    """
+    ema = run.engine.ema
+    if ema is None and holds_average(folder):
+        ema = WeightAverage(run.model, 0.0)
+    if ema is not None:
+        ema.load(folder)
 
 
 def restore_training(run: TrainingRun, state: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from aios.cli.hrm_hf.brain_files import show, show_best, shown_at_end
 from aios.cli.hrm_hf.lora import save_weights
 from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.samples import Sampler
-from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate
+from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, shown_weights
 from aios.core.hrm_models import load_model, read_config
 from aios.data.dataset import DataSplit, TokenWindows
 from aios.distributed.workers import PATIENCE
@@ -112,7 +113,10 @@ class Session:
 
     def _write_files(self, folder: Path) -> None:
         """All of a checkpoint but its dict: what is published of it, and what a resume needs of the weights."""
-        save_weights(self.run.model, folder)
+        with shown_weights(self.run):
+            save_weights(self.run.model, folder)
+        if self.run.engine.ema is not None:
+            self.run.engine.ema.save(folder)
         self.tokenizer.save_pretrained(folder)
         (folder / BRAIN_FILE).write_bytes(card_bytes(self._card()))
 
@@ -121,7 +125,9 @@ class Session:
         tensors = [
             t for o in self.run.optimizers for kept in o.state.values() for t in kept.values() if torch.is_tensor(t)
         ]
-        return (3 if self.run.at_best else 2) * _bytes(self.run.model.state_dict().values()) + _bytes(tensors)
+        weights, ema = _bytes(self.run.model.state_dict().values()), self.run.engine.ema
+        averages = 0 if ema is None else weights + _bytes(ema.tensors)
+        return (3 if self.run.at_best else 2) * weights + averages + _bytes(tensors)
 
     def finish(self, stop_reason: str | None) -> None:
         """Evaluate unless the run was stopped, save, and write the closing records."""
@@ -167,7 +173,9 @@ class Session:
         is_other = card is not None and card.trained_steps != self.run.step  # that of the best evaluation
         if is_other or self.run.engine.in_step:  # one worker alone holds a part of the weights; the brain has them all
             model = load_model(brain_dir, read_config(brain_dir)).to(self.run.device)
-        return Sampler(self.tokenizer, self.data.eval, self.run.precision, self.run.config.seed)(model)
+        shown = shown_weights(self.run) if model is self.run.model else nullcontext()
+        with shown:
+            return Sampler(self.tokenizer, self.data.eval, self.run.precision, self.run.config.seed)(model)
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -235,7 +236,7 @@ def evaluate(run: TrainingRun) -> float:
     first, every = (0, 1) if run.engine.in_step else (run.workers.rank, run.workers.world_size)
     run.model.eval()
     total, tokens = 0.0, 0.0
-    with torch.inference_mode():
+    with shown_weights(run), torch.inference_mode():
         for rows in islice(run.eval_batches, first, None, every):
             targets, batch = rows.targets, rows.to(run.device)
             with run.precision.autocast_context(run.device):
@@ -256,10 +257,17 @@ def sample(run: TrainingRun) -> None:
     """Log what the model says by now. Training does not notice; on CUDA the record may precede that of its step."""
     if run.sampler is None:
         return
-    prompt, text = run.sampler(run.model)
+    with shown_weights(run):
+        prompt, text = run.sampler(run.model)
     run.model.train()
     run.beat()
     run.log_fn({"event": "sample", "step": run.step, "prompt": prompt, "text": text})
+
+
+def shown_weights(run: TrainingRun) -> AbstractContextManager[None]:
+    """In the block the model has the weights that are evaluated and published: their average, if there is one."""
+    ema = run.engine.ema
+    return ema.in_force() if ema is not None else nullcontext()
 
 
 def perplexity(loss: float) -> float:

@@ -24,8 +24,8 @@ class HRMCache(Cache):  # type: ignore[misc,unused-ignore]
     def __init__(self, config: HRMConfig) -> None:
         """Empty, for models of `config`."""
         calls = config.h_cycles * (config.l_cycles * config.l_layers + config.h_layers)
-        self.attention = [[DynamicLayer() for _ in range(calls)] for _ in range(config.halt_max_steps)]
-        self.waiting = [DynamicLayer() for _ in range(config.halt_max_steps)]
+        self.attention = [[DynamicLayer() for _ in range(calls)] for _ in range(config.segments_at_evaluation)]
+        self.waiting = [DynamicLayer() for _ in range(config.segments_at_evaluation)]
         # Of a flat list of layers the base class knows how to reorder, repeat, select and reset the rows.
         super().__init__(layers=[*(layer for segment in self.attention for layer in segment), *self.waiting])
 

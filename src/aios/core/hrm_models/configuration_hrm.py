@@ -55,6 +55,26 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
     """Weight of the load-balancing loss in `loss`."""
     q_loss_coef: float = 1.0
     """Weight of the Q-head's loss in `loss`."""
+    halting: bool = True
+    """Whether tokens halt, and the Q head learns when (paper, section 2, ACT); else every segment is run, always."""
+    eval_segments: int | None = None
+    """Segments after which every token halts in evaluation and generation; None: as in training.
+
+    More than in training is the paper's inference-time scaling (section 3).
+    """
+    last_cycle_gradient: bool = False
+    """Differentiate all L updates of the last cycle, not the last one alone.
+
+    As in the Tiny Recursive Model (Jolicoeur-Martineau 2025, arXiv 2510.04871), in place of HRM's one-step gradient.
+    """
+    shared_stack: bool = False
+    """One stack of blocks for H and L updates, as in the Tiny Recursive Model; h_layers must be l_layers."""
+    corrected_init: bool = False
+    """Draw weights and states with the deviation they are meant to have.
+
+    As the reference of the paper does: a normal cut off at two deviations has 0.88 of its own. Weights of width 512
+    begin at 0.0442, not 0.0388.
+    """
     tie_word_embeddings: bool = False
     """Always False: input embedding and output head have different scales."""
     bos_token_id: int | None = None
@@ -80,14 +100,21 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
                 f"num_experts_per_tok {self.num_experts_per_tok} is more than num_experts "
                 f"{self.num_experts}; a token cannot be routed to more experts than there are"
             )
+        if self.shared_stack and self.h_layers != self.l_layers:
+            raise ValueError(
+                f"shared_stack True with h_layers {self.h_layers} and l_layers {self.l_layers} is not possible: there "
+                "is one stack for both; make them equal"
+            )
         if self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings True is not supported; leave it False")
 
     def _require_positive_sizes(self) -> None:
         names = ["vocab_size", "hidden_size", "h_layers", "l_layers", "h_cycles", "l_cycles", "num_heads"]
-        names += ["halt_max_steps", "max_position_embeddings", "num_experts", "num_experts_per_tok"]
+        names += ["halt_max_steps", "eval_segments", "max_position_embeddings", "num_experts", "num_experts_per_tok"]
         for name in names:
             value = getattr(self, name)
+            if name == "eval_segments" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {shown(value)}; it must be a whole number of at least 1")
 
@@ -102,8 +129,9 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
                 raise ValueError(f"{name} is {shown(value)}; it must be a finite number of at least 0")
 
     def _require_switches_and_tokens(self) -> None:
-        if not isinstance(self.use_moe, bool):
-            raise ValueError(f"use_moe is {shown(self.use_moe)}; it must be true or false")
+        for name in ("use_moe", "halting", "last_cycle_gradient", "shared_stack", "corrected_init"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {shown(getattr(self, name))}; it must be true or false")
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = getattr(self, name)
             ids = value if isinstance(value, list) and name == "eos_token_id" else [value]
@@ -114,6 +142,21 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_heads
+
+    @property
+    def segments_at_evaluation(self) -> int:
+        """Segments after which every token halts when the model is not trained."""
+        return self.halt_max_steps if self.eval_segments is None else self.eval_segments
+
+    @property
+    def q_weight(self) -> float:
+        """Weight of the Q head's loss; 0 where nothing halts."""
+        return self.q_loss_coef if self.halting else 0.0
+
+    @property
+    def differentiated_updates(self) -> int:
+        """L updates of a segment that have a gradient, the last ones."""
+        return self.l_cycles if self.last_cycle_gradient else 1
 
     @property
     def intermediate_size(self) -> int:

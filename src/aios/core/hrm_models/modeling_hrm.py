@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 
-from aios.core.hrm_models.act import used_segments, wants_halt
+from aios.core.hrm_models.act import wants_halt
 from aios.core.hrm_models.cache import HRMCache
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.layers import AttentionContext, ReasoningModule
-from aios.core.hrm_models.projection import Projection
+from aios.core.hrm_models.projection import Projection, cut_normal_
 from aios.core.hrm_models.supervision import (
     IGNORE_INDEX,
     HRMOutput,
@@ -29,6 +29,7 @@ from aios.core.hrm_models.supervision import (
     next_token_targets,
     score,
     segment_loss,
+    segments_in_use,
     step_output,
 )
 
@@ -65,7 +66,8 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         super().__init__(config)
         scale = 1 / math.sqrt(config.hidden_size)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.h_module = ReasoningModule(config, config.h_layers)
+        if not config.shared_stack:
+            self.h_module = ReasoningModule(config, config.h_layers)
         self.l_module = ReasoningModule(config, config.l_layers)
         # Logits start near 0 at every width, so the loss starts near ln(vocab).
         self.lm_head = Projection(config.hidden_size, config.vocab_size, min(config.initializer_range, scale / 4))
@@ -74,6 +76,11 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         self.register_buffer("h_init", torch.zeros(config.hidden_size))
         self.register_buffer("l_init", torch.zeros(config.hidden_size))
         self.post_init()
+
+    @property
+    def stacks(self) -> tuple[ReasoningModule, ...]:
+        """What makes H updates and what makes L updates; one where it is the same."""
+        return (self.l_module,) if self.config.shared_stack else (self.h_module, self.l_module)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -88,15 +95,15 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         unit normal after its scaling by sqrt(hidden), and a Q head that starts at `Q_BIAS` for every input.
         """
         if module is self:
-            nn.init.trunc_normal_(self.h_init, std=1.0, a=-2.0, b=2.0)
-            nn.init.trunc_normal_(self.l_init, std=1.0, a=-2.0, b=2.0)
+            cut_normal_(self.h_init, 1.0, self.config.corrected_init)
+            cut_normal_(self.l_init, 1.0, self.config.corrected_init)
         elif module is self.q_head:
             nn.init.zeros_(self.q_head.weight)
             nn.init.constant_(self.q_head.bias, Q_BIAS)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.embedding_dim))
         elif isinstance(module, Projection):
-            module.init_weight()
+            module.init_weight(self.config.corrected_init)
 
     def forward(
         self,
@@ -162,31 +169,35 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         return self.h_init.expand_as(embeddings), self.l_init.expand_as(embeddings)
 
     def segment_losses(
-        self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
+        self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None, updated: bool = False
     ) -> Iterator[tuple[Tensor, HRMOutput | None]]:
         """`forward` in training, segment by segment: the loss of each, with the last the numbers of all of them.
 
         Arguments and errors are those of `forward`. The losses add up to its loss, and so do their gradients. Call
         backward on each before asking for the next: its activations are free then, so that memory is that of one
         segment. What continuing is worth, which a segment learns, is known from the next one only: of that the last
-        updates are run ahead without gradient, and once more with it. Entries of the output carry no gradient; it has
-        no logits.
+        updates are run ahead without gradient, and once more with it; where the weights are `updated` in between, all
+        of it is run once more. Entries of the output carry no gradient; it has no logits.
         """
         self._check_shapes(input_ids, input_ids.shape[1], attention_mask)
         config, count, real = self.config, self.config.halt_max_steps, _real(input_ids, attention_mask)
         context = AttentionContext(config, input_ids.shape[1], attention_mask, input_ids.device)
         targets = next_token_targets(labels, real)
         parts: list[Supervised] = []
+        state: tuple[Tensor, Tensor] | None = None
         ahead: tuple[Tensor, Tensor] | None = None
         for number in range(count):
             # Embedded anew: each backward needs a graph of its own.
             inputs = _Inputs(self._embed(input_ids), context)
-            ahead = ahead or self._advance(inputs, *self._initial_state(inputs.embeddings))
+            state = state or self._initial_state(inputs.embeddings)
+            if ahead is None or updated:
+                ahead = self._advance(inputs, *state)
             z_h, z_l, balances = self._finish(inputs, *ahead, real)
+            state = z_h.detach(), z_l.detach()
             following = None
-            if number + 1 < count:
-                ahead = self._advance(inputs, z_h.detach(), z_l.detach())
-                following = self._look_ahead(inputs, *ahead)
+            if number + 1 < count and (config.halting or not updated):
+                ahead = self._advance(inputs, *state)
+                following = self._look_ahead(inputs, *ahead) if config.halting else None
             part = self._supervise(z_h, balances, targets)[1]
             loss = segment_loss(config, part, following, number, count, targets != IGNORE_INDEX)
             parts.append(part.detached())
@@ -201,18 +212,19 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """All cycles once: new z_H, z_L and the load-balancing losses over the `counted` tokens.
 
-        Only the last L and the last H update are differentiated (one-step gradient, paper section 2): memory
-        does not grow with the number of cycles.
+        Only the last L and the last H update are differentiated (one-step gradient, paper section 2), or those of the
+        last cycle (`last_cycle_gradient`): memory does not grow with the number of cycles.
         """
         return self._finish(inputs, *self._advance(inputs, z_h, z_l), counted)
 
     def _advance(self, inputs: _Inputs, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor]:
         """z_H and z_L after the updates of a segment that have no gradient."""
         with torch.no_grad():
-            for update in range(1, self.config.h_cycles * self.config.l_cycles):
+            updates = self.config.h_cycles * self.config.l_cycles - self.config.differentiated_updates
+            for update in range(1, updates + 1):
                 z_l, _ = self.l_module(z_l + (z_h + inputs.embeddings), inputs.context, None)
                 if update % self.config.l_cycles == 0:
-                    z_h, _ = self.h_module(z_h + z_l, inputs.context, None)
+                    z_h, _ = self.stacks[0](z_h + z_l, inputs.context, None)
         _forget_casts(z_h)
         return z_h, z_l
 
@@ -220,9 +232,12 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         self, inputs: _Inputs, z_h: Tensor, z_l: Tensor, counted: Tensor | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The updates of a segment that have a gradient; returns as `_segment`."""
-        z_l, l_balances = self.l_module(z_l + (z_h + inputs.embeddings), inputs.context, counted)
-        z_h, h_balances = self.h_module(z_h + z_l, inputs.context, counted)
-        return z_h, z_l, l_balances + h_balances
+        balances = []
+        for _ in range(self.config.differentiated_updates):
+            z_l, more = self.l_module(z_l + (z_h + inputs.embeddings), inputs.context, counted)
+            balances += more
+        z_h, more = self.stacks[0](z_h + z_l, inputs.context, counted)
+        return z_h, z_l, balances + more
 
     def _look_ahead(self, inputs: _Inputs, z_h: Tensor, z_l: Tensor) -> Tensor:
         """The Q head's logits after `_finish`, without gradient."""
@@ -256,7 +271,7 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
     def _segments(self, inputs: _Inputs) -> Iterator[Tensor]:
         """z_H after each segment, which is run when it is asked for."""
         z_h, z_l = self._initial_state(inputs.embeddings)
-        for _ in range(self.config.halt_max_steps):
+        for _ in range(self.config.segments_at_evaluation):
             z_h, z_l, _ = self._segment(inputs, z_h.detach(), z_l.detach(), None)
             yield z_h
 
@@ -283,13 +298,17 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         for z_h in segments:
             logits = torch.where(running[..., None], self.lm_head(z_h), logits)
             qs.append(self.q_head(z_h).float())
+            if not self.config.halting:
+                continue
             running = running & ~wants_halt(qs[-1])
             if not running.any():
                 break
+        counted = real if targets is None else targets != IGNORE_INDEX
+        used = segments_in_use(self.config, qs, counted)
         if targets is None:
-            return HRMOutput(logits=logits, used_segments=used_segments(qs, real))
+            return HRMOutput(logits=logits, used_segments=used)
         ce = cross_entropy(logits, targets)
-        return HRMOutput(loss=ce, logits=logits, ce=ce, used_segments=used_segments(qs, targets != IGNORE_INDEX))
+        return HRMOutput(loss=ce, logits=logits, ce=ce, used_segments=used)
 
     def prepare_inputs_for_generation(  # type: ignore[override,unused-ignore]
         self,

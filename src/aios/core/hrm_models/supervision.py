@@ -69,7 +69,7 @@ def segment_loss(
     `following` are the Q head's logits after the next segment, whose values continuing is worth; None of the last.
     `valid` (batch, time) is True where there is a target.
     """
-    loss = part.ce / count + config.q_loss_coef * q_loss_part(part.q, part.correct, following, number, count, valid)
+    loss = part.ce / count + config.q_weight * q_loss_part(part.q, part.correct, following, number, count, valid)
     return loss if part.balance is None else loss + config.moe_aux_coef * (part.balance / count)
 
 
@@ -87,8 +87,13 @@ def step_output(
         ce=torch.stack([part.ce for part in parts]).mean(),
         q_loss=q_learning_loss(qs, [part.correct for part in parts], valid),
         lb_loss=torch.stack(balances).mean() if balances else None,
-        used_segments=used_segments(qs, valid),
+        used_segments=segments_in_use(config, qs, valid),
     )
+
+
+def segments_in_use(config: HRMConfig, qs: list[Tensor], counted: Tensor) -> Tensor:
+    """`used_segments`, or all that there are where nothing halts."""
+    return used_segments(qs, counted) if config.halting else qs[0].new_tensor(len(qs), dtype=torch.float32)
 
 
 def next_token_targets(labels: Tensor, real: Tensor) -> Tensor:
