@@ -199,14 +199,25 @@ def test_everything_is_reached_by_keyboard(screen: Screen, home: Path) -> None:
 
 @pytest.mark.parametrize(("width", "height", "dpi"), [(1280, 800, 96), (2560, 1600, 192), (1280, 800, 192)])
 def test_no_text_is_cut_off(home: Path, width: int, height: int, dpi: int) -> None:
-    log = write_log(home / "run.jsonl", [*(train_record(step) for step in range(1, 30)), adjustment(20)])
+    evaluation = {"event": "eval", "ts": 1e9 + 19, "step": 19, "loss": 5.25, "ppl": 190.6}
+    log = write_log(home / "run.jsonl", [*(train_record(step) for step in range(1, 30)), evaluation, adjustment(20)])
     with Screen(width, height, dpi) as large, App(large, home, str(log)) as app:
         app.wait(lambda: len(app.look()["markers"]) == 1, "the run")
         app.wait(lambda: app.look()["cut_off"] == [], "all texts of the run to have room")
         for key in ("ctrl+1", "ctrl+2"):
             app.press(key)
             app.wait(lambda: app.look()["cut_off"] == [], "all texts beside it to have room")
+            assert_figures_apart(app, 8 * dpi / 96)
         assert app.text("title") == "run"
+        assert (app.text("number.eval_loss"), app.text("number.perplexity")) == ("5.2500", "190.6")
+
+
+def assert_figures_apart(app: App, gap: float) -> None:
+    """In one row no figure comes nearer to the next than `gap` pixels."""
+    figures = [told for name, told in app.look()["widgets"].items() if name.startswith("number.")]
+    for told in figures:
+        behind = [other["x"] for other in figures if other["y"] == told["y"] and other["x"] > told["x"]]
+        assert told["x"] + told["needs_width"] + gap <= min(behind, default=10_000)
 
 
 def test_a_run_on_show_folds_the_form_away_and_takes_its_room(screen: Screen, home: Path) -> None:

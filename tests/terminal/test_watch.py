@@ -66,7 +66,7 @@ def test_the_view_tells_what_a_run_does_and_why(tmp_path: Path) -> None:
     assert re.search(r"psalms +running +step 4/100 +ETA 1:36", text)
     assert re.search(r"^loss +2\.5000 \(smoothed 3\.1250\) +[▁-█]{4}", text, re.MULTILINE)
     assert re.search(r"^learning rate +0\.001 +[▁-█]{4}", text, re.MULTILINE)
-    assert "2.7500 at step 4" in text
+    assert "2.7500 (perplexity 15.6) at step 4" in text
     assert re.search(r"3 +spike decrease +Lowered the learning rate by 50 %, from 0\.001 to 0\.0005", text)
     assert re.search(r"all +4 +2\.5000 +3\.1250 +0\.001 +0\.5000 +1,000", text)
 

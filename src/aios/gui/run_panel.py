@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import tkinter as tk
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from aios.gui.automation import Inspector
 from aios.gui.brains import Brain, State
 from aios.gui.compare_panel import ComparePanel
 from aios.gui.field_widgets import wrapped_label
+from aios.gui.figures import Figures
 from aios.gui.look import Look
 from aios.gui.plot_panel import PlotPanel
 from aios.gui.run_feed import RunFeed
@@ -21,14 +21,6 @@ from aios.gui.timeline_panel import Labelled, TimelinePanel
 from aios.gui.tooltip import Tooltip
 from aios.run_view.history import RunHistory
 
-_NUMBERS = (
-    ("step", "Step", "Optimizer steps done, of how many."),
-    ("loss", "Loss", "Newest training loss in nats per token."),
-    ("lr", "Learning rate", "Learning rate of the newest step."),
-    ("grad_norm", "Gradient norm", "Gradient norm of the newest step, before clipping."),
-    ("speed", "Tokens / s", "Training speed at the newest step."),
-    ("eta", "Time left", "From the recent median time of a step; right after a resume, too."),
-)
 _CONTROLS = (
     ("pause", "Pause", 0, "Save and end the training, to go on later (Ctrl+P).", "TButton"),
     ("stop", "Stop and save", 1, "Save and end the training.", "TButton"),
@@ -44,7 +36,7 @@ _CONTROLS = (
 _TIPS = {text: tip for _, text, _, tip, _ in _CONTROLS}
 _TIPS["Resume"] = "Go on from the newest checkpoint (Ctrl+P)."
 _BESIDE = 1040  # from this width on, at 96 dpi, all but the picture stands in a column beside it
-_COLUMN, _NUMBERS_BESIDE = 400, 3
+_COLUMN = 400
 _PICTURE_ROW = 3  # of the picture, where all stands beneath each other
 _LEAST_HEIGHT, _LEAST_BESIDE = 660, 480  # of the whole panel, at 96 dpi; in a lower window it scrolls
 _RESUMABLE = (State.PAUSED, State.STOPPED, State.KILLED, State.FAILED, State.UNFINISHED)
@@ -64,7 +56,6 @@ class RunPanel(ttk.Frame):
         self._feeds: list[RunFeed] = []
         self.controls: dict[str, ttk.Button] = {}
         self._tips: dict[str, Tooltip] = {}
-        self._numbers: dict[str, tuple[ttk.Label, ttk.Label]] = {}
         self._places, self._problems = "", False
         self.columnconfigure(0, weight=1)
         self.rowconfigure(0, weight=1)
@@ -77,7 +68,7 @@ class RunPanel(ttk.Frame):
         self._column.grid_propagate(False)
         self._build_header()
         self._build_banner()
-        self._build_numbers()
+        self._figures = Figures(self.inside, look, inspector)
         self.comparison = ComparePanel(self.inside, look, inspector)
         self.timeline = TimelinePanel(self.inside, look, inspector, self._row_chosen)
         self._parts: list[tuple[ttk.Widget, int]] = [(self._header, 0), (self._banner, 0), (self._figures, 0)]
@@ -166,37 +157,13 @@ class RunPanel(ttk.Frame):
         self._inspector.name("banner", self._banner_text)
         self._inspector.name("output", self._output)
 
-    def _build_numbers(self) -> None:
-        self._figures = frame = ttk.Frame(self.inside, padding=(self._look.px(12), self._look.px(8)))
-        for name, title, tip in _NUMBERS:
-            heading = ttk.Label(frame, text=title, style="Muted.TLabel")
-            number = ttk.Label(frame, text="—", style="Number.TLabel")
-            self._numbers[name] = (heading, number)
-            for label in (heading, number):
-                Tooltip(label, tip, above=True)
-            self._inspector.name(f"number.{name}", number)
-        self._progress = ttk.Progressbar(frame, maximum=1.0)
-        Tooltip(self._progress, "Steps done, of those the run was asked for.", above=True)
-        self._inspector.name("progress", self._progress)
-        self._inspector.fact("progress", lambda: round(float(self._progress["value"]), 4))
-
     def _arrange_header(self, beside: bool) -> None:
-        """Controls beside the title or beneath it; the numbers in one row or in several."""
-        gap, frame = self._look.px(6), self._figures
+        """Controls beside the title or beneath it."""
         if beside:
             self._buttons.grid(row=2, column=0, columnspan=2, sticky="ew", pady=(self._look.px(8), 0))
         else:
-            self._buttons.grid(row=0, column=1, rowspan=2, sticky="e", padx=(gap, 0), pady=0)
+            self._buttons.grid(row=0, column=1, rowspan=2, sticky="e", padx=(self._look.px(6), 0), pady=0)
         self._buttons.columnconfigure(tuple(range(len(_CONTROLS))), weight=1 if beside else 0)
-        across = _NUMBERS_BESIDE if beside else len(_NUMBERS)
-        for at, labels in enumerate(self._numbers.values()):
-            row, column = divmod(at, across)
-            for below, label in enumerate(labels):
-                above, apart = gap if row and not below else 0, 2 * gap if column else 0
-                label.grid(row=2 * row + below, column=column, sticky="w", pady=(above, 0), padx=(apart, 0))
-        for column in range(len(_NUMBERS)):
-            frame.columnconfigure(column, weight=int(column < across))
-        self._progress.grid(row=2 * len(_NUMBERS), column=0, columnspan=across, sticky="ew", pady=(gap, 0))
 
     def _press(self, name: str) -> None:
         is_resume = name == "pause" and str(self.controls["pause"].cget("text")) == "Resume"
@@ -214,6 +181,7 @@ class RunPanel(ttk.Frame):
     def show(self, feeds: list[RunFeed]) -> None:
         """Show other runs; the first is the one that controls and numbers belong to."""
         self._feeds = feeds
+        self._figures.begin()
         self._places = ""
         if self.inside.winfo_viewable():
             self._arrange(self.inside.winfo_width())
@@ -222,16 +190,11 @@ class RunPanel(ttk.Frame):
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring numbers and timeline up to date with the feeds."""
+        """Bring figures and timeline up to date with the feeds."""
         history = self._feeds[0].history if self._feeds else RunHistory()
-        for name, text in number_texts(history, time.time()).items():
-            label = self._numbers[name][1]
-            if str(label.cget("text")) != text:
-                label.configure(text=text)
-        total = history.total_steps
+        self._figures.show(history, time.time())
         if self._compares:
             self.comparison.show(self._feeds)
-        self._progress.configure(value=min(1.0, history.step / total) if total else 0.0)
         self.timeline.show(*_collect(self._feeds))
         self.plot.changed()
 
@@ -287,37 +250,6 @@ def control_states(brain: Brain | None, waiting: str | None) -> Mapping[str, tup
         "finish": (free, "Finish now"),
         "kill": (running and known, "Kill…"),
     }
-
-
-def number_texts(history: RunHistory, now: float) -> dict[str, str]:
-    """The run in numbers, ready to be read; NaN is shown as NaN, what is not known as a dash."""
-    total = history.total_steps
-    return {
-        "step": f"{history.step:,}" + (f" / {total:,}" if total else ""),
-        "loss": _newest(history, history.loss_key, ".4f"),
-        "lr": _newest(history, "lr", ".3g"),
-        "grad_norm": _newest(history, "grad_norm", ".3g"),
-        "speed": _newest(history, "tokens_per_sec", ",.0f"),
-        "eta": show_duration(history.eta_seconds(now)),
-    }
-
-
-def _newest(history: RunHistory, key: str, form: str) -> str:
-    series = history.series(key)
-    if not len(series):
-        return "—"
-    value = float(series.mean[-1])
-    return format(value, form) if math.isfinite(value) and not series.non_finite[-1] else "NaN"
-
-
-def show_duration(seconds: float | None) -> str:
-    """`1 h 04 min`, `3 min 20 s`, `12 s`, or a dash."""
-    if seconds is None:
-        return "—"
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
 def _collect(feeds: list[RunFeed]) -> tuple[list[Labelled], int, bool]:

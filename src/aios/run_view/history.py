@@ -89,7 +89,7 @@ class RunHistory:
         """The curve `key` of worker `rank` (None: the only one, else the first that has it).
 
         Keys: `loss`, `ce`, `smooth` (the smoothed loss), `grad_norm`, `tokens_per_sec`, `lr`, `lr[1]`... for groups
-        with a rate of their own, `eval_loss`. One that the log does not have is an empty curve.
+        with a rate of their own, `eval_loss` and its perplexity `ppl`. One that the log has not is an empty curve.
         """
         found = self._series.get((key, rank))
         if found is None and rank is None:
@@ -292,8 +292,9 @@ class RunHistory:
             self._samples = deque((s for s in self._samples if s.step <= step), maxlen=MAX_SAMPLES)
 
     def _eval(self, record: dict[str, Any], step: int, rank: int | None) -> None:
-        if "loss" in record:
-            self._point("eval_loss", rank, step, record["loss"])
+        for key, curve in (("loss", "eval_loss"), ("ppl", "ppl")):
+            if key in record:
+                self._point(curve, rank, step, record[key])
 
     def _sample(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         prompt, text = record.get("prompt"), record.get("text")

@@ -61,6 +61,8 @@ def progress_line(history: RunHistory, newest: Newest, now: float) -> str:
     """One line for where there is no terminal: step, loss, learning rate, gradient norm, speed, time left."""
     record = newest[_first(newest)]
     parts = [f"step {_steps(history)}", f"loss {_figure(_loss(record))} (smoothed {_figure(_smoothed(history, None))})"]
+    if len(history.series("eval_loss")):
+        parts.append(f"evaluation {_evaluated(history)}")
     parts += [f"lr {_rate(record)}", f"grad norm {_figure(number(record, 'grad_norm'))}"]
     parts.append(f"{_speed(newest)} tok/s")
     eta = history.eta_seconds(now)
@@ -125,7 +127,7 @@ def _curves(history: RunHistory, newest: Newest, options: ConsoleOptions) -> Tab
     table.add_row("learning rate", _rate(record), sparkline(rates, width, log=True, ascii_only=options.ascii_only))
     evaluations = history.series("eval_loss")
     if len(evaluations):
-        words = f"{_figure(float(evaluations.mean[-1]))} at step {int(evaluations.steps[-1])}"
+        words = f"{_evaluated(history)} at step {int(evaluations.steps[-1])}"
         table.add_row("evaluation", words, sparkline(evaluations.mean, width, ascii_only=options.ascii_only))
     return table
 
@@ -170,6 +172,13 @@ def _loss(record: Mapping[str, Any]) -> float:
 def _smoothed(history: RunHistory, rank: int | None) -> float:
     smooth = history.series("smooth", rank).mean
     return float(smooth[-1]) if len(smooth) else math.nan
+
+
+def _evaluated(history: RunHistory) -> str:
+    """The newest evaluation loss, and its perplexity where the log has it."""
+    loss, perplexity = (history.series(key).mean for key in ("eval_loss", "ppl"))
+    told = f" (perplexity {_figure(float(perplexity[-1]), '.1f')})" if len(perplexity) else ""
+    return _figure(float(loss[-1])) + told
 
 
 def _rate(record: Mapping[str, Any]) -> str:

@@ -85,6 +85,7 @@ def _train(origin: Origin, workers: Workers) -> None:
         try:
             with workers.waiting_at_most(timedelta(seconds=config.merge_timeout)):
                 begin_learning_rate(run, origin.state, session.save)
+                console.ends_at(run.auto.end)  # a run that was finishing when it was stopped goes on to that end
                 stop_reason = train_epoch(run, session.save, stop.reason)
         except StorageError:
             raise  # a save would fail as well
