@@ -89,6 +89,18 @@ for step in range(3):
     for grad, expected in zip([p.grad for p in model.parameters()], accumulated(True)[1], strict=True):
         torch.testing.assert_close(grad, expected / SCALE, rtol=1e-5, atol=1e-6)
     model.zero_grad(set_to_none=True)
+first, second = make_model(), make_model()
+alike = {{"precision": engine.precision, "per_segment": True, "updates_segments": True}}
+for model, kind in ((first, LocalEngine), (second, DDPEngine)):
+    optimizers, off = build_optimizers(model, 1e-3, 0.1), torch.amp.GradScaler("cpu", enabled=False)
+    updating = kind(model, optimizers, off, torch.device("cpu"), **alike)
+    for step in range(2):
+        numbers = updating.accumulate(batch(step), torch.tensor([0.5, 0.0]), 1, last=True)
+        averaged = updating.average(numbers)
+        torch.testing.assert_close(averaged, numbers)
+        updating.update(averaged[0], math.inf)
+for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 print("done", flush=True)
 os._exit(0)  # gloo's threads and the interpreter can wait for each other at the end (pytorch#179291)
 """

@@ -210,7 +210,7 @@ class TrainingConfig:
         None,
         HARDWARE,
         "A backward pass after each ACT segment: the activations of one segment in memory instead of all; same "
-        "gradient, about a tenth slower. Default: on with 3 or more segments. Not with DeepSpeed.",
+        "gradient, a little slower. Default: on with 3 or more segments. Not with DeepSpeed.",
     )
 
     ddp: bool = _flag(False, WORKERS, "Several workers that share one model, each with a batch of its own.")
