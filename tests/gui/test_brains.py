@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aios.gui.brains import Brain, SessionFile, State, free_name, list_brains, read_brain, resume_config
+from aios.gui.brains import Brain, State, free_name, list_brains, read_brain, resume_config
 from aios.gui.printed_output import open_output
 from aios.gui.process_identity import birth_of, is_alive
-
-NOBODY = 2**22 + 1  # above the largest process number of Linux
-
-
-def write_log(folder: Path, *events: dict[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "metrics.jsonl"
-    lines = [json.dumps({"ts": time.time(), "step": at + 1, **event}) for at, event in enumerate(events)]
-    log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return log
-
-
-def write_session(folder: Path, pid: int = NOBODY, output: str = "", **more: Any) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "output.txt").write_text(output, encoding="utf-8")
-    SessionFile(
-        pid, birth_of(pid), time.time() - 60, ["aios"], str(folder / "metrics.jsonl"), str(folder / "STOP"),
-        str(folder / "output.txt"), 600, **more,
-    ).save(folder)  # fmt: skip
+from gui.left_behind import NOBODY, START, TRAIN, training_elsewhere, write_log, write_session
 
 
 def state_of(folder: Path) -> Brain:
     brain = read_brain(folder)
     assert brain is not None
     return brain
-
-
-START = {"event": "run_start", "config": {"steps": 40}}
-TRAIN = {"event": "train", "ce": 5.25}
 
 
 def test_a_folder_without_a_training_is_no_brain(tmp_path: Path) -> None:
@@ -110,15 +83,11 @@ def test_what_a_resume_prints_follows_what_was_printed_before(tmp_path: Path) ->
 
 def test_a_training_from_a_terminal_runs_before_its_first_step(tmp_path: Path) -> None:
     """Its lock says so: before there is a log, and while the log holds no step."""
-    lock = "from pathlib import Path; from aios.runs.lock import BrainLock; import sys\n"
-    lock += f"with BrainLock(Path({str(tmp_path / 'b')!r})): print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as training:
-        assert training.stdout is not None
-        training.stdout.readline()
+    (tmp_path / "b").mkdir()
+    with training_elsewhere(tmp_path / "b"):
         assert [(b.state, b.step) for b in list_brains(tmp_path)] == [(State.RUNNING, 0)]
         write_log(tmp_path / "b", {**START, "step": 0})
         assert [(b.state, b.step) for b in list_brains(tmp_path)] == [(State.RUNNING, 0)]
-        training.communicate()
     assert state_of(tmp_path / "b").state is State.UNFINISHED
 
 
@@ -126,18 +95,6 @@ def test_an_ending_before_the_session_began_is_not_its_ending(tmp_path: Path) ->
     write_log(tmp_path, {**TRAIN, "ts": 1.0}, {"event": "final", "ts": 2.0})
     write_session(tmp_path, output="Error: too late\n")
     assert state_of(tmp_path).state is State.FAILED
-
-
-@contextmanager
-def training_elsewhere(folder: Path) -> Iterator[None]:
-    """While the block runs another process holds the brain's lock, as every training does."""
-    code = "import sys, pathlib, aios.runs.lock as l\nwith l.BrainLock(pathlib.Path(sys.argv[1])): print(); input()"
-    command = [sys.executable, "-c", code, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        yield
-        holder.kill()
 
 
 def test_a_training_of_a_terminal_runs_while_it_holds_the_brain(tmp_path: Path) -> None:
@@ -214,6 +171,10 @@ def test_a_free_name_is_proposed(tmp_path: Path) -> None:
     (tmp_path / "mine" / "checkpoints" / "step-1").mkdir(parents=True)
     write_session(tmp_path / "mine-2")
     assert free_name(tmp_path, "mine") == "mine-3"
+    assert free_name(tmp_path, "mine-2") == "mine-3"
+    assert free_name(tmp_path, "mine", {tmp_path / "mine-3"}) == "mine-4"
+    write_session(tmp_path / "batch-16")
+    assert free_name(tmp_path, "batch-16") == "batch-16-2"  # of no “batch”
 
 
 def evaluation(step: int, loss: float | None) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def test_tick_start_and_see_every_adjustment(screen: Screen, home: Path) -> None
         command = app.look()["command"]
         app.click("start")
         app.wait(lambda: app.text("state") == "running", "the training to run")
-        app.wait(lambda: not app.enabled("start") and "running" in app.text("reason"), "Start to be off meanwhile")
+        app.wait(lambda: app.text("start") == "Queue training", "Start to queue meanwhile")
+        app.wait(lambda: "“first” is being trained" in app.text("reason"), "why it would wait")
         assert app.look()["command"] == command
         assert "--steps=80" in command
         app.wait(lambda: app.text("state") == "finished", "the training to finish", TIMEOUT)
@@ -176,6 +177,16 @@ def test_a_brains_folder_that_cannot_be_written_keeps_start_off(screen: Screen, 
         app.wait(lambda: not app.shows("field.bundle_dir"), "the fold to close")
 
 
+def focus_behind(app: App, before: str | None) -> str | None:
+    """What has the focus once it has left `before`; None: something without a name."""
+    for _ in range(40):
+        time.sleep(0.05)
+        focus = next((name for name, told in app.look()["widgets"].items() if told["focus"]), None)
+        if focus != before:
+            break
+    return focus
+
+
 def test_everything_is_reached_by_keyboard(screen: Screen, home: Path) -> None:
     log = write_log(home / "run.jsonl", [*(train_record(step) for step in range(1, 30)), adjustment(20)])
     with App(screen, home, str(log)) as app:
@@ -184,8 +195,7 @@ def test_everything_is_reached_by_keyboard(screen: Screen, home: Path) -> None:
         app.click("field.steps")
         passed: list[str | None] = []
         while passed.count("field.steps") < 2 and len(passed) < 100:
-            time.sleep(0.25)  # longer than the window takes to tell where the focus is
-            passed.append(next((name for name, told in app.look()["widgets"].items() if told["focus"]), None))
+            passed.append(focus_behind(app, passed[-1] if passed else ""))
             app.press("Tab")
         visible = {name for name, told in app.look()["widgets"].items() if told["visible"] and "state" in told}
         kinds = ("TEntry", "TCombobox", "TButton", "TCheckbutton", "Treeview")

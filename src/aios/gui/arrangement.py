@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tkinter as tk
-from collections.abc import Sequence
 from tkinter import ttk
 
 from aios.gui.automation import Inspector
 from aios.gui.look import Look
 from aios.gui.run_panel import RunPanel
+from aios.gui.runs_panel import RunsPanel
 
 _LEFT = 388
 _WIDE = 1000  # from this width on, at 96 dpi, the run stands beside the form
@@ -38,13 +38,23 @@ class Arrangement:
         inspector.name("tabs", self.tabs)
         inspector.fact("tab", lambda: self.tabs.index("current"))
 
-    def fill(self, panels: Sequence[ttk.Frame], run: RunPanel) -> None:
+    def fill(self, form: ttk.Frame, runs: RunsPanel, trial: ttk.Frame, run: RunPanel) -> None:
         """Take the panels of form, list and trial, which are children of `tabs`, and the run, one of `outer`."""
-        for panel, title in zip(panels, _TABS, strict=True):
+        for panel, title in zip((form, runs, trial), _TABS, strict=True):
             self.tabs.add(panel, text=title)
-        self._run = run
+        self._run, self._runs = run, runs
+        self.tabs.bind("<<NotebookTabChanged>>", lambda _: self._set_width())
+        runs.bind("<<WantedChanged>>", lambda _: self._set_width())
         run.fold.configure(command=self.toggle)
         self.outer.bind("<Configure>", lambda event: self._arrange(event.width))
+
+    def _set_width(self) -> None:
+        """Give the list the width that it wants, up to half of the window; the form always has the same."""
+        width = self._look.px(_LEFT)
+        if self.tabs.select() == str(self._runs):
+            width = max(width, min(self._runs.wanted, self.outer.winfo_width() // 2))
+        if int(str(self.tabs.cget("width"))) != width:
+            self.tabs.configure(width=width)
 
     def open(self, tab: int) -> None:
         """Bring the form (0), the list of runs (1) or the trial (2) to the front."""

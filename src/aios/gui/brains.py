@@ -6,7 +6,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -30,6 +31,12 @@ SESSION_FILE = "training.json"
 
 GROWING_SECONDS = 30.0
 """How much later than the output of a session its log must have grown to belong to another training."""
+
+DELETED = ".deleted-"
+"""How the folder of a brain is called, before its name, while it is being deleted."""
+
+LOOKING = threading.Lock()
+"""Held while this process opens or holds a brain's lock: closing a second descriptor would let go of the first."""
 
 
 class State(Enum):
@@ -158,7 +165,7 @@ def list_brains(bundle_dir: Path, outlines: Outlines | None = None) -> list[Brai
     """
     outlines = outlines or Outlines()
     try:
-        folders = [path for path in bundle_dir.iterdir() if path.is_dir()]
+        folders = [path for path in bundle_dir.iterdir() if path.is_dir() and not path.name.startswith(DELETED)]
     except OSError:
         return []  # the form says what is wrong with the folder
     brains = [brain for folder in folders if (brain := read_brain(folder, outlines)) is not None]
@@ -174,7 +181,7 @@ def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
     log = Path(session.log) if session is not None else folder / "metrics.jsonl"
     try:
         modified = log.stat().st_mtime if log.is_file() else 0.0
-        held = holder_of(folder) is not None
+        held = is_held(folder)
         if session is None and not modified and not held and not holds_brain(folder):
             return None
         records = list(tail_records(log)) if modified else []
@@ -196,10 +203,21 @@ def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
     )  # fmt: skip
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the brain's lock."""
+    with LOOKING:
+        return holder_of(folder) is not None
+
+
+def is_training(folder: Path) -> bool:
+    """Whether the brain in `folder` is being trained, by whomever, or about to be by a window."""
+    session = read_session(folder)
+    return (session is not None and session.alive) or is_held(folder)
+
+
 def _last_step(session: SessionFile | None, outline: RunHistory) -> int | None:
     """Where the newest sitting ends: as its log says, and before that as a window asked for."""
-    events = outline.other_events
-    if session is not None and not (events and events[-1].ts >= session.started):
+    if session is not None and not outline.started >= session.started:  # NaN: no sitting at all
         return session.steps
     return outline.total_steps
 
@@ -271,10 +289,20 @@ def _number(value: object) -> float | None:
     return float(value)
 
 
-def free_name(bundle_dir: Path, name: str) -> str:
-    """`name`, or `name-2`, `name-3`, ... : the first that no brain and no training has."""
-    candidates = (name, *(numbered(name, number) for number in range(2, 10_000)))
-    return next(n for n in candidates if not holds_brain(bundle_dir / n) and read_session(bundle_dir / n) is None)
+def free_name(bundle_dir: Path, name: str, queued: Collection[Path] = ()) -> str:
+    """`name`, or `name-2`, `name-3`, ... : the first that no brain and no training has, nor one of those `queued`.
+
+    Where `name` itself is such a numbered one of a name that is taken, the count goes on from there.
+    """
+
+    def is_free(folder: Path) -> bool:
+        return folder.absolute() not in queued and not holds_brain(folder) and read_session(folder) is None
+
+    first, _, count = name.rpartition("-")
+    counts = first and count.isdecimal() and len(count) < 5 and not is_free(bundle_dir / first)
+    first, begin = (first, int(count) + 1) if counts else (name, 2)
+    candidates = (name, *(numbered(first, number) for number in range(begin, begin + 10_000)))
+    return next(n for n in candidates if is_free(bundle_dir / n))
 
 
 def locate(target: Path) -> tuple[Path, Path]:

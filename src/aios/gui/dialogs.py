@@ -36,14 +36,15 @@ class Dialog:
         self.window.withdraw()
         self.window.title(title)
         self.window.transient(parent.winfo_toplevel())
-        self._parent, self._look, self._inspector = parent.winfo_toplevel(), look, inspector
+        self._parent, self.look, self._inspector = parent.winfo_toplevel(), look, inspector
         self.result: str | None = None
         border = tk.Frame(self.window, background=look.palette.border, padx=1, pady=1)
         border.pack(fill="both", expand=True)
         self.body = ttk.Frame(border, padding=look.px(18))
         self.body.pack(fill="both", expand=True)
         self.body.columnconfigure(0, weight=1, minsize=look.px(440))
-        ttk.Label(self.body, text=title, font=look.fonts["title"]).grid(row=0, column=0, sticky="w")
+        heading = ttk.Label(self.body, text=title, font=look.fonts["title"], wraplength=look.px(440))
+        heading.grid(row=0, column=0, sticky="w")
         message = wrapped_label(self.body, "TLabel", text)
         message.configure(wraplength=look.px(440))
         message.grid(row=1, column=0, sticky="ew", pady=(look.px(8), look.px(14)))
@@ -64,22 +65,23 @@ class Dialog:
                 text=answer.text,
                 underline=0,
                 style=answer.style,
-                command=partial(self._press, answer.name, accept),
+                command=partial(self.press, answer.name, accept),
             )
-            button.grid(row=0, column=column, padx=(self._look.px(8) if column else 0, 0))
+            button.grid(row=0, column=column, padx=(self.look.px(8) if column else 0, 0))
             self.window.bind(f"<Alt-{answer.text[0].lower()}>", partial(self._press_by_key, answer.name, accept))
             Tooltip(button, answer.tip)
             self._inspector.name(f"answer.{answer.name}", button)
             buttons.append(button)
         return buttons
 
-    def _press(self, name: str, accept: Callable[[str], bool]) -> None:
+    def press(self, name: str, accept: Callable[[str], bool]) -> None:
+        """Close the dialog with an answer if `accept(name)` agrees."""
         if accept(name):
             self.result = name
             self.window.destroy()
 
     def _press_by_key(self, name: str, accept: Callable[[str], bool], _event: object) -> None:
-        self._press(name, accept)
+        self.press(name, accept)
 
     def wait(self, focus: tk.Misc) -> str | None:
         """Show it, with the keyboard on `focus`, until it is answered; None when it was closed unanswered."""
@@ -110,12 +112,17 @@ def tell(parent: tk.Misc, look: Look, inspector: Inspector, title: str, text: st
     ask(parent, look, inspector, title, text, [Answer("ok", "OK", "Close this message.", "Accent.TButton")])
 
 
-def ask_close(parent: tk.Misc, look: Look, inspector: Inspector, name: str) -> str | None:
-    """What becomes of the training of brain `name` when the window closes: `keep`, `stop`; else the window stays."""
+def ask_close(parent: tk.Misc, look: Look, inspector: Inspector, name: str, queued: int) -> str | None:
+    """What becomes of the training of brain `name` when the window closes: `keep`, `stop`; else the window stays.
+
+    `queued`: how many runs wait for its end.
+    """
     text = (
         "The training can go on without the window; opening the window again finds it. "
         "Or let it save and stop first: the window closes when that is done."
     )
+    if queued:
+        text += f" What is queued ({queued}) waits until a window is open again."
     answers = (
         Answer("cancel", "Cancel", "Leave the window open."),
         Answer("stop", "Stop and save", "Save, stop, then close."),
@@ -128,31 +135,56 @@ def ask_steps(parent: tk.Misc, look: Look, inspector: Inspector, name: str, done
     """Up to which step the brain `name`, trained to `done`, is to be trained; None: not at all."""
     text = f"“{name}” is trained to step {done:,}. Everything but the number of steps stays as its last run had it."
     dialog = Dialog(parent, look, inspector, f"Continue {name}", text)
-    ttk.Label(dialog.body, text="Train up to step").grid(row=2, column=0, sticky="w")
-    value = tk.StringVar(value=str(proposed))
-    entry = ttk.Entry(dialog.body, textvariable=value)
-    entry.grid(row=3, column=0, sticky="ew")
-    Tooltip(entry, "The total number of steps, those already done included.")
-    problem = wrapped_label(dialog.body, "Problem.TLabel")
-    problem.grid(row=4, column=0, sticky="ew", pady=(0, look.px(14)))
-    inspector.name("continue.steps", entry)
-    inspector.name("continue.problem", problem)
-
-    def check(*_: object) -> bool:
-        good = value.get().strip().isdecimal() and int(value.get()) > done
-        problem.configure(text="" if good else f"Write a whole number above {done:,}.")
-        entry.state(["!invalid" if good else "invalid"])
-        return good
-
-    value.trace_add("write", check)
     answers = [
         Answer("cancel", "Cancel", "Leave the brain as it is."),
         Answer("continue", "Train on", "Start training from the newest checkpoint.", "Accent.TButton"),
     ]
-    dialog.add_buttons(answers, accept=lambda name: name == "cancel" or check())
-    entry.bind("<Return>", lambda _: dialog._press("continue", lambda _: check()))
+
+    def check(text: str) -> str | None:
+        good = text.strip().isdecimal() and int(text) > done
+        return None if good else f"Write a whole number above {done:,}."
+
+    tip = "The total number of steps, those already done included."
+    written = ask_line(dialog, inspector, "continue.steps", ("Train up to step", tip), str(proposed), check, answers)
+    return int(written) if written is not None else None
+
+
+def ask_line(
+    dialog: Dialog,
+    inspector: Inspector,
+    name: str,
+    label: tuple[str, str],
+    proposed: str,
+    check: Callable[[str], str | None],
+    answers: Sequence[Answer],
+) -> str | None:
+    """A line that is typed in `dialog`, None when it was closed or its first answer, of two, was chosen.
+
+    `label` is what stands over the field, and its tooltip; `check(text)` says what is wrong with a line, None: nothing.
+    The field is told as `name`, the problem beneath it as `problem` with the first part of the name.
+    """
+    look, accept = dialog.look, answers[-1].name
+    ttk.Label(dialog.body, text=label[0]).grid(row=2, column=0, sticky="w")
+    value = tk.StringVar(dialog.window, value=proposed)
+    entry = ttk.Entry(dialog.body, textvariable=value)
+    entry.grid(row=3, column=0, sticky="ew")
+    Tooltip(entry, label[1])
+    problem = wrapped_label(dialog.body, "Problem.TLabel")
+    problem.grid(row=4, column=0, sticky="ew", pady=(0, look.px(14)))
+    inspector.name(name, entry)
+    inspector.name(f"{name.partition('.')[0]}.problem", problem)
+
+    def is_good(*_: object) -> bool:
+        wrong = check(value.get())
+        problem.configure(text=wrong or "")
+        entry.state(["invalid" if wrong else "!invalid"])
+        return wrong is None
+
+    value.trace_add("write", is_good)
+    dialog.add_buttons(answers, accept=lambda pressed: pressed != accept or is_good())
+    entry.bind("<Return>", lambda _: dialog.press(accept, lambda _: is_good()))
     entry.selection_range(0, "end")
-    return int(value.get()) if dialog.wait(entry) == "continue" else None
+    return value.get() if dialog.wait(entry) == accept else None
 
 
 def show_text(parent: tk.Misc, look: Look, inspector: Inspector, title: str, text: str) -> None:
@@ -176,3 +208,13 @@ def show_keys(parent: tk.Misc, look: Look, inspector: Inspector, keys: Sequence[
         ttk.Label(table, text=key, style="Strong.TLabel").grid(row=row, column=0, sticky="w", pady=look.px(2))
         ttk.Label(table, text=meaning).grid(row=row, column=1, sticky="w", padx=(look.px(18), 0))
     dialog.wait(dialog.add_buttons([Answer("ok", "OK", "Close this table.", "Accent.TButton")])[0])
+
+
+def sure_to_kill(parent: tk.Misc, look: Look, inspector: Inspector) -> bool:
+    """Whether a training is to be killed, after a question."""
+    text = "What was learnt since the newest checkpoint is lost. “Stop and save” ends the training without a loss."
+    answers = [
+        Answer("kill", "Kill", "End the process at once.", "Danger.TButton"),
+        Answer("cancel", "Cancel", "Let it train on."),
+    ]
+    return ask(parent, look, inspector, "Kill the training?", text, answers) == "kill"

@@ -51,10 +51,9 @@ class FormChecks:
         """What can be trained with; None while there are problems, or the disk was not asked yet."""
         return self._disk.config if self._disk is not None else None
 
-    def why_not(self, running: bool) -> str | None:
-        """Why training cannot start, None when it can; `running`: whether one goes on already."""
+    @property
+    def why_not(self) -> str | None:
+        """Why training cannot start, None when it can."""
         if self.current.reason is not None:
             return self.current.reason
-        if running:
-            return "A training is running; pause or stop it before starting another."
         return "Checking the files …" if self._disk is None else None

@@ -159,20 +159,25 @@ class FormPanel(ttk.Frame):
         for name in ("adaptive_lr_profile", "adaptive_lr_config"):
             self.fields[name].enable(auto, _NEEDS_AUTO)
 
-    def show_check(self, check: FormCheck, why_not: str | None) -> None:
-        """Show each problem beneath its field; Start is on unless `why_not` says why it is off."""
+    def show_check(self, check: FormCheck, why_not: str | None, waits: str | None = None) -> None:
+        """Show each problem beneath its field; Start is on unless `why_not` says why it is off.
+
+        `waits` says why a run would have to wait: then it is queued.
+        """
         for name, field in self.fields.items():
             field.show_problem(check.problems.get(name))
         self._first_problem = next(iter(check.problems), None)
         if check.forecast is not None or check.reason is not None:  # else it is on its way
             self._show_forecast(check.forecast)
         self.reason.configure(
-            text=why_not or "Ready to start.",
+            text=why_not or waits or "Ready to start.",
             style="Problem.TLabel" if check.reason else "Muted.TLabel",
             cursor="hand2" if check.problems else "",
         )
         self.start.state(["disabled" if why_not else "!disabled"])
-        self._start_tip.text = f"Off: {why_not}" if why_not else "Train with these settings (Ctrl+Enter or Alt+S)."
+        self.start.configure(text="Queue training" if waits else "Start training", underline=-1 if waits else 0)
+        done = "Let a run with these settings wait its turn" if waits else "Train with these settings"
+        self._start_tip.text = f"Off: {why_not}" if why_not else f"{done} (Ctrl+Enter or Alt+S)."
         for title, names in advanced_fields().items():
             self.folds[title].mark(sum(name in check.problems for name in names))
 

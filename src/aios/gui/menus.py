@@ -9,7 +9,7 @@ from tkinter import ttk
 from aios.gui.look import Look
 
 KEYS = (
-    ("Ctrl+Enter, Alt+S", "Start training"),
+    ("Ctrl+Enter, Alt+S", "Start training, or queue it"),
     ("Ctrl+P, Alt+P", "Pause or resume"),
     ("Alt+T", "Stop and save"),
     ("Alt+N", "Finish now"),
@@ -22,6 +22,9 @@ KEYS = (
     ("Left, Right in the picture", "Move the crosshair; with Shift along the run"),
     ("Ctrl+Shift+S", "Save picture or numbers"),
     ("Ctrl+O", "Open a training log"),
+    ("Left, Right, R", "In the list of runs: sort by another column, turn the order round"),
+    ("F2, N, Delete", "In the list of runs: rename, notes, delete"),
+    ("Alt+Up, Alt+Down", "In the queue: start earlier, later"),
     ("Ctrl+I, Ctrl+S", "Import, export settings"),
     ("F9", "Light or dark"),
     ("Tab, Space, arrows", "Move, press, choose"),

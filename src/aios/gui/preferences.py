@@ -28,6 +28,10 @@ class Preferences:
     """Whether the window was maximised."""
     form_folded: bool = True
     """Whether the form was folded away beside the run on show."""
+    runs_column: str = ""
+    """The column that the list of runs is sorted by; empty: the brain written to last comes first."""
+    runs_descending: bool = False
+    """Whether it is sorted from the largest on."""
     datasets: list[str] = field(default_factory=list)
     """Datasets trained on last, newest first."""
 

@@ -31,6 +31,13 @@ class RunFeed:
         """What the log holds; another object once the log was replaced."""
         return self._run.history
 
+    def moved(self, old: Path, new: Path | None) -> RunFeed | None:
+        """This run once the brain's folder `old` (absolute) is `new`, None: once it is deleted."""
+        log = self.log.absolute()
+        if old == new or not log.is_relative_to(old):
+            return self
+        return RunFeed(new.name, new / log.relative_to(old)) if new is not None else None
+
     def poll(self, seconds: float) -> bool:
         """Take in what is new, slice by slice, for about `seconds`; whether there is anything to redraw for."""
         deadline = time.perf_counter() + seconds

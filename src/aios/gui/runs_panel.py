@@ -1,91 +1,139 @@
-"""The brains there are: open one, compare some, continue one."""
+"""The brains there are: sorted by any column, opened, compared, continued, renamed, annotated, deleted."""
 
 from __future__ import annotations
 
 import tkinter as tk
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from tkinter import font as tkfont
 from tkinter import ttk
-from typing import Literal
 
 from aios.gui.automation import Inspector
+from aios.gui.brain_folders import read_notes
 from aios.gui.brains import Brain, State
 from aios.gui.field_widgets import wrapped_label
 from aios.gui.look import Look
+from aios.gui.preferences import Preferences
+from aios.gui.queue_control import QueueControl
+from aios.gui.queue_panel import QueuePanel
+from aios.gui.run_columns import COLUMNS, NAME, Column, Order, middle_ellipsis, ordered, widths
 from aios.gui.scrolling import AutoScrollbar
 from aios.gui.tooltip import Tooltip
 
-_COLUMNS = (("name", "Brain", 108), ("state", "State", 78), ("steps", "Steps", 108), ("loss", "Loss", 64))
 _MARKS = {State.RUNNING: "good", State.FAILED: "bad", State.KILLED: "bad"}
+_BUTTONS = (
+    ("open", "Open", "Show the selected run: its curves, its adjustments, and its controls (Enter)."),
+    ("compare", "Compare", "Lay the selected runs over each other; one alone is laid over the run on show."),
+    ("continue", "Continue…", "Train the selected brain on from its newest checkpoint."),
+    ("rename", "Rename…", "Give the selected brain another name (F2)."),
+    ("notes", "Notes…", "Write down what is to be remembered of the selected brain (N)."),
+    ("delete", "Delete…", "Delete the selected brain, after a question (Delete)."),
+    ("folder", "Open folder", "Show the folder of the selected brain in the file manager."),
+    ("open-log", "Open log…", "Show a training log (.jsonl) from anywhere (Ctrl+O)."),
+)
+_ROW_OF_BUTTONS = 3
+_KEYS = {"<Double-1>": "open", "<Return>": "open", "<F2>": "rename", "<Key-n>": "notes", "<Delete>": "delete"}
+_TIP = (
+    "Brains and their state. Enter opens one; Ctrl or Shift with a click selects several. A click on a heading sorts, "
+    "as do the arrows left and right; R turns the order round."
+)
+_LEAST_NAME = 130  # pixels at 96 dpi
+_CELL_PADDING, _HEADING_PADDING = 24, 18  # pixels at 96 dpi
+_EDGES = 6  # pixels of the list that no column can have
+_AROUND = 42  # beside the columns: padding, and a scrollbar
 
 
 class RunsPanel(ttk.Frame):
-    """A list of brains with their state; the buttons act on its selection."""
+    """A list of brains with their state; the buttons act on its selection.
+
+    `acts[name](brains)` is called for them: `open`, `compare`, `continue`, `rename`, `notes`, `delete`, `folder`,
+    `open-log`. How it is sorted is kept in the preferences. <<WantedChanged>>: it wants another width.
+    """
 
     def __init__(
         self,
         parent: tk.Misc,
         look: Look,
         inspector: Inspector,
-        show: Callable[[list[Brain]], None],
-        compare: Callable[[list[Brain]], None],
-        go_on: Callable[[Brain], None],
-        open_log: Callable[[], None],
+        preferences: Preferences,
+        queue: QueueControl,
+        acts: Mapping[str, Callable[[list[Brain]], None]],
     ) -> None:
         super().__init__(parent, padding=look.px(12))
-        self._look = look
+        self._look, self._acts, self._preferences = look, acts, preferences
+        self._listed: list[Brain] = []
         self._brains: dict[str, Brain] = {}
-        self._callbacks = {"open": lambda: show(self.selected), "compare": lambda: compare(self.selected)}
-        self._callbacks["continue"] = lambda: go_on(self.selected[0])
+        self._names: dict[str, str] = {}
+        self._needed: dict[str, int] = {}
+        self.order = Order(preferences.runs_column, preferences.runs_descending)
+        """How the list is sorted."""
         self.folder = wrapped_label(self, "Muted.TLabel")
         self.folder.grid(row=0, column=0, columnspan=2, sticky="ew", pady=(0, look.px(6)))
-        self.tree = ttk.Treeview(self, columns=[name for name, _, _ in _COLUMNS], show="headings", height=6)
-        for name, heading, width in _COLUMNS:
-            side: Literal["e", "w"] = "e" if name in ("steps", "loss") else "w"
-            self.tree.heading(name, text=heading, anchor=side)
-            self.tree.column(name, width=look.px(width), minwidth=look.px(width), anchor=side, stretch=name == "name")
-        bar = AutoScrollbar(self, orient="vertical", command=self.tree.yview)
-        self.tree.configure(yscrollcommand=bar.set)
-        self.tree.grid(row=1, column=0, sticky="nsew")
-        bar.grid(row=1, column=1, sticky="ns")
-        self.rowconfigure(1, weight=1)
-        self.columnconfigure(0, weight=1)
+        self._build_list(inspector)
         self.about = wrapped_label(self, "Muted.TLabel")
-        self.about.grid(row=2, column=0, columnspan=2, sticky="ew", pady=look.px(6))
-        self._buttons = self._build_buttons(inspector, open_log)
-        self.tree.bind("<<TreeviewSelect>>", lambda _: self._refresh())
-        for event in ("<Double-1>", "<Return>"):
-            self.tree.bind(event, lambda _: self._press("open"))
-        Tooltip(self.tree, "Brains and their state. Enter opens one; Ctrl or Shift with a click selects several.")
-        inspector.name("runs", self.tree)
+        self.about.grid(row=3, column=0, columnspan=2, sticky="ew", pady=look.px(6))
+        self._buttons = self._build_buttons(inspector)
+        self.queue = QueuePanel(self, look, inspector, queue)
+        self.queue.grid(row=5, column=0, columnspan=2, sticky="ew")
         inspector.name("runs-about", self.about)
         self.recolour()
         self._refresh()
+        self.queue.show()
 
-    def _build_buttons(self, inspector: Inspector, open_log: Callable[[], None]) -> dict[str, ttk.Button]:
+    def _build_list(self, inspector: Inspector) -> None:
+        self.tree = ttk.Treeview(self, columns=[column.name for column in COLUMNS], show="headings", height=6)
+        for column in COLUMNS:
+            press = partial(self._sort, column.name)
+            self.tree.heading(column.name, anchor="e" if column.is_number else "w", command=press)
+            self.tree.column(column.name, anchor="e" if column.is_number else "w", stretch=False)
+        down = AutoScrollbar(self, orient="vertical", command=self.tree.yview)
+        across = AutoScrollbar(self, orient="horizontal", command=self.tree.xview)
+        self.tree.configure(yscrollcommand=down.set, xscrollcommand=across.set)
+        self.tree.grid(row=1, column=0, sticky="nsew")
+        down.grid(row=1, column=1, sticky="ns")
+        across.grid(row=2, column=0, sticky="ew")
+        self.rowconfigure(1, weight=1)
+        self.columnconfigure(0, weight=1)
+        self._tip = Tooltip(self.tree, _TIP)
+        self.tree.bind("<<TreeviewSelect>>", lambda _: self._refresh())
+        self.tree.bind("<Configure>", lambda _: self._fit())
+        self.tree.bind("<Motion>", self._point_at)
+        for key, name in _KEYS.items():
+            self.tree.bind(key, partial(self._key, name))
+        self.tree.bind("<Left>", lambda _: self._take_order(self.order.moved(-1)))
+        self.tree.bind("<Right>", lambda _: self._take_order(self.order.moved(1)))
+        self.tree.bind("<Key-r>", lambda _: self._take_order(self.order._replace(descending=not self.order.descending)))
+        inspector.name("runs", self.tree)
+        inspector.fact("runs-tip", lambda: self._tip.text)
+        inspector.fact("runs-headings", self._heading_places)
+
+    def _build_buttons(self, inspector: Inspector) -> dict[str, ttk.Button]:
         row = ttk.Frame(self)
-        row.grid(row=3, column=0, columnspan=2, sticky="ew")
-        row.columnconfigure((0, 1), weight=1, uniform="button")
+        row.grid(row=4, column=0, columnspan=2, sticky="ew")
+        row.columnconfigure(tuple(range(_ROW_OF_BUTTONS)), weight=1, uniform="button")
         buttons = {}
-        for at, (name, text, tip) in enumerate((
-            ("open", "Open", "Show the selected run: its curves, its adjustments, and its controls."),
-            ("compare", "Compare", "Lay the selected runs over each other; one alone is laid over the run on show."),
-            ("continue", "Continue…", "Train the selected brain on from its newest checkpoint."),
-        )):  # fmt: skip
-            button = ttk.Button(row, text=text, command=partial(self._press, name))
-            button.grid(row=at // 2, column=at % 2, sticky="ew", padx=self._look.px(3), pady=self._look.px(3))
+        for at, (name, text, tip) in enumerate(_BUTTONS):
+            style = "Danger.TButton" if name == "delete" else "TButton"
+            button = ttk.Button(row, text=text, style=style, command=partial(self._press, name))
+            line, place = divmod(at, _ROW_OF_BUTTONS)
+            button.grid(row=line, column=place, sticky="ew", padx=self._look.px(3), pady=self._look.px(3))
             Tooltip(button, tip)
             inspector.name(f"runs.{name}", button)
             buttons[name] = button
-        other = ttk.Button(row, text="Open log file…", command=open_log)
-        other.grid(row=1, column=1, sticky="ew", padx=self._look.px(3), pady=self._look.px(3))
-        Tooltip(other, "Show a training log (.jsonl) from anywhere (Ctrl+O).")
-        inspector.name("runs.open-log", other)
         return buttons
 
     def _press(self, name: str) -> None:
         if not self._buttons[name].instate(["disabled"]):
-            self._callbacks[name]()
+            self._acts[name](self.selected)
+
+    def _key(self, name: str, event: tk.Event[tk.Misc]) -> None:
+        if str(event.type) != "ButtonPress" or self.tree.identify_region(event.x, event.y) == "cell":
+            self._press(name)
+
+    @property
+    def wanted(self) -> int:
+        """The width in pixels at which nothing in the list is cut or scrolled."""
+        return sum(self._needed.values()) + self._look.px(_AROUND)
 
     @property
     def selected(self) -> list[Brain]:
@@ -94,22 +142,93 @@ class RunsPanel(ttk.Frame):
         return [self._brains[row] for row in self.tree.get_children() if row in chosen]
 
     def show(self, folder: str, brains: list[Brain]) -> None:
-        """Show the brains in `folder`; the selection stays where it was."""
-        rows = {str(brain.folder): brain for brain in brains}
+        """Show the brains in `folder`, which come with the one written to last first; the selection stays."""
         self.folder.configure(text=f"Brains in {folder}" if brains else f"No brains in {folder} yet.")
+        self._listed = brains
+        self._arrange()
+        self.queue.show()
+
+    def select(self, folder: str) -> None:
+        """Select the brain in a folder, if it is listed."""
+        if folder in self._brains:
+            self.tree.selection_set(folder)
+            self.tree.see(folder)
+
+    def _arrange(self) -> None:
+        rows = {str(brain.folder): brain for brain in ordered(self._listed, self.order)}
         if list(rows) != list(self.tree.get_children()):
             chosen = [row for row in self.tree.selection() if row in rows]
+            focused = self.tree.focus()
             self.tree.delete(*self.tree.get_children())
             for row in rows:
                 self.tree.insert("", "end", iid=row)
             self.tree.selection_set(chosen)
-        for row, brain in rows.items():
-            if self._brains.get(row) != brain or not self.tree.item(row, "values"):
-                loss = f"{brain.loss:.3f}" if brain.loss is not None else "—"
-                cells = (brain.name, brain.state.value, brain.progress, loss)
-                self.tree.item(row, values=cells, tags=(_MARKS.get(brain.state, "plain"),))
+            self.tree.focus(focused if focused in rows else "")
+            self._names.clear()
+        changed = rows != self._brains or not self._names
         self._brains = rows
+        if changed:
+            self._fit()
         self._refresh()
+
+    def _sort(self, column: str) -> None:
+        self._take_order(self.order.pressed(column))
+
+    def _take_order(self, order: Order) -> str:
+        self.order = order
+        self._preferences.runs_column, self._preferences.runs_descending = order
+        self._arrange()
+        self._fit()
+        return "break"
+
+    def _fit(self) -> None:
+        """Make the columns as wide as what is in them, and show of each name what has room."""
+        text = tkfont.nametofont("TkDefaultFont", self)
+        wanted, self._needed = self.wanted, {column.name: self._measure(column, text) for column in COLUMNS}
+        if self.wanted != wanted:
+            self.event_generate("<<WantedChanged>>")
+        given = widths(self._needed, self.tree.winfo_width() - _EDGES, self._look.px(_LEAST_NAME))
+        for column in COLUMNS:
+            if self.tree.column(column.name, "width") != given[column.name]:
+                self.tree.column(column.name, width=given[column.name], minwidth=given[column.name])
+            self.tree.heading(column.name, text=self.order.heading(column))
+        room = given[NAME] - self._look.px(_CELL_PADDING)
+        for row, brain in self._brains.items():
+            self._names[row] = middle_ellipsis(brain.name, room, text.measure)
+            cells = (self._names[row], *(column.text(brain) for column in COLUMNS[1:]))
+            if self.tree.item(row, "values") != cells:
+                self.tree.item(row, values=cells, tags=(_MARKS.get(brain.state, "plain"),))
+
+    def _measure(self, column: Column, text: tkfont.Font) -> int:
+        px = self._look.px
+        heading = self._look.fonts["small"].measure(Order(column.name).heading(column)) + px(_HEADING_PADDING)
+        cells = (text.measure(column.text(brain)) + px(_CELL_PADDING) for brain in self._brains.values())
+        return max(heading, *cells, 0)
+
+    def _point_at(self, event: tk.Event[tk.Misc]) -> None:
+        """Tell of the row, or the heading, that the pointer is on."""
+        brain = self._brains.get(self.tree.identify_row(event.y))
+        if self.tree.identify_region(event.x, event.y) == "heading":
+            at = int(self.tree.identify_column(event.x)[1:]) - 1
+            self._tip.retell(f"Sort by {COLUMNS[at].tip}." if 0 <= at < len(COLUMNS) else _TIP)
+        elif brain is None:
+            self._tip.retell(_TIP)
+        else:
+            box = self.tree.bbox(str(brain.folder))
+            _, top, _, height = box if isinstance(box, tuple) else (0, 0, 0, 0)
+            notes, shown = read_notes(brain.folder), self._names.get(str(brain.folder))
+            name = brain.name if notes or shown != brain.name else ""
+            self._tip.retell("\n\n".join(filter(None, (name, notes))), (self.tree.winfo_rooty() + top, height))
+
+    def _heading_places(self) -> dict[str, list[int]]:
+        """The middle of each heading on the screen."""
+        left, top = self.tree.winfo_rootx(), self.tree.winfo_rooty()
+        places, height = {}, self._look.px(12)
+        for column in COLUMNS:
+            width = int(self.tree.column(column.name, "width"))
+            places[column.name] = [left + width // 2, top + height]
+            left += width
+        return places
 
     def recolour(self) -> None:
         """Follow a change of the palette."""
@@ -119,11 +238,17 @@ class RunsPanel(ttk.Frame):
 
     def _refresh(self) -> None:
         chosen = self.selected
-        self._buttons["open"].state(["!disabled" if len(chosen) == 1 else "disabled"])
-        self._buttons["compare"].state(["!disabled" if chosen else "disabled"])
-        can_continue = len(chosen) == 1 and chosen[0].can_continue
-        self._buttons["continue"].state(["!disabled" if can_continue else "disabled"])
+        for name, allowed in _allowed(chosen).items():
+            self._buttons[name].state(["!disabled" if allowed else "disabled"])
         self.about.configure(text=_about(chosen))
+
+
+def _allowed(chosen: list[Brain]) -> dict[str, bool]:
+    """Which buttons can be pressed."""
+    one = len(chosen) == 1
+    at_rest = one and chosen[0].state is not State.RUNNING
+    allowed = dict.fromkeys(("open", "notes", "folder"), one) | dict.fromkeys(("rename", "delete"), at_rest)
+    return allowed | {"compare": bool(chosen), "continue": one and chosen[0].can_continue}
 
 
 def _about(chosen: list[Brain]) -> str:
@@ -131,4 +256,5 @@ def _about(chosen: list[Brain]) -> str:
         return "Select a brain to open, compare or continue it."
     if len(chosen) > 1:
         return f"{len(chosen)} brains selected."
-    return f"{chosen[0].name}: {chosen[0].state.value}. {chosen[0].sentence}".strip()
+    line = f"{chosen[0].name}: {chosen[0].state.value}. {chosen[0].sentence}".strip()
+    return "\n".join(filter(None, (line, read_notes(chosen[0].folder))))

@@ -19,6 +19,7 @@ class Tooltip:
         self._widget = widget
         self._window: tk.Toplevel | None = None
         self._pending: str | None = None
+        self._beside: tuple[int, int] | None = None
         widget.bind("<Enter>", self._schedule, add="+")
         leaving = ["<Leave>", "<ButtonPress>", "<Destroy>"]
         if not isinstance(widget, (ttk.Label, ttk.Progressbar)):  # Tab stops at whatever listens to keys or focus
@@ -27,7 +28,13 @@ class Tooltip:
         for event in leaving:
             widget.bind(event, self._hide, add="+")
 
-    def _schedule(self, _event: object) -> None:
+    def retell(self, text: str, beside: tuple[int, int] | None = None) -> None:
+        """Tell `text` from now on, of a part of the widget: `beside` is its (top, height) on screen; None: of all."""
+        if text != self.text or beside != self._beside:
+            self.text, self._beside = text, beside
+            self._schedule()
+
+    def _schedule(self, _event: object = None) -> None:
         self._hide()
         self._pending = self._widget.after(_DELAY_MS, self._show)
 
@@ -42,7 +49,8 @@ class Tooltip:
         window.update_idletasks()
         width, height = window.winfo_reqwidth(), window.winfo_reqheight()
         widget, screen = self._widget, (window.winfo_screenwidth(), window.winfo_screenheight())
-        box = (widget.winfo_rootx(), widget.winfo_rooty(), widget.winfo_width(), widget.winfo_height())
+        top, high = self._beside or (widget.winfo_rooty(), widget.winfo_height())
+        box = (widget.winfo_rootx(), top, widget.winfo_width(), high)
         left, top = place_beside(box, (width, height), screen, self._above)
         window.wm_geometry(f"+{left}+{top}")
 

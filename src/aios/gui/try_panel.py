@@ -55,8 +55,8 @@ class TryPanel(ttk.Frame):
 
     def _build_brain(self) -> None:
         ttk.Label(self._inside, text="Brain").grid(row=0, column=0, columnspan=2, sticky="w")
-        self._name = tk.StringVar()
-        self._choice = ttk.Combobox(self._inside, textvariable=self._name, state="readonly", width=8)
+        self._brain_name = tk.StringVar()
+        self._choice = ttk.Combobox(self._inside, textvariable=self._brain_name, state="readonly", width=8)
         self._choice.grid(row=1, column=0, columnspan=2, sticky="ew", pady=(self._look.px(2), 0))
         self._choice.bind("<<ComboboxSelected>>", lambda _: self._refresh())
         Tooltip(self._choice, "The brain that is asked: that of the run on show, or any in the folder.")
@@ -125,7 +125,7 @@ class TryPanel(ttk.Frame):
 
     def offer(self, brains: Sequence[Brain]) -> None:
         """The brains that there are; a run on show from elsewhere stays on offer."""
-        chosen = self._brains.get(self._name.get())
+        chosen = self._brains.get(self._brain_name.get())
         self._brains = {brain.name: brain for brain in brains}
         if chosen is not None and chosen.folder not in (brain.folder for brain in brains):
             self._brains[chosen.name] = chosen
@@ -136,7 +136,7 @@ class TryPanel(ttk.Frame):
         """Ask `brain` from now on: its run is on show."""
         if brain is not None:
             self._brains[brain.name] = brain
-            self._name.set(brain.name)
+            self._brain_name.set(brain.name)
             self._refresh()
 
     def show_samples(self, samples: Sequence[Sample]) -> None:
@@ -160,7 +160,7 @@ class TryPanel(ttk.Frame):
 
     def _ask(self) -> None:
         """Start an answer, or say why there is none."""
-        prompt, brain = self._prompt.get("1.0", "end-1c"), self._brains.get(self._name.get())
+        prompt, brain = self._prompt.get("1.0", "end-1c"), self._brains.get(self._brain_name.get())
         if brain is None:
             self._say("Choose a brain first; there is none before a training has begun.", is_problem=True)
         elif not prompt.strip():
@@ -217,7 +217,7 @@ class TryPanel(ttk.Frame):
         self._said.configure(text=sentence, style="Problem.TLabel" if is_problem else "Muted.TLabel")
 
     def _refresh(self) -> None:
-        brain = self._brains.get(self._name.get())
+        brain = self._brains.get(self._brain_name.get())
         self._about.configure(text=about(brain))
         text = _GO if self._answer is None else _CANCEL
         if str(self._go.cget("text")) != text:

@@ -16,9 +16,10 @@ from aios.errors import RunError, UserError
 from aios.gui.arrangement import Arrangement
 from aios.gui.automation import Inspector
 from aios.gui.background import Background
-from aios.gui.brains import Brain, State, free_name, list_brains, locate
+from aios.gui.brain_care import BrainCare
+from aios.gui.brains import Brain, State, free_name, list_brains, locate, resume_config
 from aios.gui.command_bar import CommandBar
-from aios.gui.dialogs import Answer, ask, ask_close, ask_steps, show_keys, show_text, tell
+from aios.gui.dialogs import ask_close, ask_steps, show_keys, show_text, sure_to_kill, tell
 from aios.gui.form import FormModel
 from aios.gui.form_checks import FormChecks
 from aios.gui.form_panel import FormPanel
@@ -27,12 +28,13 @@ from aios.gui.menus import KEYS, bind_buttons, build_menus
 from aios.gui.placement import is_maximised, place
 from aios.gui.preferences import load_form, load_preferences, save_all
 from aios.gui.printed_output import tail_text
+from aios.gui.queue_control import QueueControl
 from aios.gui.run_feed import RunFeed
 from aios.gui.run_panel import RunPanel
 from aios.gui.runs_panel import RunsPanel
 from aios.gui.settings_files import ask_and_export, ask_and_import
 from aios.gui.training_control import TrainingControl
-from aios.gui.training_process import shown_command, training_arguments
+from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
 from aios.gui.try_panel import TryPanel
 from aios.run_view.reading import Outlines
 from aios.settings.config import TrainingConfig
@@ -68,6 +70,7 @@ class Window:
         self.inspector = Inspector()
         self.background = Background()
         self.control = TrainingControl()
+        self.queue = QueueControl(self.background, self._start_queued, self._queue_changed)
         self.outlines = Outlines()
         self.feeds: list[RunFeed] = []
         self._due: dict[str, float] = {}
@@ -88,14 +91,17 @@ class Window:
         self.layout = Arrangement(root, self.look, self.inspector, self.preferences.form_folded)
         tabs = self.layout.tabs
         self.form = FormPanel(tabs, self.look, self.inspector, self.model, self._form_changed, self.start)
+        self.care = BrainCare(root, self.look, self.inspector, self._moved)
         self.runs = RunsPanel(
-            tabs, self.look, self.inspector, self.show_brains, self.compare, self.go_on, self.choose_log
-        )
+            tabs, self.look, self.inspector, self.preferences, self.queue,
+            {"open": self.show_brains, "compare": self.compare, "continue": self.go_on,
+             "open-log": lambda _: self.choose_log(), **self.care.acts},
+        )  # fmt: skip
         self.try_panel = TryPanel(tabs, self.look, self.inspector)
         self.run_panel = RunPanel(self.layout.outer, self.look, self.inspector, self.act)
         self.command_bar = CommandBar(self.run_panel.inside, self.look, self.inspector)
         self.run_panel.add(self.command_bar)
-        self.layout.fill((self.form, self.runs, self.try_panel), self.run_panel)
+        self.layout.fill(self.form, self.runs, self.try_panel, self.run_panel)
         self.form.offer_datasets(self.preferences.datasets)
         self._bind()
 
@@ -176,12 +182,19 @@ class Window:
             self._feeds_changed = True  # the time left goes on between two steps
 
     def _show_state(self) -> None:
+        self.queue.see(self.control.brain)
         self.run_panel.show_state(self.control.brain, self.control.waiting)
         self._show_command()
 
     def _show_list(self, folder: Path, brains: list[Brain]) -> None:
         self.runs.show(str(folder), brains)
         self.try_panel.offer(brains)
+        if not self._closing:
+            self.queue.tick(brains)
+
+    def _queue_changed(self) -> None:
+        self.runs.queue.show()
+        self._show_check()
 
     # The form
 
@@ -190,7 +203,7 @@ class Window:
         self.checks.changed()
 
     def _show_check(self) -> None:
-        self.form.show_check(self.checks.current, self.checks.why_not(self.control.running))
+        self.form.show_check(self.checks.current, self.checks.why_not, self.queue.notice)
         self._show_command()
 
     def _show_command(self) -> None:
@@ -202,9 +215,9 @@ class Window:
             self.command_bar.show(command, "Command of these settings")
 
     def _with_free_name(self, given: dict[str, Any]) -> dict[str, Any]:
-        """`given` with a brain name that no brain has yet."""
+        """`given` with a brain name that no brain has yet, nor is to have."""
         config = TrainingConfig(**given)
-        return given | {"brain_name": free_name(Path(config.bundle_dir), config.brain_name)}
+        return given | {"brain_name": free_name(Path(config.bundle_dir), config.brain_name, self.queue.queue.brains)}
 
     def import_settings(self) -> None:
         """Load the form from a settings file."""
@@ -215,16 +228,30 @@ class Window:
     # The run
 
     def start(self) -> None:
-        """Train with the form's settings."""
+        """Train with the form's settings, or queue the run where another is under way."""
         config = self.checks.ready
-        if config is None or self.control.running:
+        if config is None:
             return
         self.preferences.remember_dataset(config.dataset_file)
         self.form.offer_datasets(self.preferences.datasets)
-        self.control.start(config)
-        self._show_feeds([RunFeed(config.brain_name, config.log_path)])
+        waits = self.queue.busy
+        if waits:
+            self.queue.add(config)
+        else:
+            self._launch(config)
         self.form.load(self._with_free_name(self.model.values()))
-        self._shows_run_command = True
+        self._shows_run_command = not waits
+
+    def _launch(self, config: TrainingConfig) -> None:
+        self.control.start(config, config.steps if config.resume else None)
+        self._show_feeds([RunFeed(config.brain_name, config.log_path)])
+
+    def _start_queued(self, config: TrainingConfig) -> None:
+        """Start a run of the queue; it is shown unless the person looks at something else than the run before it."""
+        if len(self.feeds) < 2 and self._controlled() in (None, self.queue.last):
+            self._launch(config)
+        else:
+            TrainingProcess.start(config, config.steps if config.resume else None)
 
     def act(self, name: str) -> None:
         """Do what a control of the run panel stands for."""
@@ -234,18 +261,10 @@ class Window:
             self.layout.open(2)
         elif name == "output":
             self._show_output()
-        elif name != "kill" or self._sure_to_kill():
+        elif name != "kill" or sure_to_kill(self.root, self.look, self.inspector):
             self.control.ask(name)
         self._show_state()
         self._show_check()
-
-    def _sure_to_kill(self) -> bool:
-        text = "What was learnt since the newest checkpoint is lost. “Stop and save” ends the training without a loss."
-        answers = [
-            Answer("kill", "Kill", "End the process at once.", "Danger.TButton"),
-            Answer("cancel", "Cancel", "Let it train on."),
-        ]
-        return ask(self.root, self.look, self.inspector, "Kill the training?", text, answers) == "kill"
 
     def _show_output(self) -> None:
         session = self.control.brain.session if self.control.brain is not None else None
@@ -279,16 +298,15 @@ class Window:
         elif all(feed.log.absolute() != brains[0].log.absolute() for feed in self.feeds):
             self._show_feeds([*self.feeds, RunFeed(brains[0].name, brains[0].log)])
 
-    def go_on(self, brain: Brain) -> None:
+    def go_on(self, brains: list[Brain]) -> None:
         """Continue a brain: a paused one as far as it was asked for, any other to a step that is asked for here."""
-        if self.control.running:
-            raise UserError(
-                f"“{self.control.brain and self.control.brain.name}” is being trained; pause or stop it first."
-            )
+        brain = brains[0]
         unfinished = brain.steps is not None and brain.step < brain.steps
         proposed = brain.steps if unfinished and brain.steps is not None else max(2 * brain.step, 100)
         steps = ask_steps(self.root, self.look, self.inspector, brain.name, brain.step, proposed)
-        if steps is not None:
+        if steps is not None and self.queue.busy:
+            self.queue.add(resume_config(brain, steps))
+        elif steps is not None:
             self.show_brains([brain])
             self.control.resume(steps)
             self._show_state()
@@ -317,6 +335,17 @@ class Window:
         if running:
             self.show_brains(running[:1])
 
+    def _moved(self, brain: Brain, folder: Path | None) -> None:
+        """Follow a brain into another folder; let go of one that has none any more."""
+        self._due.pop("list", None)
+        self.checks.changed()
+        old, was_controlled = brain.folder.absolute(), self._controlled() == brain.folder.absolute()
+        if was_controlled:
+            self.control.attach(folder.absolute() if folder is not None else None)
+        feeds = [moved for feed in self.feeds if (moved := feed.moved(old, folder)) is not None]
+        if was_controlled or feeds != self.feeds:
+            self._show_feeds(feeds)
+
     # The window itself
 
     def switch_theme(self) -> None:
@@ -331,7 +360,7 @@ class Window:
         answer: str | None = "keep"
         if self.control.running:
             name = self.control.brain.name if self.control.brain is not None else ""
-            answer = ask_close(self.root, self.look, self.inspector, name)
+            answer = ask_close(self.root, self.look, self.inspector, name, len(self.queue.queue.runs))
         if answer == "stop":
             self.control.ask("stop")
             self._show_state()

@@ -45,6 +45,8 @@ class RunHistory:
         """Settings of the latest sitting (`run_start`, `run_resumed`); empty where the log has none."""
         self.run_id: str | None = None
         """Names the latest sitting."""
+        self.started = math.nan
+        """When the latest sitting began, unix seconds; NaN where the log does not say."""
         self.state: State = "waiting"
         """How the run stands: `waiting` before its first record, `diverged` when it stopped in trouble."""
         self.stop_reason: str | None = None
@@ -253,7 +255,7 @@ class RunHistory:
         for worker, pace in self._paces.items():
             if rank in (None, worker):
                 pace.resumed(step)
-        config, run_id = record.get("config"), record.get("run_id")
+        config, run_id, self.started = record.get("config"), record.get("run_id"), number(record, "ts")
         before = self.config.get("steps")
         self.config = config if isinstance(config, dict) else {}
         self.run_id = str(run_id) if run_id is not None else None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aios.errors import RunError, UserError
 from aios.runs.checkpoints import newest_valid
+from aios.runs.file_size import show_size
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
@@ -57,8 +58,8 @@ def _trouble(number: int, folder: Path, needed: int) -> str:
     reason = os.strerror(number)
     if number not in _FULL:
         return f"{folder} cannot be written any more ({reason})"
-    need = f"about {_size(needed)} are needed" if needed else "the log needs some room"
-    return f"The disk {_disk(folder)} is full ({reason}): {need} in {folder} and {_size(_free(folder))} are free"
+    need = f"about {show_size(needed)} are needed" if needed else "the log needs some room"
+    return f"The disk {_disk(folder)} is full ({reason}): {need} in {folder} and {show_size(_free(folder))} are free"
 
 
 def _kept(brain_dir: Path, number: int) -> str:
@@ -80,11 +81,3 @@ def _disk(folder: Path) -> Path:
 def _free(folder: Path) -> int:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free
-
-
-def _size(count: int) -> str:
-    """1234567 -> `1.2 MB`."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

@@ -1,0 +1,154 @@
+"""Runs that wait for their turn: a folder of settings files, so that they outlive the window. No Tk here.
+
+Each file is one that `aios hrm-hf train --config` takes, `0001.toml` the next to start; paths in it are absolute, since
+the next window may be opened elsewhere. Of several windows the one that takes a file away first starts its run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aios.errors import UserError
+from aios.gui.wording import in_window_words
+from aios.places import config_folder
+from aios.settings.config import TrainingConfig
+from aios.settings.config_file import load_config_file, save_config_file
+
+_PLACES = (
+    *("dataset_file", "eval_file", "adaptive_lr_config", "deepspeed_config", "student_init", "bundle_dir"),
+    *("tensorboard", "log_file", "stop_file"),
+)
+"""Settings that are paths; the tokenizer is one where there is such a folder."""
+_MOST = 999
+
+
+@dataclass(frozen=True)
+class QueuedRun:
+    """One run that waits."""
+
+    file: Path
+    """Its settings."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the file says, by field of `TrainingConfig`."""
+    config: TrainingConfig | None = None
+    """What that means; None: nothing any more."""
+    problem: str = ""
+    """Why it was passed over, one sentence; empty: it was not."""
+
+    @property
+    def name(self) -> str:
+        """Its brain's name, or that of its file where the settings cannot be read."""
+        return self.config.brain_name if self.config is not None else self.file.name
+
+
+class RunQueue:
+    """The runs that wait, first come first."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or config_folder() / "queue"
+        self._problems: dict[Path, str] = {}
+
+    @property
+    def runs(self) -> list[QueuedRun]:
+        """Those that wait, in their order; those passed over are among them."""
+        return [self._read(file) for file in self._files()]
+
+    @property
+    def next(self) -> QueuedRun | None:
+        """The first that was not passed over."""
+        return next((run for run in self.runs if not run.problem), None)
+
+    @property
+    def brains(self) -> set[Path]:
+        """The folders of the brains that wait to be trained."""
+        return {run.config.brain_dir for run in self.runs if run.config is not None}
+
+    def add(self, config: TrainingConfig) -> QueuedRun:
+        """Let a run wait behind all others.
+
+        Raises:
+            UserError: when a run of that brain waits already, there are too many, or the file cannot be written.
+        """
+        config = with_whole_paths(config)
+        if config.brain_dir in self.brains:
+            raise UserError(f"A run of “{config.brain_name}” is queued already; choose another brain name.")
+        files = self._files()
+        number = int(files[-1].stem) + 1 if files else 1
+        if number > _MOST:
+            raise UserError(f"The queue is full: its last number is {_MOST}; remove some runs.")
+        file = self._folder / f"{number:04d}.toml"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self._folder} cannot be made ({error.strerror}); the run is not queued.") from error
+        save_config_file(config, file)
+        return self._read(file)
+
+    def take(self, run: QueuedRun) -> bool:
+        """Take a run out, to start or to forget it; False when it is not there any more, taken by another window say.
+
+        Raises:
+            UserError: when its file cannot be taken away.
+        """
+        if not self._is_there(run):
+            return False
+        try:
+            run.file.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise UserError(f"{run.file} cannot be taken away ({error.strerror}); free the folder.") from error
+        self._problems.pop(run.file, None)
+        return True
+
+    def pass_over(self, run: QueuedRun, problem: str) -> None:
+        """Leave a run waiting that cannot start now, and why; the next one gets its turn."""
+        self._problems[run.file] = problem
+
+    def move(self, run: QueuedRun, by: int) -> QueuedRun:
+        """Let a run change places with the one before (-1) or behind it (1), if there is one; where it then is.
+
+        Raises:
+            UserError: when the files cannot be renamed.
+        """
+        files = self._files()
+        to = files.index(run.file) + by if self._is_there(run) else -1
+        if not 0 <= to < len(files):
+            return run
+        other, aside = files[to], run.file.with_suffix(".moving")
+        try:
+            run.file.rename(aside)
+            other.rename(run.file)
+            aside.rename(other)
+        except OSError as error:
+            raise UserError(f"The order of {self._folder} cannot be changed ({error.strerror}).") from error
+        problems = {file: self._problems.pop(file, "") for file in (run.file, other)}
+        self._problems |= {run.file: problems[other], other: problems[run.file]}
+        return dataclasses.replace(run, file=other)
+
+    def _is_there(self, run: QueuedRun) -> bool:
+        """Whether the run still is in its file; another may have changed places with it."""
+        return run.file.is_file() and self._read(run.file).settings == run.settings
+
+    def _files(self) -> list[Path]:
+        return sorted(file for file in self._folder.glob("[0-9][0-9][0-9][0-9].toml") if file.is_file())
+
+    def _read(self, file: Path) -> QueuedRun:
+        try:
+            settings = load_config_file(file)
+            return QueuedRun(file, settings, TrainingConfig(**settings), self._problems.get(file, ""))
+        except UserError as error:
+            return QueuedRun(file, problem=in_window_words(str(error)))
+
+
+def with_whole_paths(config: TrainingConfig) -> TrainingConfig:
+    """The same run, whatever the current folder is."""
+    given = {name: getattr(config, name) for name in _PLACES}
+    if config.model is not None and os.path.exists(config.model):
+        given["model"] = config.model
+    return dataclasses.replace(config, **{name: os.path.abspath(path) for name, path in given.items() if path})
