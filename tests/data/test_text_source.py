@@ -89,9 +89,10 @@ def test_progress_ends_at_the_size_of_the_source(tmp_path: Path) -> None:
     [
         ("empty.txt", b"", "is empty"),
         ("nul.txt", b"text\0text", r"nul\.txt is binary.*byte 4"),
-        ("latin1.txt", "caf\xe9 au lait".encode("latin-1"), r"latin1\.txt is binary.*byte 3"),
-        ("utf16.txt", "text".encode("utf-16"), r"binary.*byte 3"),
+        ("latin1.txt", "caf\xe9 au lait".encode("latin-1"), r"latin1\.txt is not UTF-8.*byte 3.*like latin-1"),
+        ("utf16.txt", "text".encode("utf-16"), r"byte 3.*like utf-16"),
         ("nul.jsonl", b'{"text": "\0"}', "binary"),
+        ("picture.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\x90\0\0\1,\x08\2", "is binary"),
     ],
 )
 def test_unusable_file_is_refused_before_it_is_read(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -120,13 +121,13 @@ def test_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [b"\0", b"\xff", b"\xe2\x82"], ids=["nul", "invalid", "cut short"])
 def test_damage_further_in_is_named_with_its_offset(tmp_path: Path, position: int, bad: bytes) -> None:
     path = write(tmp_path / "a.txt", b"a" * position + bad + b"b" * 100_000)
-    with pytest.raises(UserError, match=rf"a\.txt is binary.*byte {position}\)"):
+    with pytest.raises(UserError, match=rf"a\.txt is .*UTF-8 text \(byte {position}\)"):
         list(iter_pieces(check_dataset(path)))
 
 
 def test_character_cut_off_by_the_end_of_the_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"price in \xe2\x82")
-    with pytest.raises(UserError, match=r"binary.*byte 9\)"):
+    with pytest.raises(UserError, match=r"is not UTF-8 text \(byte 9\); convert it"):
         list(iter_pieces(check_dataset(path)))
 
 
@@ -152,3 +153,47 @@ def test_invalid_utf8_in_jsonl_is_named_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", b'{"text": "fine"}\n' * 10_000 + b'{"text": "\xff"}\n')
     with pytest.raises(UserError, match=r"Line 10001 .* is not UTF-8 \(byte 10 of the line\)"):
         list(iter_pieces(check_dataset(path)))
+
+
+TEXTS = {
+    "latin-1": "En ma fin gît mon commencement. Où êtes-vous, cafés d'été ? " * 20,
+    "cp1252": "He said: \u201cIt is \u2013 as they say \u2013 a naïve question\u2026\u201d and left. " * 20,
+    "utf-16": "Text with an \u2018ï\u2019 that an editor of Windows saved as Unicode.\n" * 20,
+    "utf-16-le": "The same, without the mark at its beginning: é.\n" * 20,
+    "utf-16-be": "And the other way round: é.\n" * 20,
+}
+
+
+@pytest.mark.parametrize("encoding", TEXTS)
+def test_text_in_another_encoding_is_told_by_name_and_read_under_it(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path / "a.txt", TEXTS[encoding].encode(encoding))
+    with pytest.raises(UserError, match=rf"is not UTF-8 text \(byte \d+\), but looks like {encoding}; give --encoding"):
+        check_dataset(path)
+    source = check_dataset(path, encoding)
+    assert "".join(piece.text for piece in iter_pieces(source, 100)) == TEXTS[encoding]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "message"),
+    [
+        (
+            "\u0416\u0438\u043b-\u0431\u044b\u043b".encode("cp1251"),
+            "utf-8",
+            r"is not UTF-8 text \(byte 0\); .*name its encoding",
+        ),
+        ("déjà vu, ".encode() * 9 + b"caf\xe9 au lait", "utf-8", r"is not UTF-8 text .*; convert it, or name"),
+        (b"caf\xc3\xa9", "ascii", r"is not text in ascii \(byte 3\); check --encoding"),
+        (b"text\0text", "latin-1", r"is not text in latin-1 \(byte 4\)"),
+        ("a\0b".encode("utf-16"), "utf-16", "is not text in utf-16"),
+    ],
+)
+def test_what_cannot_be_told_or_is_not_what_was_named_is_refused(
+    tmp_path: Path, content: bytes, encoding: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_dataset(write(tmp_path / "a.txt", content), encoding)
+
+
+def test_rows_are_utf8_whatever_the_encoding_of_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "café"}'.encode())
+    assert [piece.text for piece in iter_pieces(check_dataset(path, "latin-1"))] == ["café"]

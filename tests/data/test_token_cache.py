@@ -214,3 +214,12 @@ def test_processes_may_build_the_same_cache_at_once(cache_dir: Path) -> None:
     assert [child.returncode for child in children] == [0, 0]
     assert outputs[0] == outputs[1] != ""
     assert {Path(name).suffix for name in cache_files(cache_dir)} == {".bin", ".json"}
+
+
+def test_another_encoding_is_another_token_file(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("Où êtes-vous ? ".encode("latin-1") * 50)
+    right, wrong = (tokenize_source(check_dataset(path, name), tokenizer) for name in ("iso8859-1", "cp1251"))
+    assert right.path != wrong.path
+    assert tokenizer.decode(all_tokens(right)[:-1]).startswith("Où êtes-vous ?")
+    assert tokenizer.decode(all_tokens(wrong)[:-1]).startswith("Oщ")

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 
 from aios.core.hrm_models.batch import Batch
+from aios.data.decoding import UTF_8
 from aios.data.sampling import sample_indices
 from aios.data.text_source import check_dataset
 from aios.data.token_cache import ProgressCallback, TokenFile, tokenize_source
-from aios.data.tokenizer import bundled_corpus_path
 from aios.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class DataConfig:
     """What `check_dataset` opens: files of text or rows, or a folder of them; None is the bundled corpus."""
     eval_file: Path | None = None
     """The same for evaluation; None holds out a tail of the training data."""
+    encoding: str = UTF_8
+    """Of the plain text files in both, as Python names it."""
     seq_len: int = 128
     """Tokens of one window, at least 2."""
     eval_fraction: float = 0.05
@@ -162,8 +164,8 @@ def load_data(
     """
     if config.seq_len < 2:
         raise UserError(f"The sequence length is {config.seq_len}; set --max-seq-len to 2 or more.")
-    dataset = config.dataset_file or bundled_corpus_path()
-    sources = [check_dataset(path) for path in (dataset, config.eval_file) if path is not None]
+    paths = (config.dataset_file, *([] if config.eval_file is None else [config.eval_file]))
+    sources = [check_dataset(path, config.encoding) for path in paths]
     files = [tokenize_source(source, tokenizer, config.cache_dir, on_progress) for source in sources]
     names = [source.name for source in sources]
     if len(files) == 1:

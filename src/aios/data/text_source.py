@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
+from aios.data.decoding import UTF_8, TextDecoder
 from aios.data.rows import MAX_ROW, Kind, Part, Place, row_kind, row_parts
 from aios.data.tables import SPLITS_FILE, STATE_FILE, is_table, saved_files, table_kind, table_rows
+from aios.data.tokenizer import bundled_corpus_path
 from aios.data.unpacking import is_packed, opened, text_suffix
 from aios.errors import UserError
 
@@ -61,6 +63,8 @@ class TextSource:
     """Never empty."""
     kind: Kind
     """What every row is."""
+    encoding: str = UTF_8
+    """Of plain text files, as Python names it; rows are UTF-8."""
 
     @property
     def total_bytes(self) -> int:
@@ -80,21 +84,23 @@ class TextPiece(NamedTuple):
     """Whether the loss is taken on it."""
 
 
-def check_dataset(path: str | Path) -> TextSource:
+def check_dataset(path: str | Path | None, encoding: str = UTF_8) -> TextSource:
     """Open a dataset: it exists, is readable, not empty, and begins like text or a row of some kind.
 
-    Imports nothing heavy, but pyarrow for tables.
+    None is the bundled text. `encoding` is that of the plain text files. Imports nothing heavy, but pyarrow for tables.
 
     Raises UserError naming the path and the remedy. Damage further in is found when it is read.
     """
+    if path is None:
+        return check_dataset(bundled_corpus_path())
     if not str(path).strip():
         raise UserError("The dataset path (--dataset-file) is empty; name a file or folder, or leave it out.")
     root = Path(os.path.expanduser(path)).absolute()
     try:
         files = tuple(_usable_files(root, str(path)))
         for file in files[:_SNIFF_FILES]:
-            _sniff(file.path)
-        source = TextSource(str(path), files, _first_kind(files[0].path))
+            _sniff(file.path, encoding)
+        source = TextSource(str(path), files, _first_kind(files[0].path), encoding)
     except FileNotFoundError as error:
         raise UserError(f"The dataset {path} does not exist; check the path.") from error
     except OSError as error:
@@ -115,19 +121,20 @@ def iter_pieces(source: TextSource, piece_chars: int = PIECE_CHARS) -> Iterator[
     done = 0
     for file in source.files:
         try:
-            yield from _pieces(file, source.kind, done, piece_chars)
+            yield from _pieces(file, source, done, piece_chars)
         except OSError as error:
             raise UserError(f"The dataset file {file.path} cannot be read ({error}); check it.") from error
         done += file.size
 
 
-def _pieces(file: SourceFile, kind: Kind, done: int, piece_chars: int) -> Iterator[TextPiece]:
+def _pieces(file: SourceFile, source: TextSource, done: int, piece_chars: int) -> Iterator[TextPiece]:
+    kind = source.kind
     if is_table(file.path):
         rows = _table_rows(file, kind, done)
     elif _is_jsonl(file.path):
         rows = _jsonl_rows(file.path, kind, done)
     elif kind == "text":
-        return _text_pieces(file.path, done, piece_chars)
+        return _text_pieces(file.path, source.encoding, done, piece_chars)
     else:
         raise UserError(
             f"The dataset file {file.path} is plain text, but the dataset began with rows of instructions; "
@@ -197,46 +204,17 @@ def _is_dataset_file(path: Path) -> bool:
     return text_suffix(path) in FOLDER_SUFFIXES and not (is_packed(path) and is_table(Path(path.stem)))
 
 
-def _sniff(path: Path) -> None:
+def _sniff(path: Path, encoding: str) -> None:
     if is_table(path):
         return
     with opened(path) as (stream, _):
         block = stream.read(_SNIFF_BYTES)
-    _Utf8Stream(path).decode(block, final=False)
+    TextDecoder(path, UTF_8 if _is_jsonl(path) else encoding).decode(block, final=False)
 
 
-class _Utf8Stream:
-    """Incremental strict UTF-8 decoder that knows its offset in the file and refuses what is not text."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
-        self._offset = 0
-
-    def decode(self, block: bytes, final: bool) -> str:
-        """Decode the next block; UserError at a NUL byte or invalid UTF-8. A leading BOM is dropped."""
-        nul = block.find(b"\0")
-        if nul >= 0:
-            self._refuse(self._offset + nul)
-        try:
-            text = self._decoder.decode(block, final)
-        except UnicodeDecodeError as error:
-            # error.object is the undecoded rest of earlier blocks plus this block
-            self._refuse(self._offset + len(block) - len(error.object) + error.start)
-        at_start = self._offset == 0
-        self._offset += len(block)
-        return text.removeprefix("\ufeff") if at_start else text
-
-    def _refuse(self, offset: int) -> NoReturn:
-        raise UserError(
-            f"The dataset file {self._path} is binary, not UTF-8 text (byte {offset}); "
-            "convert it to a UTF-8 text file or to .jsonl."
-        )
-
-
-def _text_pieces(path: Path, done: int, piece_chars: int) -> Iterator[TextPiece]:
+def _text_pieces(path: Path, encoding: str, done: int, piece_chars: int) -> Iterator[TextPiece]:
     """Pieces of one plain text file. Memory: one block and one piece, however long the file or its lines."""
-    decoder = _Utf8Stream(path)
+    decoder = TextDecoder(path, encoding)
     rest = ""
     with opened(path) as (stream, file):
         while block := stream.read(_BLOCK_BYTES):

@@ -3,8 +3,8 @@
 `<cache>/tokens/<key>.bin` holds the ids, little endian, 16 bit where the vocabulary allows, else 32; of instructions
 they are signed, and a token that is only read, not learned, is the complement of its id.
 `<key>.json`, the manifest, is written last and is the mark of a complete file. The key covers the format, the
-tokenizer, the kind of the rows, and the path, size and modification time of every input file, so a changed input never
-meets old tokens.
+tokenizer, the kind of the rows, the encoding, and the path, size and modification time of every input file, so a
+changed input never meets old tokens.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from aios.data.decoding import UTF_8
 from aios.data.rows import FORM_VERSION
 from aios.data.text_source import SourceFile, TextPiece, TextSource, iter_pieces
 from aios.data.tokenizer import end_of_document_id, tokenizer_fingerprint
@@ -126,6 +127,8 @@ def _cache_key(source: TextSource, tokenizer: PreTrainedTokenizerBase) -> str:
     content: list[object] = [FORMAT_VERSION, tokenizer_fingerprint(tokenizer), files]
     if source.kind != "text":
         content += [source.kind, FORM_VERSION]
+    if source.encoding != UTF_8:
+        content += ["encoding", source.encoding]
     return hashlib.sha256(json.dumps(content).encode("utf-8")).hexdigest()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_type_hints
 
 from aios.auto_lr.adaptive_lr import DEFAULT_LR
 from aios.core.architecture import PRESETS, Architecture
+from aios.data.decoding import UTF_8, known_encoding
 from aios.runs.stop_file import StopFile
 from aios.settings.config_checks import check_config
 from aios.settings.flag_values import flag_name
@@ -58,6 +59,12 @@ class TrainingConfig:
         "`text`, or `prompt` and `completion`, or `messages`. Default: the bundled text.",
         value="FILE",
         main=True,
+    )
+    encoding: str = _flag(
+        UTF_8,
+        DATA,
+        "Encoding of text files that are not UTF-8, such as latin-1, cp1252 or utf-16; rows are UTF-8.",
+        value="NAME",
     )
     model: str | None = _flag(
         None, DATA, "Tokenizer: a folder or a name for transformers. Default: the bundled one.", value="NAME"
@@ -235,6 +242,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_config(self, field_types())
+
+    @property
+    def text_encoding(self) -> str:
+        """The encoding of the text files, as Python names it, whatever it was called."""
+        return known_encoding(self.encoding) or self.encoding
 
     @property
     def cuda_numbers(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aios.data.decoding import known_encoding
 from aios.errors import UserError, shown
 from aios.runs.brain_name import why_not_a_name
 from aios.settings.flag_values import allowed_types, flag_name, is_utf8, require
@@ -36,6 +37,8 @@ def check_config(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:
     """
     _check_types(config, kinds)
     _check_numbers(config, kinds)
+    allowed = "an encoding of text that Python knows, such as utf-8, latin-1, cp1252 or utf-16"
+    require(known_encoding(config.encoding) is not None, "encoding", config.encoding, allowed)
     _check_model(config)
     _check_optimizer(config)
     _check_devices(config)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from aios.auto_lr.search import SHORTEST_RUN
 from aios.data.text_source import check_dataset
 from aios.data.token_estimate import estimated_tokens
-from aios.data.tokenizer import bundled_corpus_path
 from aios.settings.config import TrainingConfig
 from aios.settings.estimate import RunSize, adapter_parameters, model_parameters, training_memory
 from aios.settings.fits import likely_device, shown_bytes, size_of_run
@@ -87,7 +86,7 @@ def forecast(config: TrainingConfig, step_seconds: float | None = None) -> Forec
     """
     if config.student_init is not None or config.resume:
         return None
-    source = check_dataset(config.dataset_file or bundled_corpus_path())
+    source = check_dataset(config.dataset_file, config.text_encoding)
     estimated = estimated_tokens(source, config.model)
     if estimated is None:
         return None

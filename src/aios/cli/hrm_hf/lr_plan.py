@@ -83,6 +83,7 @@ _EVALUATED_BY = (
     "eval_file",
     "eval_batches",
     "dataset_file",
+    "encoding",
     "model",
     "max_seq_len",
     "batch_size",
@@ -95,7 +96,7 @@ _EVALUATED_BY = (
 def still_comparable(learned: Mapping[str, Any], state: Mapping[str, Any], config: TrainingConfig) -> Mapping[str, Any]:
     """`learned`, of the checkpoint dict `state`; without its evaluations where those of `config` are other ones."""
     before, now = state["config"], config.to_dict()
-    same = all(before.get(name) == now[name] for name in _EVALUATED_BY)
+    same = all(before.get(name, getattr(TrainingConfig, name)) == now[name] for name in _EVALUATED_BY)
     return learned if same else {**learned, "evaluations": None}
 
 

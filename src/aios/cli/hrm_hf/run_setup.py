@@ -128,5 +128,6 @@ def data_config(config: TrainingConfig) -> DataConfig:
     return DataConfig(
         dataset_file=Path(config.dataset_file) if config.dataset_file is not None else None,
         eval_file=Path(config.eval_file) if config.eval_file is not None else None,
+        encoding=config.text_encoding,
         seq_len=config.max_seq_len,
     )
