@@ -67,10 +67,12 @@ def test_one_brain_is_queued_once_and_its_name_is_no_free_one(tmp_path: Path, qu
 def test_what_cannot_be_read_any_more_says_so_and_is_no_obstacle(tmp_path: Path, queue: RunQueue) -> None:
     queue.add(run(tmp_path, "a"))
     queue.add(run(tmp_path, "b"))
-    (tmp_path / "queue" / "0001.toml").write_text("steps = 0\n", encoding="utf-8")
+    (tmp_path / "queue" / "0001.toml").write_text('steps = 0\nbrain_name = "a"\n', encoding="utf-8")
     damaged, whole = queue.runs
     assert "“Steps” is 0" in damaged.problem
     assert queue.next == whole
+    assert names(queue) == ["a", "b"]
+    damaged.file.write_text("no settings", encoding="utf-8")
     assert names(queue) == ["0001.toml", "b"]
 
 

@@ -43,7 +43,7 @@ class QueuedRun:
     @property
     def name(self) -> str:
         """Its brain's name, or that of its file where the settings cannot be read."""
-        return self.config.brain_name if self.config is not None else self.file.name
+        return str(self.settings.get("brain_name", self.file.name if self.config is None else self.config.brain_name))
 
 
 class RunQueue:
@@ -139,11 +139,12 @@ class RunQueue:
         return sorted(file for file in self._folder.glob("[0-9][0-9][0-9][0-9].toml") if file.is_file())
 
     def _read(self, file: Path) -> QueuedRun:
+        settings: dict[str, Any] = {}
         try:
             settings = load_config_file(file)
             return QueuedRun(file, settings, TrainingConfig(**settings), self._problems.get(file, ""))
         except UserError as error:
-            return QueuedRun(file, problem=in_window_words(str(error)))
+            return QueuedRun(file, settings, problem=in_window_words(str(error)))
 
 
 def with_whole_paths(config: TrainingConfig) -> TrainingConfig:
