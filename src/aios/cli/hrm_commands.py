@@ -14,6 +14,7 @@ from aios.cli.flag_help import Example, FlagsCommand
 from aios.cli.flags import config_options, given_flags
 from aios.cli.hrm_hf.origin import brain_folder, find_origin
 from aios.cli.log_commands import check_picture, lr_log, plot, replay, watch
+from aios.cli.runs_command import runs
 from aios.distributed.environment import WorkerPlace, parent_of, place_of
 from aios.distributed.launch_notes import has_own_launcher, refused
 from aios.distributed.parent import die_with, end_after
@@ -111,6 +112,7 @@ hrm_hf.command("plot")(plot)
 hrm_hf.command("lr-log")(lr_log)
 hrm_hf.command("watch")(watch)
 hrm_hf.command("replay")(replay)
+hrm_hf.command("runs")(runs)
 hrm_hf.command("generate")(generate)
 hrm_hf.command("chat")(chat)
 

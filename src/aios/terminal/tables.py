@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -22,6 +23,17 @@ def table_console() -> Console:
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
     return console
+
+
+def listing(headings: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows of cells under (heading, whether it is of numbers); a first cell that is too long is broken, never cut."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for at, (heading, is_number) in enumerate(headings):
+        justify: Literal["right", "left"] = "right" if is_number else "left"
+        table.add_column(heading, justify=justify, no_wrap=at > 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def timeline_table(decisions: Sequence[Decision], several: bool, numbers: bool = True) -> Table:
