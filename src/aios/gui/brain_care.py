@@ -66,12 +66,12 @@ class BrainCare:
         """
         text = "What is to be remembered: it is kept in the brain's folder, as notes.txt."
         dialog = Dialog(self._root, self._look, self._inspector, f"Notes on {brain.name}", text)
-        p, pad = self._look.palette, self._look.px(6)
+        p, pad = self._look.palette, self._look.px(8)
         field = tk.Text(
             dialog.body, width=40, height=8, wrap="word", font="TkDefaultFont", undo=True, relief="flat", borderwidth=0,
             padx=pad, pady=pad, highlightthickness=1, highlightbackground=p.border, highlightcolor=p.accent,
         )  # fmt: skip
-        field.grid(row=2, column=0, sticky="nsew", pady=(0, self._look.px(14)))
+        field.grid(row=2, column=0, sticky="nsew", pady=(0, self._look.px(16)))
         field.insert("1.0", read_notes(brain.folder))
         field.bind("<Tab>", move_on)
         written = ""

@@ -42,7 +42,7 @@ class Crosshair:
         self.step = drawn.step_at(x)
         lines = self._lines(drawn, self.step)
         if lines:
-            self._card(lines, drawn, x)
+            self._card(lines, drawn, (x, y))
 
     def again(self, drawn: DrawnRun) -> None:
         """The picture has changed under it: tell the new values, where it was."""
@@ -76,19 +76,21 @@ class Crosshair:
             edge = self._look.palette.panel
             self._canvas.create_oval(x - r, y - r, x + r, y + r, fill=color, outline=edge, tags=_TAG)
 
-    def _card(self, lines: Sequence[str], drawn: DrawnRun, x: float) -> None:
-        """In the upper corner of the losses that the mouse is not at."""
-        self.text, p, gap = "\n".join(lines), self._look.palette, self._look.px(8)
+    def _card(self, lines: Sequence[str], drawn: DrawnRun, at: tuple[float, float]) -> None:
+        """In the upper right corner of the losses, where no falling curve is; in the left one for a mouse there."""
+        self.text, p, gap, pad = "\n".join(lines), self._look.palette, self._look.px(8), self._look.px(4)
         frame = drawn.loss_axes.bbox
-        top, right = self._canvas.winfo_height() - frame.y1 + gap, x < (frame.x0 + frame.x1) / 2
+        top = self._canvas.winfo_height() - frame.y1 + gap
         card = self._canvas.create_text(
-            frame.x1 - gap if right else frame.x0 + gap, top, anchor="ne" if right else "nw", text=self.text,
-            fill=p.text, font=self._look.fonts["small"], tags=_TAG,
-        )  # fmt: skip
-        left, high, end, low = self._canvas.bbox(card)
-        pad = self._look.px(5)
+            frame.x1 - gap, top, anchor="ne", text=self.text, fill=p.text, font=self._look.fonts["small"], tags=_TAG
+        )
+        left, _, _, low = self._canvas.bbox(card)
+        if at[0] > left - 2 * gap and self._canvas.winfo_height() - at[1] < low + 2 * gap:
+            self._canvas.itemconfigure(card, anchor="nw")
+            self._canvas.coords(card, frame.x0 + gap, top)
+        left, high, right, low = self._canvas.bbox(card)
         back = self._canvas.create_rectangle(
-            left - pad, high - pad, end + pad, low + pad, fill=p.panel, outline=p.border, tags=_TAG
+            left - pad, high - pad, right + pad, low + pad, fill=p.panel, outline=p.border, tags=_TAG
         )
         self._canvas.tag_lower(back, card)
 

@@ -40,14 +40,14 @@ class Dialog:
         self.result: str | None = None
         border = tk.Frame(self.window, background=look.palette.border, padx=1, pady=1)
         border.pack(fill="both", expand=True)
-        self.body = ttk.Frame(border, padding=look.px(18))
+        self.body = ttk.Frame(border, padding=look.px(16))
         self.body.pack(fill="both", expand=True)
         self.body.columnconfigure(0, weight=1, minsize=look.px(440))
         heading = ttk.Label(self.body, text=title, font=look.fonts["title"], wraplength=look.px(440))
         heading.grid(row=0, column=0, sticky="w")
         message = wrapped_label(self.body, "TLabel", text)
         message.configure(wraplength=look.px(440))
-        message.grid(row=1, column=0, sticky="ew", pady=(look.px(8), look.px(14)))
+        message.grid(row=1, column=0, sticky="ew", pady=(look.px(8), look.px(16)))
         inspector.name("dialog", message)
         self.window.protocol("WM_DELETE_WINDOW", self.window.destroy)
         self.window.bind("<Escape>", lambda _: self.window.destroy())
@@ -170,7 +170,7 @@ def ask_line(
     entry.grid(row=3, column=0, sticky="ew")
     Tooltip(entry, label[1])
     problem = wrapped_label(dialog.body, "Problem.TLabel")
-    problem.grid(row=4, column=0, sticky="ew", pady=(0, look.px(14)))
+    problem.grid(row=4, column=0, sticky="ew", pady=(0, look.px(16)))
     inspector.name(name, entry)
     inspector.name(f"{name.partition('.')[0]}.problem", problem)
 
@@ -193,7 +193,7 @@ def show_text(parent: tk.Misc, look: Look, inspector: Inspector, title: str, tex
     column = int(parent.tk.call("font", "measure", "TkFixedFont", "0"))
     shown = ReadOnlyText(dialog.body, look, "TkFixedFont")
     shown.text.configure(width=min(96, int(0.8 * parent.winfo_toplevel().winfo_width() / column)), height=16)
-    shown.grid(row=2, column=0, sticky="nsew", pady=(0, look.px(14)))
+    shown.grid(row=2, column=0, sticky="nsew", pady=(0, look.px(16)))
     shown.show(text)
     shown.text.see("end")
     dialog.wait(dialog.add_buttons([Answer("ok", "OK", "Close this text.", "Accent.TButton")])[0])
@@ -203,10 +203,10 @@ def show_keys(parent: tk.Misc, look: Look, inspector: Inspector, keys: Sequence[
     """A table of keys and what they do."""
     dialog = Dialog(parent, look, inspector, "Keys", "Everything can be done from the keyboard.")
     table = ttk.Frame(dialog.body)
-    table.grid(row=2, column=0, sticky="w", pady=(0, look.px(14)))
+    table.grid(row=2, column=0, sticky="w", pady=(0, look.px(16)))
     for row, (key, meaning) in enumerate(keys):
         ttk.Label(table, text=key, style="Strong.TLabel").grid(row=row, column=0, sticky="w", pady=look.px(2))
-        ttk.Label(table, text=meaning).grid(row=row, column=1, sticky="w", padx=(look.px(18), 0))
+        ttk.Label(table, text=meaning).grid(row=row, column=1, sticky="w", padx=(look.px(16), 0))
     dialog.wait(dialog.add_buttons([Answer("ok", "OK", "Close this table.", "Accent.TButton")])[0])
 
 

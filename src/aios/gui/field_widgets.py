@@ -120,7 +120,7 @@ class FieldWidget:
 
     def _place_unset(self) -> None:
         if self._unset is not None and not self._variable.get():
-            self._unset.place(x=self._look.px(7), rely=0.5, anchor="w")
+            self._unset.place(x=self._look.px(8), rely=0.5, anchor="w")
         elif self._unset is not None:
             self._unset.place_forget()
 

@@ -73,12 +73,12 @@ class Figures(ttk.Frame):
         for at, labels in enumerate(self._labels.values()):
             row, column = divmod(at, columns)
             for below, label in enumerate(labels):
-                above, apart = self._look.px(6) if row and not below else 0, gap if column else 0
+                above, apart = self._look.px(8) if row and not below else 0, gap if column else 0
                 label.grid(row=2 * row + below, column=column, sticky="w", pady=(above, 0), padx=(apart, 0))
         for column in range(len(_FIGURES)):
             self.columnconfigure(column, weight=int(column < columns))
         last = 2 * len(_FIGURES)
-        self._progress.grid(row=last, column=0, columnspan=columns, sticky="ew", pady=(self._look.px(6), 0))
+        self._progress.grid(row=last, column=0, columnspan=columns, sticky="ew", pady=(self._look.px(8), 0))
 
 
 def columns_that_fit(widths: Sequence[int], room: int, gap: int) -> int:

@@ -67,7 +67,7 @@ class FormPanel(ttk.Frame):
         rate.grid(row=1, column=0, sticky="ew")
         rate.columnconfigure(0, weight=1)
         line = ttk.Frame(rate, style="Line.TFrame", height=1)
-        line.grid(row=0, column=0, sticky="ew", pady=(0, self._look.px(6)))
+        line.grid(row=0, column=0, sticky="ew", pady=(0, self._look.px(8)))
         auto = self._add_field(rate, "auto_adjust_lr")
         auto.widget.configure(style="Strong.TCheckbutton")  # type: ignore[call-arg]
         auto.frame.grid(row=1, column=0, sticky="ew")
@@ -97,7 +97,7 @@ class FormPanel(ttk.Frame):
         Tooltip(self._facts, "An estimate from the settings, the first pages of the text and the runs in the folder.")
         self.reason = wrapped_label(bottom, "Muted.TLabel")
         for row, label in enumerate((self._facts, self._doubts, self.reason)):
-            label.grid(row=row, column=0, sticky="ew", pady=(0, self._look.px(6)))
+            label.grid(row=row, column=0, sticky="ew", pady=(0, self._look.px(8)))
         self._show_forecast(None)
         self.start = ttk.Button(bottom, text="Start training", underline=0, style="Accent.TButton", command=start)
         self.start.grid(row=3, column=0, sticky="ew")
@@ -109,7 +109,7 @@ class FormPanel(ttk.Frame):
         self._inspector.name("doubts", self._doubts)
 
     def _lay_out(self, frame: ttk.Frame, rows: tuple[tuple[str, ...], ...]) -> None:
-        gap = self._look.px(10)
+        gap = self._look.px(12)
         frame.columnconfigure((0, 1), weight=1, uniform="half")
         for row, names in enumerate(rows):
             for column, name in enumerate(names):

@@ -161,11 +161,11 @@ class Look:
         style.configure("Tip.TLabel", background=p.text, foreground=p.panel, padding=self.px(8), font=fonts["small"])
         style.configure(
             "Horizontal.TProgressbar", background=p.accent, troughcolor=p.hover, bordercolor=p.hover,
-            lightcolor=p.accent, darkcolor=p.accent, thickness=self.px(4), arrowsize=self.px(4),
+            lightcolor=p.accent, darkcolor=p.accent, thickness=self.px(8), arrowsize=self.px(8),
         )  # fmt: skip
         style.configure(
             "TScrollbar", background=p.border, troughcolor=p.panel, bordercolor=p.panel, arrowcolor=p.muted,
-            lightcolor=p.border, darkcolor=p.border, arrowsize=self.px(10), gripcount=0,
+            lightcolor=p.border, darkcolor=p.border, arrowsize=self.px(12), gripcount=0,
         )  # fmt: skip
         style.map("TScrollbar", background=[("disabled", p.panel), ("active", p.muted)])
         for side in ("Vertical", "Horizontal"):  # without clam's arrows
@@ -221,7 +221,7 @@ class Look:
             style.configure(
                 widget, fieldbackground=p.field, background=p.field, foreground=p.text, bordercolor=p.edge,
                 lightcolor=p.field, darkcolor=p.field, padding=(self.px(8), self.px(4)), arrowcolor=p.muted,
-                arrowsize=self.px(14), insertwidth=self.px(1),
+                arrowsize=self.px(12), insertwidth=self.px(1),
             )  # fmt: skip
             style.map(
                 widget,
@@ -233,6 +233,8 @@ class Look:
                 selectbackground=[("readonly", p.field)], selectforeground=[("readonly", p.text)],
                 background=[("active", p.hover)], arrowcolor=[("disabled", p.border)],
             )  # fmt: skip
+
+        style.configure("Small.TCombobox", padding=(self.px(8), self.px(2)))
 
     def _style_lists(self, style: ttk.Style) -> None:
         p = self.palette
@@ -270,7 +272,7 @@ class Look:
         states = {"off": (p.field, p.muted, None), "on": (p.accent, p.accent, p.on_accent)}
         states["off-disabled"] = (p.panel, p.border, None)
         for name, (fill, edge, mark) in states.items():
-            self._ticks[f"{p.name}-{name}"] = tick_image(self.root, self.px(17), fill, edge, mark)
+            self._ticks[f"{p.name}-{name}"] = tick_image(self.root, self.px(16), fill, edge, mark)
         element = f"Tick.{p.name}"
         if element not in style.element_names():
             style.element_create(

@@ -203,7 +203,7 @@ class PlotPanel(ttk.Frame):
         if drawn is None or decision is None:
             self._card.place_forget()
             return
-        gap, height, width = self._look.px(14), self.widget.winfo_height(), self.widget.winfo_width()
+        gap, height, width = self._look.px(16), self.widget.winfo_height(), self.widget.winfo_width()
         right, low = event.x > width / 2, event.y < height / 2
         if drawn.nearest(event.x, event.y, self._reach) is not None:
             self._card.configure(text=in_brief(decision))

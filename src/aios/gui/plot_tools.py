@@ -60,7 +60,13 @@ class PlotTools(ttk.Frame):
         log = ttk.Checkbutton(frame, text="Log", variable=self._log, style="Toolbutton", command=self._chosen)
         ttk.Label(frame, text="Smoothing", style="Muted.TLabel").grid(row=0, column=1, padx=(gap, gap // 2))
         smoothing = ttk.Combobox(
-            frame, textvariable=self._smoothing, values=list(SMOOTHINGS), state="readonly", width=7
+            frame,
+            textvariable=self._smoothing,
+            values=list(SMOOTHINGS),
+            state="readonly",
+            width=7,
+            style="Small.TCombobox",
+            font=self._look.fonts["small"],
         )
         smoothing.bind("<<ComboboxSelected>>", lambda _: self._chosen())
         self._whole = ttk.Button(

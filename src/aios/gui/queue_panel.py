@@ -38,7 +38,7 @@ class QueuePanel(ttk.Frame):
         self._runs: dict[str, QueuedRun] = {}
         self.columnconfigure(0, weight=1)
         self._outlook = wrapped_label(self, "Muted.TLabel")
-        self._outlook.grid(row=0, column=0, columnspan=2, sticky="ew", pady=(look.px(6), look.px(4)))
+        self._outlook.grid(row=0, column=0, columnspan=2, sticky="ew", pady=(look.px(8), look.px(4)))
         self.tree = ttk.Treeview(self, columns=("name", "steps"), show="headings", height=1, selectmode="browse")
         self.tree.heading("name", text="Queued", anchor="w")
         self.tree.heading("steps", text="Steps", anchor="e")
@@ -71,7 +71,7 @@ class QueuePanel(ttk.Frame):
         for column, (name, text, tip) in enumerate(_BUTTONS):
             row.columnconfigure(column, weight=1, uniform="button")
             button = ttk.Button(row, text=text, command=partial(self._press, name))
-            button.grid(row=0, column=column, sticky="ew", padx=self._look.px(3), pady=self._look.px(3))
+            button.grid(row=0, column=column, sticky="ew", padx=self._look.px(4), pady=self._look.px(4))
             Tooltip(button, tip)
             inspector.name(f"queue.{name}", button)
             self._buttons[name] = button

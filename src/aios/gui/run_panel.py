@@ -38,7 +38,7 @@ _TIPS["Resume"] = "Go on from the newest checkpoint (Ctrl+P)."
 _BESIDE = 1040  # from this width on, at 96 dpi, all but the picture stands in a column beside it
 _COLUMN = 400
 _PICTURE_ROW = 3  # of the picture, where all stands beneath each other
-_LEAST_HEIGHT, _LEAST_BESIDE = 660, 480  # of the whole panel, at 96 dpi; in a lower window it scrolls
+_LEAST_HEIGHT, _LEAST_BESIDE = 700, 480  # of the whole panel, at 96 dpi; in a lower window it scrolls
 _RESUMABLE = (State.PAUSED, State.STOPPED, State.KILLED, State.FAILED, State.UNFINISHED)
 _GOOD, _BAD = (State.RUNNING, State.FINISHED), (State.FAILED, State.KILLED)
 
@@ -139,7 +139,7 @@ class RunPanel(ttk.Frame):
             button = ttk.Button(
                 self._buttons, text=text, underline=underline, style=style, command=partial(self._press, name)
             )
-            button.grid(row=0, column=column, sticky="ew", padx=(self._look.px(6) if column else 0, 0))
+            button.grid(row=0, column=column, sticky="ew", padx=(self._look.px(8) if column else 0, 0))
             self._tips[name] = Tooltip(button, tip, above=True)
             self._inspector.name(name, button)
             self.controls[name] = button
@@ -162,7 +162,7 @@ class RunPanel(ttk.Frame):
         if beside:
             self._buttons.grid(row=2, column=0, columnspan=2, sticky="ew", pady=(self._look.px(8), 0))
         else:
-            self._buttons.grid(row=0, column=1, rowspan=2, sticky="e", padx=(self._look.px(6), 0), pady=0)
+            self._buttons.grid(row=0, column=1, rowspan=2, sticky="e", padx=(self._look.px(8), 0), pady=0)
         self._buttons.columnconfigure(tuple(range(len(_CONTROLS))), weight=1 if beside else 0)
 
     def _press(self, name: str) -> None:

@@ -68,10 +68,10 @@ class RunsPanel(ttk.Frame):
         self.order = Order(preferences.runs_column, preferences.runs_descending)
         """How the list is sorted."""
         self.folder = wrapped_label(self, "Muted.TLabel")
-        self.folder.grid(row=0, column=0, columnspan=2, sticky="ew", pady=(0, look.px(6)))
+        self.folder.grid(row=0, column=0, columnspan=2, sticky="ew", pady=(0, look.px(8)))
         self._build_list(inspector)
         self.about = wrapped_label(self, "Muted.TLabel")
-        self.about.grid(row=3, column=0, columnspan=2, sticky="ew", pady=look.px(6))
+        self.about.grid(row=3, column=0, columnspan=2, sticky="ew", pady=look.px(8))
         self._buttons = self._build_buttons(inspector)
         self.queue = QueuePanel(self, look, inspector, queue)
         self.queue.grid(row=5, column=0, columnspan=2, sticky="ew")
@@ -116,7 +116,7 @@ class RunsPanel(ttk.Frame):
             style = "Danger.TButton" if name == "delete" else "TButton"
             button = ttk.Button(row, text=text, style=style, command=partial(self._press, name))
             line, place = divmod(at, _ROW_OF_BUTTONS)
-            button.grid(row=line, column=place, sticky="ew", padx=self._look.px(3), pady=self._look.px(3))
+            button.grid(row=line, column=place, sticky="ew", padx=self._look.px(4), pady=self._look.px(4))
             Tooltip(button, tip)
             inspector.name(f"runs.{name}", button)
             buttons[name] = button

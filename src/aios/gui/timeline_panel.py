@@ -28,7 +28,7 @@ class TimelinePanel(ttk.Frame):
     """A list; `chosen(item)` is called when another decision is chosen in it."""
 
     def __init__(self, parent: tk.Misc, look: Look, inspector: Inspector, chosen: Callable[[Labelled], None]) -> None:
-        super().__init__(parent, padding=look.px(10))
+        super().__init__(parent, padding=look.px(12))
         self.title = ttk.Label(self, text="Decisions", style="Strong.TLabel")
         self.title.grid(row=0, column=0, sticky="w", pady=(0, look.px(4)))
         self.list = TimelineList(self, look, chosen)
@@ -57,7 +57,7 @@ class TimelineList(tk.Text):
         self._made = 0
         self._chosen: str | None = None
         self._by_run: bool | None = None
-        self.configure(state="disabled", cursor="arrow", highlightthickness=1, spacing1=look.px(3), takefocus=True)
+        self.configure(state="disabled", cursor="arrow", highlightthickness=1, spacing1=look.px(4), takefocus=True)
         self._recolour()
         self.winfo_toplevel().bind("<<LookChanged>>", lambda _: self._recolour(), add="+")
         self.bind("<Button-1>", self._clicked, add="+")

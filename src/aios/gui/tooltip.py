@@ -43,6 +43,7 @@ class Tooltip:
         if not self.text or not self._widget.winfo_viewable():
             return
         self._window = window = tk.Toplevel(self._widget)
+        window.withdraw()  # until it is known where to
         window.wm_overrideredirect(True)
         unit = int(self._widget.tk.call("font", "measure", "TkDefaultFont", "0"))
         ttk.Label(window, text=self.text, style="Tip.TLabel", wraplength=unit * _WRAP_CHARACTERS).pack()
@@ -53,6 +54,7 @@ class Tooltip:
         box = (widget.winfo_rootx(), top, widget.winfo_width(), high)
         left, top = place_beside(box, (width, height), screen, self._above)
         window.wm_geometry(f"+{left}+{top}")
+        window.deiconify()
 
     def _hide(self, _event: object = None) -> None:
         if self._pending is not None:

@@ -83,7 +83,7 @@ class TryPanel(ttk.Frame):
         self._prompt.configure(
             font="TkTextFont", background=p.field, foreground=p.text, insertbackground=p.text,
             selectbackground=p.accent, selectforeground=p.on_accent, highlightthickness=1,
-            highlightbackground=p.border, highlightcolor=p.accent, padx=look.px(6), pady=look.px(4),
+            highlightbackground=p.border, highlightcolor=p.accent, padx=look.px(8), pady=look.px(4),
         )  # fmt: skip
 
     def _build_numbers(self) -> None:
@@ -97,7 +97,7 @@ class TryPanel(ttk.Frame):
         )):  # fmt: skip
             frame = ttk.Frame(self._inside)
             frame.columnconfigure(0, weight=1)
-            frame.grid(row=5, column=column, sticky="new", padx=(self._look.px(10) if column else 0, 0))
+            frame.grid(row=5, column=column, sticky="new", padx=(self._look.px(12) if column else 0, 0))
             ttk.Label(frame, text=label_of(name)).grid(row=0, column=0, sticky="w")
             entry = ttk.Entry(frame, textvariable=self._numbers[name], width=8)
             entry.grid(row=1, column=0, sticky="ew", pady=(self._look.px(2), self._look.px(8)))

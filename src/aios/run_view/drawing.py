@@ -30,6 +30,9 @@ from aios.run_view.view import Limits, View
 
 __all__ = ["DARK", "LIGHT", "DrawnRun", "Markers", "Theme", "draw_run"]
 
+RATE_SHARE = 0.35
+"""Of the height that both pictures have, the part of the learning rate."""
+
 
 def draw_run(
     figure: Figure, histories: Sequence[tuple[str, RunHistory]], theme: Theme = LIGHT, view: View | None = None
@@ -162,8 +165,8 @@ class DrawnRun:
         )  # fmt: skip
         bottom = 4.4 * line
         room = max(height - above - between - bottom, 0.2 * height)
-        upper = bottom + 0.4 * room + between
-        self.lr_axes.set_position((left, bottom / height, right - left, 0.4 * room / height))
+        upper = bottom + RATE_SHARE * room + between
+        self.lr_axes.set_position((left, bottom / height, right - left, RATE_SHARE * room / height))
         self.loss_axes.set_position((left, upper / height, right - left, max(height - above - upper, 0.1) / height))
         for axes, entries, n in zip((self.loss_axes, self.lr_axes), self._entries, columns, strict=True):
             axes.yaxis.set_label_coords(-4.9 * line / ((right - left) * width), 0.5)
