@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
+import aios.gui
 from aios.gui.look import PALETTES, Palette
 from aios.gui.tooltip import place_beside
 from aios.run_view.theme import THEMES
 
+GUI = Path(aios.gui.__file__).parent
 TEXT, GRAPHICS = 4.5, 3.0
 """Least contrast of text of normal size, and of lines and marks."""
 
@@ -73,3 +77,8 @@ def test_a_tip_stands_where_it_was_asked_for_and_never_on_its_widget() -> None:
     assert place_beside((100, 770, 80, 20), size, screen, above=False) == (100, 726)  # none under it
     assert place_beside((1200, 400, 80, 20), size, screen, above=False) == (980, 424)
     assert place_beside((880, 10, 380, 780), size, screen, above=False) == (576, 10)  # as high as the screen
+
+
+def test_gaps_are_on_one_scale() -> None:
+    lengths = re.findall(r"\bpx\((\d+)\)", "".join(file.read_text(encoding="utf-8") for file in GUI.glob("*.py")))
+    assert {int(length) for length in lengths if int(length) <= 24} <= {1, 2, 4, 8, 12, 16, 24}
