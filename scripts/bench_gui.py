@@ -141,6 +141,7 @@ def measure(path: Path, count: int) -> Measured:
         zoomed.append(timed(show_new))
     pointed = [timed(lambda: [values_at(c, 0.95 * count) for c in drawn.curves()]) for _ in range(REDRAWS)]
     drawn.look_at(View())
+    drawn.redraw()
     lag = longest_lag(path, count + 1 + REDRAWS + REDRAWS // 4, show_new)
     wall, cpu = [w for w, _ in redraws], [c for _, c in redraws]
     return Measured(
