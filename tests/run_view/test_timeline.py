@@ -55,6 +55,7 @@ ANNEAL = {"event": "adaptive_lr_anneal", "step": 700, "start": 700, "end": 800, 
 EXPERTS = {"event": "moe_lr_adjustment", "step": 0, "original_lr": 2e-3, "adjusted_lr": 6.7e-3, "reason": "measured"}
 OFF = {"event": "adaptive_lr_disabled", "step": 0, "reason": "deepspeed_scheduler_present"}
 FINAL = {"event": "final", "step": 850, "eval_loss": 4.1718, "best_step": 800, "best_eval_loss": 4.1414}
+STALLED = {"event": "not_learning", "step": 75, "since": 30, "loss": 7.62, "reference": 5.756, "lr": 1e-8}
 SAID: list[tuple[Record, str, str]] = [
     (start(), "start", "Training starts."),
     (START_AUTO, "start", "Training starts on cpu; the learning rate is adjusted as it goes."),
@@ -132,6 +133,26 @@ SAID: list[tuple[Record, str, str]] = [
         "overfitting",
         "Overfitting: the model begins to learn its text by heart (on text it has not seen its loss is 4.4867, "
         "at step 300 it was 4.1930); training goes back to the state of step 300, to anneal from there and end.",
+    ),
+    (
+        STALLED | {"cause": "too_low"},
+        "not learning",
+        "The model is not learning: since step 30 its loss stays at 7.62, about where it began. "
+        "The learning rate 1e-08 looks far too low: give one ten times higher, "
+        "or give none under the profile auto, which finds one.",
+    ),
+    (
+        STALLED | {"cause": "stuck", "loss": 5.94, "lr": 0.1},
+        "not learning",
+        "The model is not learning: since step 30 its loss rests at 5.94, no lower than where knowing only how often "
+        "each token occurs brings it (5.756). A learning rate too high, 0.1 here, does that: give a third of it; else "
+        "it takes more text, or a longer run.",
+    ),
+    (
+        STALLED | {"lr": 1e-3},  # of a climb's own watch
+        "not learning",
+        "The model is not learning: since step 30 the loss is 7.62, at the end of the climb it was 5.756; "
+        "the learning rate is 0.001 now.",
     ),
     (EXPERTS, "experts", "Mixture of experts: the learning rate is 0.0067 instead of 0.002 (measured)."),
     (OFF, "start", "The learning rate is not adjusted: DeepSpeed's own scheduler sets it."),

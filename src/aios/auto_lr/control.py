@@ -157,6 +157,10 @@ class LearningRateControl:
         """The rate of base that is followed, warm-up and anneal aside."""
         return self.plan.base_lr if self.scheduler is None else self.scheduler.current_lr
 
+    def settled(self, step: int) -> bool:
+        """Whether optimizer step `step` is past the warm-up and before the anneal."""
+        return step > self.plan.warmup_end and not self.anneal.begun(step)
+
     def may_race(self, step: int) -> bool:
         """Whether, after optimizer step `step`, another rate could be taken over: not in trouble, nor near an end."""
         calm = self.recovery is not None and self.recovery.healthy

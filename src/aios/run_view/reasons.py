@@ -25,6 +25,7 @@ _PLAIN = {
     "persistent_trouble": "the trouble did not pass",
     "search_refuted": "the rate of the search did not hold",
     "not_learning": "the loss did not come down at the rate that was found",
+    "stalled": "the loss stands still",
     "rewinds_exhausted": "going back did not help",
     "regime_change": "the data changed",
     "higher_rate_won": "a higher rate was clearly better on the same batches",

@@ -162,6 +162,11 @@ def _overfitting(record: Record) -> str:
 
 
 def _not_learning(record: Record) -> str:
+    looks = _STALLED.get(str(record.get("cause")))
+    if looks is not None:
+        loss, since = value_of(record, "loss", ".4g"), value_of(record, "since")
+        names = {"loss": loss, "since": since, "lr": _rate(record, "lr")}
+        return "The model is not learning: " + looks.format(**names, entropy=value_of(record, "reference", ".4g"))
     then = f"since step {value_of(record, 'since')} the loss is {value_of(record, 'loss', '.4g')}"
     before = f"at the end of the climb it was {value_of(record, 'reference', '.4g')}"
     return f"The model is not learning: {then}, {before}; the learning rate is {_rate(record, 'lr')} now."
@@ -237,6 +242,18 @@ _RUNGS = {
     "rewind": "Went back to the last good state of the model, because {}.",
     "stop": "Gave up: {}.",
 }
+_SEARCH = "or give none under the profile auto, which finds one"
+_STALLED = {
+    "too_low": "since step {since} its loss stays at {loss}, about where it began. The learning rate {lr} looks far "
+    f"too low: give one ten times higher, {_SEARCH}.",
+    "too_high": "since step {since} its loss stays at {loss}, above where it began. The learning rate {lr} looks far "
+    f"too high: give one ten times lower, {_SEARCH}.",
+    "stuck": "since step {since} its loss rests at {loss}, no lower than where knowing only how often each token "
+    "occurs brings it ({entropy}). A learning rate too high, {lr} here, does that: give a third of it; else it takes "
+    "more text, or a longer run.",
+    "broken": "since step {since} its loss is NaN or infinite. Start again at a far lower learning rate than {lr}, or "
+    "in fp32.",
+}
 _SENTENCES: dict[str, Words] = {
     "run_start": _start,
     "run_resumed": _resumed,
@@ -245,6 +262,7 @@ _SENTENCES: dict[str, Words] = {
     "checkpoint": lambda r: f"Saved in {value_of(r, 'path')}.",
     "stopped": _stopped,
     "final": _final,
+    "log_restored": lambda r: f"The log is whole again: {value_of(r, 'reason')}.",
     "merge": _merge,
     "sample": _sample,
     "worker_restarted": lambda r: f"Worker {value_of(r, 'worker')} {value_of(r, 'reason')} and starts again here.",

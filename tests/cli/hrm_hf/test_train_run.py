@@ -120,6 +120,7 @@ def test_terminal_output_explains_the_run(finished: FinishedRun) -> None:
     out = finished.done.stdout
     for adjustment in read_log(finished.brain, "adaptive_lr_adjustment"):
         assert f"step {adjustment['step']}: {sentence(adjustment)}\n" in out
+    assert read_log(finished.brain, "not_learning") == []
     for part in ("Evaluation loss", "Unigram entropy", "Learning rate", "LR adjustments", str(finished.brain), "ETA"):
         assert part in out
     assert "\x1b[" not in out  # no terminal: no control sequences

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 
+from aios.auto_lr.stalled import StalledWatch
 from aios.cli.hrm_hf.brain_files import open_log
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
@@ -22,6 +23,7 @@ from aios.cli.hrm_hf.run_setup import build_run, prepare
 from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, train_epoch
+from aios.data.dataset import unigram_entropy
 from aios.distributed.environment import WorkerPlace
 from aios.distributed.heartbeat import Heartbeat
 from aios.distributed.merge_files import WEIGHTS_FILE, Report, hand_in, round_folder
@@ -152,6 +154,8 @@ def start_worker(
     setup = prepare(origin, lambda done, total: None)
     run = build_run(origin, setup, log_fn, WorkerPlace(rank, task.world_size))
     run.beat = heartbeat.beat
+    if rank == 0:  # one speaks for all
+        run.stalled = StalledWatch(unigram_entropy(setup.data.train), config.steps)
     begin_learning_rate(run, own)
     return Worker(run, rank, data_id(setup.data.train, config.seed))
 

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 import aios
+from aios.auto_lr.stalled import StalledWatch
 from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, open_log, republish
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
@@ -81,6 +82,7 @@ def _train(origin: Origin, workers: Workers) -> None:
         entropy = unigram_entropy(setup.data.train) if workers.is_main else math.nan
         log_fn(start_record(origin, setup, run_id) | {"unigram_entropy": entropy})
         run = build_run(origin, setup, log_fn)
+        run.stalled = StalledWatch(entropy, config.steps) if workers.is_main else None
         session = Session(run, run_id, setup.tokenizer, setup.data, log)
         try:
             with workers.waiting_at_most(timedelta(seconds=config.merge_timeout)):

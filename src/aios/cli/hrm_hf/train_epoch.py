@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from aios.auto_lr.api import AutoLR, StepReport
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
+from aios.auto_lr.stalled import StalledWatch
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import EvalBatches, TrainBatches
 from aios.distributed.workers import Workers
@@ -62,6 +63,8 @@ class TrainingRun:
     """Brings back the training state saved after a step, see `AutoLR`; None: it is kept in memory."""
     sampler: Callable[[HRMForCausalLM], tuple[str, str]] | None = None
     """(prompt, how the model goes on), for the log; None: another worker says it."""
+    stalled: StalledWatch | None = None
+    """Says where nothing is learned; None: another worker says it."""
     auto: AutoLR = field(init=False)
     """Steers the learning rate, and with it the run: it counts the steps and says when they are done."""
     position: int = 0
@@ -132,8 +135,18 @@ class TrainingRun:
         if config.use_moe:
             record["lb_loss"] = lb_loss
         self.log_fn(record)
+        self._tell_if_stalled(report.launched.step, ce, lrs[0])
         self.last_loss = ce
         self._heard = [max(before, now) for before, now in zip(self._heard, asked, strict=True)]
+
+    def _tell_if_stalled(self, step: int, loss: float, lr: float) -> None:
+        """Say once, with what it looks like, that the model is not learning; what is done about it is `auto`'s."""
+        if self.stalled is None or self.stalled.over:
+            return
+        control = self.auto.control
+        told = self.stalled.observe(step, loss, settled=control is not None and control.settled(step))
+        if told is not None:
+            self.log_fn({"event": "not_learning", "step": step, **asdict(told), "reason": told.reason, "lr": lr})
 
 
 def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Callable[[], str | None]) -> str | None:
