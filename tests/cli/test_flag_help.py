@@ -9,7 +9,8 @@ import typer
 
 from aios.cli.app import app
 from aios.cli.flags import parse_config
-from aios.settings.config import PANELS, TrainingConfig
+from aios.settings.config import PANELS, TrainingConfig, field_types
+from aios.settings.flag_values import allowed_types
 from training_process import run_aios
 
 FIELDS = dataclasses.fields(TrainingConfig)
@@ -38,8 +39,8 @@ def flags_in(page: str) -> set[str]:
 def flags_of(name: str) -> set[str]:
     field = next(f for f in FIELDS if f.name == name)
     dashed = name.replace("_", "-")
-    with_off = isinstance(field.default, bool) or name == "amp"
-    return {f"--{dashed}", f"--no-{dashed}"} if with_off and field.metadata["on_off"] else {f"--{dashed}"}
+    is_bool = bool in allowed_types(field_types()[name])[0]
+    return {f"--{dashed}", f"--no-{dashed}"} if is_bool and field.metadata["on_off"] else {f"--{dashed}"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
