@@ -163,6 +163,18 @@ def test_a_race_leaves_nothing_behind(tmp_path: Path, accumulate: int) -> None:
     assert same(weights(raced), weights(plain))
 
 
+@pytest.mark.slow
+def test_the_same_callback_serves_several_runs(tmp_path: Path) -> None:
+    events: Events = []
+    callback = AutoLRCallback(log_fn=events.append)
+    for _ in range(2):
+        pl.seed_everything(0)  # the order of the batches
+        make_trainer(tmp_path, callback).fit(Digits(), loader())
+    first, second = named(events, "adaptive_lr_climb")
+    assert (first["step"], first["lr"]) == (second["step"], second["lr"])
+    assert first["lr"] is not None
+
+
 def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
     events: Events = []
     callback = AutoLRCallback(log_fn=events.append)

@@ -185,6 +185,21 @@ def test_a_finished_run_that_is_resumed_ends_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_trainer_that_trains_again_races_for_the_model_it_has_trained(tmp_path: Path) -> None:
+    events: Events = []
+    trainer = steered(tmp_path, None, events, max_steps=330)
+    trainer.train()
+    ended = weights(trainer.model)
+    trainer.train()
+    (climb,) = named(events, "adaptive_lr_climb")
+    assert climb["lr"] is not None
+    begun = events.index(next(e for e in events if e["event"] == "adaptive_lr_race" and e["step"] == 0))
+    assert begun > events.index(climb)
+    assert (trainer.state.global_step, events[-1]["step"]) == (330, 330)
+    assert not same(weights(trainer.model), ended)
+
+
+@pytest.mark.slow
 def test_going_on_from_a_checkpoint_of_another_schedule(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = make_trainer(tmp_path, gpt2(), max_steps=5, save_strategy="steps", save_steps=5)
     first.train()
