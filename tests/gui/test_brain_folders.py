@@ -98,7 +98,8 @@ def test_notes_come_and_go_and_a_link_in_their_place_is_not_followed(tmp_path: P
     document, brain = tmp_path / "document", tmp_path / "b"
     document.write_text("the only copy")
     brain.mkdir()
-    (brain / "notes.txt").symlink_to(document)
+    for name in ("notes.txt", ".notes.txt.new"):
+        (brain / name).symlink_to(document)
     assert read_notes(brain) == ""
     write_notes(brain, "  näher\nbetrachten\n")
     assert read_notes(brain) == "näher\nbetrachten"

@@ -111,6 +111,7 @@ def test_brains_are_sorted_told_apart_renamed_annotated_and_deleted(
         app.wait(lambda: in_list(app) == {LONG.format(8), LONG.format(16)}, "the brain to go")
         app.wait(lambda: app.text("title") == "No run on show", "its run to go")
         assert not (brains / "psalms").exists()
+        assert app.shows("runs")
         app.press("ctrl+q")
         app.process.wait(timeout=20)
     remembered = json.loads((home / "config" / "aios" / "window.json").read_text(encoding="utf-8"))

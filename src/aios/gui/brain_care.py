@@ -106,6 +106,8 @@ class BrainCare:
             f"{brain.folder.absolute()} goes with its {held.files:,} files ({show_size(held.bytes)}): the brain, its "
             "checkpoints, its log and notes. It cannot be brought back."
         )
+        if not brain.log.absolute().is_relative_to(brain.folder.absolute()):
+            text += f" Its log {brain.log} stays."
         if held.strange:
             text += f" What is in it besides goes, too: {show_names(held.strange)}."
         answers = [

@@ -23,6 +23,7 @@ from aios.run_view.reading import LOG_NAME, Outlines
 from aios.runs.brain import BRAIN_FILE, list_checkpoints, read_card
 from aios.runs.brain_name import why_not_a_name
 from aios.runs.lock import LOCK_FILE, BrainLock
+from aios.runs.publishing import replace_file
 
 NOTES_FILE = "notes.txt"
 """Beside the brain, in UTF-8: nothing but the window writes it, and it goes with the folder wherever that goes."""
@@ -128,15 +129,14 @@ def write_notes(folder: Path, text: str) -> None:
     Raises:
         UserError: when it is too long, or cannot be written.
     """
-    path, new, written = folder / NOTES_FILE, folder / f".{NOTES_FILE}.new", text.strip().encode("utf-8", "replace")
+    path, written = folder / NOTES_FILE, text.strip().encode("utf-8", "replace")
     if len(written) > MOST_NOTES:
         raise UserError(f"The notes are {len(written):,} bytes long; shorten them to {MOST_NOTES:,}.")
     try:
-        if not written:
+        if written:
+            replace_file(path, lambda file: file.write(written + b"\n"))
+        else:
             path.unlink(missing_ok=True)
-            return
-        new.write_bytes(written + b"\n")
-        new.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); free the folder.") from error
 

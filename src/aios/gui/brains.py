@@ -24,6 +24,7 @@ from aios.run_view.reading import Outlines
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
 from aios.runs.lock import holder_of
+from aios.runs.publishing import replace_file
 from aios.settings.config import TrainingConfig
 
 SESSION_FILE = "training.json"
@@ -76,10 +77,7 @@ class SessionFile:
 
     def save(self, brain_dir: Path) -> None:
         """Write it beside the brain; complete or not at all."""
-        brain_dir.mkdir(parents=True, exist_ok=True)
-        new = brain_dir / f".{SESSION_FILE}.new"
-        new.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        new.replace(brain_dir / SESSION_FILE)
+        replace_file(brain_dir / SESSION_FILE, lambda file: file.write(json.dumps(asdict(self), indent=1).encode()))
 
     def check(self) -> None:
         """Check that the values are of their types, as they need not be in a file.

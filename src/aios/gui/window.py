@@ -330,7 +330,7 @@ class Window:
 
     def attach_running(self) -> None:
         """Show the training that is running, if one is."""
-        brains = list_brains(Path(str(self.model.texts["bundle_dir"])))
+        brains = list_brains(Path(str(self.model.texts["bundle_dir"])), self.outlines)
         running = [brain for brain in brains if brain.state is State.RUNNING]
         if running:
             self.show_brains(running[:1])
@@ -338,6 +338,8 @@ class Window:
     def _moved(self, brain: Brain, folder: Path | None) -> None:
         """Follow a brain into another folder; let go of one that has none any more."""
         self._due.pop("list", None)
+        if folder == brain.folder:
+            return
         self.checks.changed()
         old, was_controlled = brain.folder.absolute(), self._controlled() == brain.folder.absolute()
         if was_controlled:
@@ -345,6 +347,7 @@ class Window:
         feeds = [moved for feed in self.feeds if (moved := feed.moved(old, folder)) is not None]
         if was_controlled or feeds != self.feeds:
             self._show_feeds(feeds)
+            self.layout.open(1)  # where this was asked for
 
     # The window itself
 
