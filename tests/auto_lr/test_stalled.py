@@ -58,6 +58,12 @@ def test_whatever_the_losses_it_is_told_once(losses: list[float], steps: int, en
     assert all(stalled.since <= step and stalled.reference > 0 for step, stalled in said)
 
 
+@pytest.mark.parametrize(("steps", "causes"), [(400, ["too_low"]), (20_000, [])])
+def test_a_slow_fall_is_too_slow_only_for_a_short_run(steps: int, causes: list[str]) -> None:
+    slow = [6.9 - 0.001 * step + extra for step, extra in enumerate(noisy(0.0, 400, 0.05))]
+    assert [stalled.cause for _, stalled in told([BEGAN, *slow], steps)] == causes
+
+
 def test_nothing_is_told_of_a_brain_that_had_learned_before() -> None:
     assert told(noisy(3.0, 600)) == []
 

@@ -137,8 +137,8 @@ SAID: list[tuple[Record, str, str]] = [
     (
         STALLED | {"cause": "too_low"},
         "not learning",
-        "The model is not learning: since step 30 its loss stays at 7.62, about where it began. "
-        "The learning rate 1e-08 looks far too low: give one ten times higher, "
+        "The model is not learning: since step 30 its loss hardly falls; it is 7.62, and knowing only how often each "
+        "token occurs brings it to 5.756. The learning rate 1e-08 looks far too low: give one ten times higher, "
         "or give none under the profile auto, which finds one.",
     ),
     (

@@ -2,8 +2,9 @@
 
 A language model first learns how often each token is, which brings its loss down to the entropy of single tokens, and
 then what follows what, which brings it below. A loss that stands at or above that entropy and by its trend, at the
-best that the noise leaves open, will not fall by much in as many steps again, is not learning. Pure, and it only tells:
-what is done about a rate that a climb has found is `learning`'s.
+best that the noise leaves open, will not fall by much in as many steps again, is not learning, unless it falls for
+certain and fast enough to get there within the run. Pure, and it only tells: what is done about a rate that a climb has
+found is `learning`'s.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ RISEN = 0.05
 _FIRST = 10  # losses that tell where the run began
 
 Cause = Literal["too_low", "too_high", "stuck", "broken"]
-"""What it looks like: the loss never fell; it rose; it fell and rests at the entropy; it is no number."""
+"""What it looks like: the loss hardly falls; it rose; it fell and rests at the entropy; it is no number."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class StalledWatch:
     """
 
     def __init__(self, entropy: float, steps: int) -> None:
-        self._entropy = entropy
+        self._entropy, self._steps = entropy, steps
         self._window = max(10, min(50, steps // 20))
         self._first: list[float] = []
         self._losses: list[float] = []  # of the window under way
@@ -101,7 +102,10 @@ class StalledWatch:
         at_best = (SIGMAS * trend.stderr - trend.slope) * trend.steps
         if not at_best < GAIN * abs(trend.level):
             return None
-        return self._tell(step - trend.steps, trend.level, self._cause(trend.level))
+        falls = trend.slope < -SIGMAS * trend.stderr
+        if falls and -trend.slope * (self._steps - step) >= trend.level - self._entropy:
+            return None  # slowly, but in such a run soon enough
+        return self._tell(step - trend.steps, trend.level, "too_low" if falls else self._cause(trend.level))
 
     def _cause(self, level: float) -> Cause:
         began = statistics.median(self._first)

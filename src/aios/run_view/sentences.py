@@ -244,7 +244,8 @@ _RUNGS = {
 }
 _SEARCH = "or give none under the profile auto, which finds one"
 _STALLED = {
-    "too_low": "since step {since} its loss stays at {loss}, about where it began. The learning rate {lr} looks far "
+    "too_low": "since step {since} its loss hardly falls; it is {loss}, and knowing only how often each token occurs "
+    "brings it to {entropy}. The learning rate {lr} looks far "
     f"too low: give one ten times higher, {_SEARCH}.",
     "too_high": "since step {since} its loss stays at {loss}, above where it began. The learning rate {lr} looks far "
     f"too high: give one ten times lower, {_SEARCH}.",
