@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import tkinter as tk
 from collections.abc import Sequence
+from tkinter import font as tkfont
 from tkinter import ttk
 
 from aios.gui.automation import Inspector
 from aios.gui.look import Look
+from aios.gui.run_columns import middle_ellipsis
 from aios.gui.run_feed import RunFeed
 from aios.gui.scrolling import AutoScrollbar
 from aios.gui.tooltip import Tooltip
 from aios.run_view.comparing import Row, differing_settings, final_figures
 from aios.run_view.theme import THEMES
 
-_WHAT_WIDTH, _RUN_WIDTH = 118, 92
+_RUN_WIDTH = 112
+_HEADING = "Settings that differ"
 _SWATCH = 10
 
 
@@ -28,7 +31,7 @@ class ComparePanel(ttk.Frame):
         self._swatches: list[tk.PhotoImage] = []
         title = ttk.Label(self, text="Runs side by side", style="Strong.TLabel")
         title.grid(row=0, column=0, sticky="w", pady=(0, look.px(4)))
-        self.tree = ttk.Treeview(self, show="tree headings", height=6)
+        self.tree = ttk.Treeview(self, show="headings", height=6)
         across = AutoScrollbar(self, orient="horizontal", command=self.tree.xview)
         bar = AutoScrollbar(self, orient="vertical", command=self.tree.yview)
         self.tree.configure(yscrollcommand=bar.set, xscrollcommand=across.set)
@@ -51,23 +54,27 @@ class ComparePanel(ttk.Frame):
         if labels != self._shown[0] or shown[2] != self._shown[2]:
             self._head(labels)
         self._shown = shown
+        named = [name for name, _ in shown[1]] + [_HEADING]
+        needed = max(tkfont.nametofont("TkDefaultFont", self).measure(name) for name in named) + self._look.px(24)
+        self.tree.column("what", width=needed, minwidth=needed, anchor="w", stretch=False)
         self.tree.delete(*self.tree.get_children())
         for name, values in figures:
-            self.tree.insert("", "end", text=name, values=values)
-        heading = "Settings that differ" if settings else "No setting differs"
-        self.tree.insert("", "end", text=heading, values=[""] * len(labels), tags=("heading",))
+            self.tree.insert("", "end", values=(name, *values))
+        heading = _HEADING if settings else "No setting differs"
+        self.tree.insert("", "end", values=(heading,), tags=("heading",))
         for name, values in settings:
-            self.tree.insert("", "end", text=name, values=values)
+            self.tree.insert("", "end", values=(name, *values))
 
     def _head(self, labels: Sequence[str]) -> None:
         """A column for each run."""
         px, colors = self._look.px, THEMES[self._look.palette.name].curves
         columns = [str(at) for at in range(len(labels))]
-        self.tree.configure(columns=columns)
-        self.tree.column("#0", width=px(_WHAT_WIDTH), minwidth=px(_WHAT_WIDTH), stretch=False)
+        self.tree.configure(columns=("what", *columns))
         self._swatches = [_swatch(self, px(_SWATCH), colors[at % len(colors)]) for at in range(len(labels))]
+        room = px(_RUN_WIDTH) - px(_SWATCH) - 2 * px(8)
         for name, label, swatch in zip(columns, labels, self._swatches, strict=True):
-            self.tree.heading(name, text=f" {label}", image=swatch, anchor="w")
+            told = middle_ellipsis(label, room, self._look.fonts["small"].measure)
+            self.tree.heading(name, text=told, image=swatch, anchor="w")
             self.tree.column(name, width=px(_RUN_WIDTH), minwidth=px(_RUN_WIDTH), anchor="w", stretch=True)
         self.tree.tag_configure("heading", font=self._look.fonts["strong"])
 
