@@ -29,6 +29,7 @@ def test_a_text_goes_on_as_the_command_line_has_it(screen: Screen, home: Path, p
     with App(screen, home, "brains/brain") as app:
         app.press("ctrl+4")
         app.wait(lambda: app.text("try.brain") == "brain", "the brain of the run on show")
+        app.wait(lambda: app.widget("try.prompt")["focus"], "the cursor to be where the text begins")
         assert app.text("try.about") == "Trained to step 3; the weights of step 3 answer."
         app.wait(lambda: app.shows("try.samples"), "the samples of the log")
         assert app.text("try.samples") == f"Step 2: {PROMPT} text 2\n\nStep 1: {PROMPT} text 1"

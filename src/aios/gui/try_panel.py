@@ -23,6 +23,8 @@ _LEAST_HEIGHT = 520  # at 96 dpi; in a lower window it scrolls
 _POLL_MS = 60
 _PROMPT_LINES = 3
 _GO, _CANCEL = "Continue the text", "Cancel"
+_SAMPLES = "What it said while it was trained"
+_NO_SAMPLES = f"A run that was started with “{label_of('sample_every')}” also shows here what it said on its way."
 _TIPS = {
     _GO: "Have the brain go on with the text (Enter).",
     _CANCEL: "End the answer; what has come of it stays (Escape).",
@@ -83,7 +85,7 @@ class TryPanel(ttk.Frame):
         self._prompt.configure(
             font="TkTextFont", background=p.field, foreground=p.text, insertbackground=p.text,
             selectbackground=p.accent, selectforeground=p.on_accent, highlightthickness=1,
-            highlightbackground=p.border, highlightcolor=p.accent, padx=look.px(8), pady=look.px(4),
+            highlightbackground=p.edge, highlightcolor=p.accent, padx=look.px(8), pady=look.px(4),
         )  # fmt: skip
 
     def _build_numbers(self) -> None:
@@ -102,6 +104,7 @@ class TryPanel(ttk.Frame):
             entry = ttk.Entry(frame, textvariable=self._numbers[name], width=8)
             entry.grid(row=1, column=0, sticky="ew", pady=(self._look.px(2), self._look.px(8)))
             entry.bind("<Return>", lambda _: self._pressed())
+            entry.bind("<Escape>", lambda _: self.cancel())
             Tooltip(entry, tip)
             self._inspector.name(f"try.{name}", entry)
 
@@ -119,7 +122,8 @@ class TryPanel(ttk.Frame):
             self._inspector.name(f"try.{name}", shown)
 
     def _build_samples(self) -> None:
-        self._samples_title = ttk.Label(self._inside, text="What it said while it was trained", style="Strong.TLabel")
+        self._samples_title = wrapped_label(self._inside, "Muted.TLabel", _NO_SAMPLES)
+        self._samples_title.grid(row=9, column=0, columnspan=2, sticky="ew", pady=(self._look.px(8), self._look.px(2)))
         self._samples = ReadOnlyText(self._inside, self._look, "TkTextFont")
         self._inspector.name("try.samples", self._samples.text)
 
@@ -127,10 +131,16 @@ class TryPanel(ttk.Frame):
         """The brains that there are; a run on show from elsewhere stays on offer."""
         chosen = self._brains.get(self._brain_name.get())
         self._brains = {brain.name: brain for brain in brains}
-        if chosen is not None and chosen.folder not in (brain.folder for brain in brains):
+        if chosen is not None and chosen.folder not in (b.folder for b in brains) and chosen.folder.is_dir():
             self._brains[chosen.name] = chosen
         self._choice.configure(values=list(self._brains))
+        if self._brain_name.get() not in self._brains:
+            self._brain_name.set(next(iter(self._brains), ""))
         self._refresh()
+
+    def begin(self) -> None:
+        """Put the cursor where the text begins."""
+        self._prompt.focus_set()
 
     def choose(self, brain: Brain | None) -> None:
         """Ask `brain` from now on: its run is on show."""
@@ -141,14 +151,13 @@ class TryPanel(ttk.Frame):
 
     def show_samples(self, samples: Sequence[Sample]) -> None:
         """Show the samples that the log of the run on show holds, the newest above."""
+        self._inside.rowconfigure(10, weight=2 if samples else 0)
         if not samples:
-            self._samples_title.grid_remove()
+            self._samples_title.configure(text=_NO_SAMPLES, style="Muted.TLabel")
             self._samples.grid_remove()
-            self._inside.rowconfigure(10, weight=0)
             return
-        self._samples_title.grid(row=9, column=0, columnspan=2, sticky="w", pady=(self._look.px(8), 0))
+        self._samples_title.configure(text=_SAMPLES, style="Strong.TLabel")
         self._samples.grid(row=10, column=0, columnspan=2, sticky="nsew")
-        self._inside.rowconfigure(10, weight=2)
         self._samples.show("\n\n".join(f"Step {s.step:,}: {s.prompt}{s.text}" for s in reversed(samples)))
 
     def _pressed(self) -> str:

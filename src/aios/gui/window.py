@@ -112,7 +112,7 @@ class Window:
             "export": lambda: ask_and_export(root, self.checks.current),
             "defaults": lambda: self.form.load(self._with_free_name({})), "close": self.close,
             "theme": self.switch_theme, "form": lambda: layout.open(0), "runs": lambda: layout.open(1),
-            "try": lambda: layout.open(2), "run": layout.to_run, "fold": layout.toggle,
+            "try": self.try_it, "run": layout.to_run, "fold": layout.toggle,
             "keys": lambda: show_keys(root, self.look, self.inspector, KEYS),
         }  # fmt: skip
         build_menus(root, self.look, actions | self.run_panel.plot.actions())
@@ -258,13 +258,18 @@ class Window:
         if name == "resume":
             self.control.resume()
         elif name == "try":
-            self.layout.open(2)
+            self.try_it()
         elif name == "output":
             self._show_output()
         elif name != "kill" or sure_to_kill(self.root, self.look, self.inspector):
             self.control.ask(name)
         self._show_state()
         self._show_check()
+
+    def try_it(self) -> None:
+        """Bring the trial to the front, ready to be typed in."""
+        self.layout.open(2)
+        self.try_panel.begin()
 
     def _show_output(self) -> None:
         session = self.control.brain.session if self.control.brain is not None else None
