@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aios.gui.form import BUNDLED_TEXT, MAIN_FIELDS, RATE_FIELDS, FormModel, advanced_fields, check_on_disk, field_specs
+from aios.gui.form_panel import MAIN_ROWS
 from aios.gui.wording import in_window_words, lr_wording
 from aios.settings.config import TrainingConfig
 
@@ -24,6 +25,7 @@ def test_every_setting_but_those_of_a_resume_is_in_the_form_once() -> None:
     shown = [*MAIN_FIELDS, *RATE_FIELDS, *(name for names in advanced_fields().values() for name in names)]
     settings = {f.name for f in dataclasses.fields(TrainingConfig)}
     assert sorted(shown) == sorted(settings - {"resume", "adaptive_lr_reset_state"})
+    assert sorted(name for row in MAIN_ROWS for name in row) == sorted(MAIN_FIELDS)
     assert all(spec.label and spec.help for spec in field_specs().values())
 
 

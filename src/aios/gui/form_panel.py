@@ -18,13 +18,14 @@ from aios.gui.wording import AUTO_SENTENCE, in_window_words, lr_wording
 from aios.settings.config import TrainingConfig
 from aios.settings.forecast import Forecast
 
-_ROWS: tuple[tuple[str, ...], ...] = (
+MAIN_ROWS: tuple[tuple[str, ...], ...] = (
     ("dataset_file",),
     ("preset", "device"),
     ("steps", "batch_size"),
     ("brain_name",),
     ("use_moe",),
 )
+"""Where the main settings stand, those of the learning rate aside."""
 _WIDE_KINDS = ("file", "dataset", "folder", "switch")
 _WIDE_TEXTS = ("model", "log_file", "stop_file")
 _NEEDS_AUTO = "Only with “Auto-adjust learning rate”."
@@ -62,7 +63,7 @@ class FormPanel(ttk.Frame):
         inside.columnconfigure(0, weight=1)
         main = ttk.Frame(inside, padding=(gap, gap, gap, 0))
         main.grid(row=0, column=0, sticky="ew")
-        self._lay_out(main, _ROWS)
+        self._lay_out(main, MAIN_ROWS)
         rate = ttk.Frame(inside, padding=(gap, 0, gap, 0))
         rate.grid(row=1, column=0, sticky="ew")
         rate.columnconfigure(0, weight=1)

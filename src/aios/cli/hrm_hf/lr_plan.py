@@ -57,7 +57,7 @@ def unused_lr(config: TrainingConfig, state: Mapping[str, Any] | None) -> str | 
         return None
     if state["config"].get("lr") == config.lr or not state["config"].get("auto_adjust_lr"):
         return None
-    return "the resumed run goes on at the rate it had come to; --adaptive-lr-reset-state would begin afresh"
+    return "the resumed run goes on at the rate it had come to; it would count with --no-auto-adjust-lr"
 
 
 def absurd_lr(config: TrainingConfig) -> str | None:
