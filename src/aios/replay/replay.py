@@ -184,7 +184,7 @@ class _Player:
     def _control(self, before: _Player | None) -> LearningRateControl:
         """The run's own controller, with nothing to rewind: the losses behind a rewind are those recorded."""
         sitting, config = self.sitting, self.sitting.config
-        asked = config.start_lr
+        asked = _begun_at(sitting)
         if before is None:
             found, first_step = sitting.search, sitting.search_counted
             plan = make_plan(self._config, config.steps, asked, config.use_moe, found, first_step)
@@ -193,6 +193,14 @@ class _Player:
             plan = resumed_plan(self._config, config.steps, asked, config.use_moe, saved, self.step)
         groups = [{"lr": plan.base_lr, "initial_lr": plan.base_lr, "role": r} for r in (BASE, *self._config.groups)]
         return LearningRateControl(plan, SimpleNamespace(param_groups=groups), self._hear, _Untouched, self.step)
+
+
+def _begun_at(sitting: Sitting) -> float:
+    """The rate its optimizer was built with; of a log of before, whose default was another, as the log has it."""
+    recorded = number(sitting.init or {}, "initial_lr")
+    unsearched = sitting.search is None or sitting.search.lr is None
+    default = sitting.config.lr is None and sitting.config.adaptive_lr_config is None
+    return recorded if default and unsearched and recorded > 0 else sitting.config.start_lr
 
 
 class _Untouched:
