@@ -112,6 +112,13 @@ def test_marks_and_timeline_lead_to_each_other(screen: Screen, home: Path) -> No
         (left, y), (right, _) = place_of_mark(app, 20), place_of_mark(app, 40)
         app.point(right + (right - left) / 2, y)  # at step 50
         app.wait(lambda: "goes down to zero until step 59" in app.text("plot-card"), "what the shaded stretch tells")
+        with (home / "run.jsonl").open("a", encoding="utf-8") as log:
+            log.writelines(json.dumps(adjustment(step)) + "\n" for step in range(60, 1060))
+        app.wait(lambda: app.text("timeline-title") == "Decisions (1,003)", "the new decisions")
+        app.wait(lambda: app.row("timeline", "1,059")["at"] is not None, "the newest in view")
+        lines = app.text("timeline").splitlines()
+        assert len(lines) == 1000  # the oldest have gone, and with them the one that was chosen
+        assert lines[-1].startswith("60\tincrease")
 
 
 def test_two_runs_and_two_workers_over_each_other(screen: Screen, home: Path) -> None:

@@ -73,18 +73,19 @@ class TimelineList(tk.Text):
         if items == shown and by_run == self._by_run:
             return
         chosen = self._items.get(self._chosen or "")
-        kept = len(shown) if shown and items[: len(shown)] == shown and by_run == self._by_run else 0
+        gone = shown.index(items[0]) if items and items[0] in shown else len(shown)
+        kept = len(shown) - gone
+        if items[:kept] != shown[gone:] or by_run != self._by_run:
+            gone, kept = len(shown), 0
         at_top = self.yview()[0] == 0.0
         self._by_run = by_run
         self.configure(state="normal")
-        if not kept:
-            self.delete("1.0", "end")
-            self._items, self._chosen = {}, None
+        self._drop(gone)
         for item in items[kept:]:
             self._made += 1
             tag = f"row-{self._made}"
             self._items[tag] = item
-            if item == chosen and not kept:
+            if item == chosen and self._chosen is None:
                 self._chosen = tag
             self._write(tag, "1.0")
         if not items:
@@ -113,6 +114,15 @@ class TimelineList(tk.Text):
             values = [f"{decision.step:,}", decision.label, who, decision.sentence]
             told.append({"id": tag, "values": values, "at": at, "selected": tag == self._chosen})
         return told
+
+    def _drop(self, count: int) -> None:
+        """Take the `count` oldest away, which stand below; with none left, what says so."""
+        for tag in list(self._items)[:count]:
+            self._chosen = None if tag == self._chosen else self._chosen
+            del self._items[tag]
+            self.tag_delete(tag)
+        below = f"{next(iter(self._items))}.last" if self._items else "1.0"
+        self.delete(below, "end - 1 chars")
 
     def _write(self, tag: str, place: str) -> None:
         who, decision = self._items[tag]
