@@ -122,7 +122,7 @@ class PlotPanel(ttk.Frame):
         ask_and_save(self.winfo_toplevel(), self._feeds[0].label, self._picture_for_a_file, drawn.csv_rows)
 
     def _picture_for_a_file(self) -> Figure:
-        figure = Figure(figsize=tuple(self._figure.get_size_inches() / self._look.scale), dpi=NOMINAL_DPI)
+        figure = Figure(figsize=tuple(self._figure.get_size_inches()), dpi=NOMINAL_DPI)
         FigureCanvasAgg(figure)
         self._draw_into(figure)
         return figure

@@ -34,10 +34,10 @@ class SearchCurve:
 
 def newest_search(decisions: Sequence[Decision]) -> SearchCurve | None:
     """The curve of the newest search among a run's decisions, None where none has one."""
-    made = [d for d in decisions if d.record.get("event") in _SEARCHES and curve_of(d.record)]
-    if not made:
+    made = (d.record for d in reversed(decisions) if d.record.get("event") in _SEARCHES)
+    record = next((record for record in made if curve_of(record)), None)
+    if record is None:
         return None
-    record = made[-1].record
     how = "race" if record.get("event") == "adaptive_lr_race" else "climb"
     lr = _rate(record, "lr") or _rate(record, "suggestion")
     return SearchCurve(
