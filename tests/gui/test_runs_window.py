@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def place_of(app: App, brain: str) -> tuple[int, int] | None:
 
 def heading(app: App, column: str) -> None:
     app.click_at(*app.look()["runs-headings"][column])
+
+
+def choose(app: App, listed: str, cell: str) -> None:
+    """Click a row, again where the list has moved meanwhile, until it is selected."""
+
+    def is_chosen() -> bool:
+        app.click_row(listed, cell)
+        time.sleep(0.5)
+        return bool(app.row(listed, cell)["selected"])
+
+    app.wait(is_chosen, f"{cell} to be selected")
 
 
 def fill(app: App, name: str, text: str) -> None:
@@ -71,7 +83,7 @@ def test_brains_are_sorted_told_apart_renamed_annotated_and_deleted(
         app.wait(lambda: losses(app) == ["5.000", "6.000", "7.000"], "the list sorted by loss")
         heading(app, "loss")
         app.wait(lambda: losses(app) == ["7.000", "6.000", "5.000"], "the order turned round")
-        app.click_row("runs", "plain")
+        choose(app, "runs", "plain")
         app.press("r")
         app.wait(lambda: losses(app) == ["5.000", "6.000", "7.000"], "the order turned round by a key")
         app.press("Left", "Left")
@@ -85,7 +97,7 @@ def test_brains_are_sorted_told_apart_renamed_annotated_and_deleted(
         app.wait(lambda: (brains / "psalms").is_dir() and "psalms" in in_list(app), "the new name")
         assert not (brains / "plain").exists()
 
-        app.click_row("runs", "psalms")
+        choose(app, "runs", "psalms")
         app.click("runs.notes")
         fill(app, "notes.text", "the best so far")
         app.press("ctrl+Return")
@@ -99,7 +111,7 @@ def test_brains_are_sorted_told_apart_renamed_annotated_and_deleted(
         app.wait(lambda: app.text("title") == "psalms", "the run")
         app.press("ctrl+2")
         app.wait(lambda: app.shows("runs") and app.widget("runs")["reachable"], "the list to be back")
-        app.click_row("runs", "psalms")
+        choose(app, "runs", "psalms")
         app.wait(lambda: app.widget("runs")["focus"], "the list to have the focus")
         app.press("Delete")
         app.wait(lambda: app.shows("answer.cancel"), "the question")
@@ -140,7 +152,7 @@ def test_queued_runs_start_one_after_another(screen: Screen, home: Path, psalms:
         app.press("ctrl+2")
         app.wait(lambda: app.shows("queue"), "the queue")
         assert [row["values"][0] for row in app.widget("queue")["rows"]] == ["first-2", "first-3", "first-4"]
-        app.click_row("queue", "first-4")
+        choose(app, "queue", "first-4")
         app.press("alt+Up", "alt+Up")
         app.wait(lambda: app.widget("queue")["rows"][0]["values"][0] == "first-4", "the order to change")
         app.press("Delete")
