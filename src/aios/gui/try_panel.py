@@ -158,7 +158,7 @@ class TryPanel(ttk.Frame):
             return
         self._samples_title.configure(text=_SAMPLES, style="Strong.TLabel")
         self._samples.grid(row=10, column=0, columnspan=2, sticky="nsew")
-        self._samples.show("\n\n".join(f"Step {s.step:,}: {s.prompt}{s.text}" for s in reversed(samples)))
+        self._samples.show("\n\n".join(f"Step {s.step:,}: {s.prompt.lstrip()}{s.text}" for s in reversed(samples)))
 
     def _pressed(self) -> str:
         if self._answer is not None:
