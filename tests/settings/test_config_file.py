@@ -79,7 +79,7 @@ def test_every_format_loads_with_underscores_or_dashes(tmp_path: Path, name: str
     [
         ("a.toml", "stepz = 3", ["unknown key 'stepz'", "did you mean 'steps'"]),
         ("a.toml", "max-sec-len = 3", ["'max-sec-len'", "did you mean 'max_seq_len'"]),
-        ("a.json", '{"q": 1}', ["unknown key 'q'", "known keys: lr, "]),
+        ("a.json", '{"q": 1}', ["unknown key 'q'", "known keys: dataset_file, "]),
         ("a.json", '{"max-seq-len": 8, "max_seq_len": 9}', ["'max_seq_len' is there twice"]),
         ("a.toml", "steps = 3.5", ["steps = 3.5", "whole number"]),
         ("a.toml", "steps = true", ["steps = True", "whole number"]),
