@@ -69,8 +69,9 @@ class QueueControl:
         if self.notice != before:
             self._told()
         run = self.queue.next
-        if run is not None and not self._training and self._paused is None:
-            self.start_now(run)
+        its_turn = not self._training and self._paused is None and not self._background.busy("queue")
+        if run is not None and its_turn:
+            self._check(run, waits=True)
 
     def add(self, config: TrainingConfig) -> None:
         """Queue a run.
@@ -83,10 +84,15 @@ class QueueControl:
 
     def start_now(self, run: QueuedRun) -> None:
         """Start a run of the queue, whatever else trains, if its settings are still good; else pass it over."""
-        if not self._background.busy("queue"):
-            self._background.submit("queue", partial(check_on_disk, run.settings), partial(self._begin, run))
+        self._check(run, waits=False)
 
-    def _begin(self, run: QueuedRun, check: FormCheck) -> None:
+    def _check(self, run: QueuedRun, waits: bool) -> None:
+        self._background.submit("queue", partial(check_on_disk, run.settings), partial(self._begin, run, waits))
+
+    def _begin(self, run: QueuedRun, waits: bool, check: FormCheck) -> None:
+        """Start a run that was checked; one that `waits` only if nothing else has begun meanwhile."""
+        if waits and self._training:
+            return
         if check.config is None:
             self.queue.pass_over(run, check.reason or "Its settings cannot be used any more.")
         elif self.queue.take(run):
