@@ -64,6 +64,12 @@ def test_a_slow_fall_is_too_slow_only_for_a_short_run(steps: int, causes: list[s
     assert [stalled.cause for _, stalled in told([BEGAN, *slow], steps)] == causes
 
 
+def test_after_a_resume_a_loss_at_rest_is_not_taken_for_one_that_never_fell() -> None:
+    watch = StalledWatch(ENTROPY, 1000)
+    said = [watch.observe(300 + i, loss, settled=True) for i, loss in enumerate(noisy(ENTROPY + 0.1, 400))]
+    assert [stalled.cause for stalled in said if stalled is not None] == ["stuck"]
+
+
 def test_nothing_is_told_of_a_brain_that_had_learned_before() -> None:
     assert told(noisy(3.0, 600)) == []
 

@@ -66,6 +66,7 @@ class StalledWatch:
         self._entropy, self._steps = entropy, steps
         self._window = max(10, min(50, steps // 20))
         self._first: list[float] = []
+        self._from_start = False  # or after a resume, where it is not known how far the loss has come
         self._losses: list[float] = []  # of the window under way
         self._windows: list[WindowSums] = []
         self._lost = 0  # losses in a row that are no numbers
@@ -81,6 +82,7 @@ class StalledWatch:
             return self._tell(step - self._lost + 1, math.nan, "broken") if self._lost >= 2 * self._window else None
         self._lost = 0
         if len(self._first) < _FIRST:
+            self._from_start = self._from_start or step <= _FIRST
             self._first.append(loss)
         if not settled:
             self._losses, self._windows = [], []
@@ -111,7 +113,8 @@ class StalledWatch:
         began = statistics.median(self._first)
         if level > began + RISEN * abs(began):
             return "too_high"
-        return "too_low" if began - level < UNMOVED * (began - self._entropy) else "stuck"
+        unmoved = self._from_start and began - level < UNMOVED * (began - self._entropy)
+        return "too_low" if unmoved else "stuck"
 
     def _tell(self, since: int, loss: float, cause: Cause) -> Stalled:
         self.over = True
