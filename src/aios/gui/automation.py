@@ -110,7 +110,7 @@ def _row(tree: ttk.Treeview, item: str) -> dict[str, Any]:
     """A list row: what it says, and the middle of it on the screen where it can be seen."""
     box = tree.bbox(item)
     place = None
-    if isinstance(box, tuple):
+    if isinstance(box, tuple) and tree.winfo_viewable():
         place = [tree.winfo_rootx() + box[0] + box[2] // 2, tree.winfo_rooty() + box[1] + box[3] // 2]
     return {
         "id": item,

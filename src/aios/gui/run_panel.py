@@ -38,7 +38,7 @@ _TIPS["Resume"] = "Go on from the newest checkpoint (Ctrl+P)."
 _BESIDE = 1040  # from this width on, at 96 dpi, all but the picture stands in a column beside it
 _COLUMN = 400
 _PICTURE_ROW = 3  # of the picture, where all stands beneath each other
-_LEAST_HEIGHT, _LEAST_BESIDE = 700, 480  # of the whole panel, at 96 dpi; in a lower window it scrolls
+_LEAST_EMPTY, _LEAST_STACKED, _LEAST_BESIDE = 700, 840, 480  # height at 96 dpi; in a lower window it scrolls
 _RESUMABLE = (State.PAUSED, State.STOPPED, State.KILLED, State.FAILED, State.UNFINISHED)
 _GOOD, _BAD = (State.RUNNING, State.FINISHED), (State.FAILED, State.KILLED)
 
@@ -59,7 +59,7 @@ class RunPanel(ttk.Frame):
         self._places, self._problems = "", False
         self.columnconfigure(0, weight=1)
         self.rowconfigure(0, weight=1)
-        self.scroll = ScrollFrame(self, look, look.px(_LEAST_HEIGHT), "Window.TFrame")
+        self.scroll = ScrollFrame(self, look, look.px(_LEAST_EMPTY), "Window.TFrame")
         self.scroll.grid(row=0, column=0, sticky="nsew")
         self.inside = self.scroll.inside
         self.plot = PlotPanel(self.inside, look, inspector, self._mark_clicked)
@@ -105,7 +105,8 @@ class RunPanel(ttk.Frame):
             if gone:
                 part.grid_remove()
         self._arrange_header(beside)
-        self.scroll.need(self._look.px(_LEAST_BESIDE if beside else _LEAST_HEIGHT))
+        stacked = _LEAST_STACKED if self._feeds else _LEAST_EMPTY
+        self.scroll.need(self._look.px(_LEAST_BESIDE if beside else stacked))
 
     def _build_fold(self) -> None:
         left = ttk.Frame(self.plot.tools)

@@ -32,6 +32,8 @@ __all__ = ["DARK", "LIGHT", "DrawnRun", "Markers", "Theme", "draw_run"]
 
 RATE_SHARE = 0.35
 """Of the height that both pictures have, the part of the learning rate."""
+_NAMES = (("loss (nats per token)", "loss"), ("learning rate", "rate"))
+"""Of the axes, whole and where there is not the height for that."""
 
 
 def draw_run(
@@ -170,6 +172,9 @@ class DrawnRun:
         self.loss_axes.set_position((left, upper / height, right - left, max(height - above - upper, 0.1) / height))
         for axes, entries, n in zip((self.loss_axes, self.lr_axes), self._entries, columns, strict=True):
             axes.yaxis.set_label_coords(-4.9 * line / ((right - left) * width), 0.5)
+            whole, short = _NAMES[axes is self.lr_axes]
+            tall = axes.get_position().height * height
+            axes.set_ylabel(whole if 0.6 * line * len(whole) < tall else short)
             put_legend(axes, entries, n, self.theme)
         self._fitted = (width, height)
 
@@ -184,14 +189,14 @@ class DrawnRun:
 
     def _build(self) -> None:
         self._built_for = self._parts()
+        self._fitted = (0.0, 0.0)
         self.figure.clear()
         self.figure.set_facecolor(self.theme.background)
         self.loss_axes = self.figure.add_subplot(2, 1, 1)
         self.lr_axes = self.figure.add_subplot(2, 1, 2, sharex=self.loss_axes)
-        for axes, name in ((self.loss_axes, "loss (nats per token)"), (self.lr_axes, "learning rate")):
+        for axes in (self.loss_axes, self.lr_axes):
             style_axes(axes, self.theme)
             axes.xaxis.set_major_formatter(scales.step_name)
-            axes.set_ylabel(name)
         self.loss_axes.tick_params(labelbottom=False)
         self.lr_axes.set_xlabel("optimizer step")
         self.lr_axes.set_yscale("log")
