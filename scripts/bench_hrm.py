@@ -3,8 +3,8 @@
 `python scripts/bench_hrm.py [--json docs/benchmarks/hrm.json] [--repeats 3]` measures untrained models (whose tokens
 use all segments) on one CPU core, in one process, the two sides by turns; times are the processor's, which other
 processes on the machine do not lengthen as they do the clock's. It prints two tables; exit code 1 when a target is
-missed. With `--choices` it has the command train with each of the choices in `hrm_choices.py` instead (ten minutes),
-and prints a table of evaluation losses.
+missed. With `--choices` it has the command train with each of the choices in `hrm_choices.py` instead, for a quarter of
+an hour, and prints a table of evaluation losses.
 """
 
 from __future__ import annotations
