@@ -161,7 +161,7 @@ def test_weights_that_are_not_the_models_are_refused(
     if "checkpoints" in str(folder):
         vouch_for(folder)
     commands = {"student": as_student(given), "resumed": as_resumed(given), "adapted": as_resumed(given / "adapted")}
-    sentence = refusal(commands.get(run) or lr_find(tmp_path / "new", given / "brain"))
+    sentence = refusal(commands.get(run) or lr_find(tmp_path, given / "brain"))
     assert words in sentence
     assert str(folder / file) in sentence
     assert not (tmp_path / "new").exists()
