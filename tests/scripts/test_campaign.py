@@ -41,6 +41,7 @@ def cheap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_cases_are_run_judged_and_reported(cheap: Path) -> None:
     records = [json.loads(line) for line in (cheap / "cases.jsonl").read_text().splitlines()]
     kinds = ["damage", "damage", "input", "input", "save_faults", "save_faults"]
@@ -55,6 +56,7 @@ def test_cases_are_run_judged_and_reported(cheap: Path) -> None:
     assert f"| damage | {code_id(ROOT)} | 2 |" in (cheap / "report" / "campaign.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupted_campaign_goes_on(cheap: Path) -> None:
     with (cheap / "cases.jsonl").open("a") as file:
         file.write('{"kind": "damage", "na')

@@ -81,6 +81,7 @@ def test_resume_equals_the_unbroken_run(tmp_path: Path, killed_at: int) -> None:
     assert [(r["ce"], r["lr"]) for r in resumed.values()] == [(r["ce"], r["lr"]) for r in straight.values()]
 
 
+@pytest.mark.slow
 def test_run_killed_at_its_start_resumes(tmp_path: Path) -> None:
     brain = tmp_path / "broken" / "brain"
     train(tmp_path / "straight", *AUTO)

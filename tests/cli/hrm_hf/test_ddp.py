@@ -163,6 +163,7 @@ def test_kills_at_twenty_random_moments_lose_nothing_but_time(tmp_path: Path) ->
         assert {s: r[key] for s, r in disturbed.items()} == {s: r[key] for s, r in whole.items()}
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_their_launcher(tmp_path: Path) -> None:
     launcher = start_training(tmp_path, "--steps=5000", *DDP)
     wait_for_step(launcher, tmp_path / "brain", 3)

@@ -43,6 +43,7 @@ def stop(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
 
 
+@pytest.mark.slow
 def test_a_stopped_independent_worker_is_named_and_replaced_from_the_last_merge(tmp_path: Path) -> None:
     brain = tmp_path / "brain"
     process = start_training(tmp_path, *TWO, "--steps=90", "--merge-every=30", "--merge-timeout=2")
@@ -117,7 +118,8 @@ def test_a_stopped_independent_worker_does_not_outlive_its_supervisor(tmp_path: 
     process.communicate()
 
 
-@pytest.mark.parametrize("stopped", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])
 def test_workers_of_one_model_save_and_end_with_their_launcher_though_one_is_stopped(
     tmp_path: Path, stopped: int
 ) -> None:

@@ -39,6 +39,7 @@ def test_the_loss_is_that_of_the_answers(tmp_path: Path) -> None:
     assert start["unigram_entropy"] < math.log(10)
 
 
+@pytest.mark.slow
 def test_resume_is_exact(tmp_path: Path) -> None:
     rows = noisy_questions(tmp_path)
     flags = (*FLAGS, "--save-every=15", "--gradient-accumulation-steps=2", f"--dataset-file={rows}")

@@ -32,7 +32,7 @@ def test_muon_trains_the_matrices_within_the_blocks_and_adamw_all_the_rest(use_m
     assert sum(map(len, names.values())) == len(list(model.parameters()))
 
 
-@pytest.mark.parametrize("profile", ["auto", "rules"])
+@pytest.mark.parametrize("profile", [pytest.param("auto", marks=pytest.mark.slow), "rules"])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, profile: str) -> None:
     steps = ("--steps=120", "--save-every=20") if profile == "auto" else ("--steps=30", "--save-every=10")
     flags = (*LIGHT, *FLAGS, *steps, "--use-moe", "--num-experts=2", f"--adaptive-lr-profile={profile}")

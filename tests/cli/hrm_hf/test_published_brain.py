@@ -200,6 +200,7 @@ def test_the_first_publication_shows_weights_only_when_all_that_loads_them_is_th
     assert order[-2:] == ["model.safetensors", "brain.json"]
 
 
+@pytest.mark.slow
 def test_the_log_is_on_the_disk_before_the_checkpoint_is(tmp_path: Path) -> None:
     """Or a power cut leaves a checkpoint of steps that are missing in the log."""
     calls = traced_training(tmp_path, f"fsync,write,{RENAMES}", "--steps=4", "--save-every=2")
