@@ -107,6 +107,18 @@ def compare(app: App) -> None:
     app.wait(lambda: bool(app.look()["markers"]), "the marks")
 
 
+def try_it(screen: Screen, work: Path, steps: int) -> None:
+    """A trained brain that has gone on with a text."""
+    with open_app(screen, work, f"artifacts/brains/actv1/{next(iter(RUNS))}") as app:
+        app.press("ctrl+4")
+        app.wait(lambda: app.widget("try.prompt")["focus"], "the cursor to be where the text begins")
+        app.fill("try.prompt", "And the Lord said unto")
+        app.press("Return")
+        app.wait(lambda: app.text("try.said") == "That is all.", "the answer", PATIENCE)
+        settle(app)
+        save(screen, "try")
+
+
 def an_error(screen: Screen, work: Path, steps: int) -> None:
     """A training that failed on damaged data, and fields with mistakes in them."""
     shutil.rmtree(work / "artifacts/brains/actv1/damaged", ignore_errors=True)
@@ -137,6 +149,7 @@ PICTURES: dict[str, Callable[[Screen, Path, int], None]] = {
     "rest": at_rest,
     "run": in_progress,
     "compare": two_runs,
+    "try": try_it,
     "error": an_error,
     "dark": dark,
 }
