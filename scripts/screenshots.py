@@ -120,9 +120,9 @@ def try_it(screen: Screen, work: Path, steps: int) -> None:
 
 
 def an_error(screen: Screen, work: Path, steps: int) -> None:
-    """A training that failed on damaged data, and fields with mistakes in them."""
+    """A training that failed on data damaged far in, and fields with mistakes in them."""
     shutil.rmtree(work / "artifacts/brains/actv1/damaged", ignore_errors=True)
-    (work / "notes.jsonl").write_text('{"text": "In the beginning"}\n' * 4 + '{"txet": "God"}\n', encoding="utf-8")
+    (work / "notes.jsonl").write_text('{"text": "In the beginning"}\n' * 10_000 + '{"txet": "God"}\n', encoding="utf-8")
     with open_app(screen, work, settings='dataset_file = "notes.jsonl"\nbrain_name = "damaged"\n') as app:
         app.wait(lambda: app.enabled("start"), "Start to be on")
         app.click("start")

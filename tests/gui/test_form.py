@@ -88,6 +88,14 @@ def test_files_and_folders_are_checked(tmp_path: Path, psalms: Path) -> None:
     assert "nothing can be saved" in blocked.problems["bundle_dir"]
 
 
+def test_damage_in_the_first_pages_of_a_text_is_its_fields_problem(tmp_path: Path) -> None:
+    rows = tmp_path / "notes.jsonl"
+    rows.write_text('{"text": "In the beginning"}\n' * 4 + '{"txet": "God"}\n', encoding="utf-8")
+    check = check_on_disk({"bundle_dir": str(tmp_path), "dataset_file": str(rows)})
+    assert check.problems["dataset_file"].startswith("Line 5 of the dataset file")
+    assert check.config is None
+
+
 def test_a_brain_that_is_there_is_not_trained_over(tmp_path: Path, psalms: Path) -> None:
     (tmp_path / "old" / "checkpoints" / "step-5").mkdir(parents=True)
     check = check_on_disk({"bundle_dir": str(tmp_path), "brain_name": "old"})

@@ -176,15 +176,18 @@ class FormModel:
 
 def check_on_disk(values: Mapping[str, Any]) -> FormCheck:
     """Check `values`, and whether their files and folders can be used; may take as long as the disk does."""
+    foreseen: Forecast | None = None
 
     def attempt(attempted: Mapping[str, Any]) -> TrainingConfig:
+        nonlocal foreseen
         config = TrainingConfig(**attempted)
         check_inputs(config)
         check_folders(config)
+        foreseen = foresee(config)  # reads on in the text, and may find damage
         return config
 
     check = find_problems(values, attempt)
-    return replace(check, forecast=foresee(check.config)) if check.config is not None else check
+    return replace(check, forecast=foreseen) if check.config is not None else check
 
 
 def find_problems(values: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], TrainingConfig]) -> FormCheck:
