@@ -109,6 +109,7 @@ class _AsUncaught:
 def _run(command: Command) -> None:
     """Runs in the child."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts behind itself ignore it
     written = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     for number, path, mode in ((0, command.stdin, os.O_RDONLY), (1, command.out, written), (2, command.err, written)):
         descriptor = os.open(path, mode, 0o644)
