@@ -22,12 +22,13 @@ use_venv() {
     export PATH="$PWD/.venv/bin:$PATH"
 }
 
-# `use_desktop` sees to what the tests need besides: a display without a screen, keys and mouse, Tk, a font for those of
-# the window, strace for those that inject faults.
+# `use_desktop` sees to what the tests need besides: a display without a screen, a window manager, keys and mouse, Tk, a
+# font for those of the window, strace for those that inject faults.
 use_desktop() {
     local packages=()
     command -v Xvfb >/dev/null || packages+=(xvfb)
     command -v xdotool >/dev/null || packages+=(xdotool)
+    command -v openbox >/dev/null || packages+=(openbox)
     command -v strace >/dev/null || packages+=(strace)
     python -c "import tkinter" 2>/dev/null || packages+=(python3-tk)
     fc-list 2>/dev/null | grep -q . || packages+=(fontconfig fonts-dejavu-core)
