@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from aios.core.hrm_models import HRMForCausalLM
-from aios.core.hrm_models.act import q_learning_loss, used_segments
+from aios.core.hrm_models.act import q_learning_losses, used_segments
 
 SEGMENTS = 3
 
@@ -104,14 +104,14 @@ def test_q_targets_are_correctness_and_the_value_of_the_next_segment() -> None:
     resume = (bce(-0.2, sigmoid(0.7)) + bce(0.7, sigmoid(0.5))) / 2
     qs = [torch.tensor([[q, (9.0, -9.0)]]) for q in logits]
     hits = [torch.tensor([[bool(hit), False]]) for hit in correct]
-    loss = q_learning_loss(qs, hits, torch.tensor([[True, False]]))
+    loss = sum(q_learning_losses(qs, hits, torch.tensor([[True, False]])))
     assert loss.item() == pytest.approx(0.5 * (halt + resume), rel=1e-5)
 
 
 def test_q_targets_carry_no_gradient() -> None:
     qs = [torch.ones(1, 1, 2, requires_grad=True) for _ in range(2)]
     hits = [torch.ones(1, 1, dtype=torch.bool)] * 2
-    q_learning_loss(qs, hits, torch.ones(1, 1, dtype=torch.bool)).backward()
+    sum(q_learning_losses(qs, hits, torch.ones(1, 1, dtype=torch.bool))).backward()
     last = qs[1].grad
     assert last is not None
     assert last[..., 0].item() == pytest.approx(0.5 * 0.5 * (1 / (1 + math.exp(-1)) - 1))  # its own halt term only
@@ -121,7 +121,7 @@ def test_q_targets_carry_no_gradient() -> None:
 def test_single_segment_learns_halting_only() -> None:
     q = torch.zeros(1, 1, 2, requires_grad=True)
     yes = torch.ones(1, 1, dtype=torch.bool)
-    loss = q_learning_loss([q], [yes], yes)
+    loss = sum(q_learning_losses([q], [yes], yes))
     assert loss.item() == pytest.approx(0.5 * 0.6931, abs=1e-4)
 
 

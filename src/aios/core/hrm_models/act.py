@@ -36,8 +36,8 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
-def q_learning_loss(qs: list[Tensor], correct: list[Tensor], mask: Tensor) -> Tensor:
-    """Half the sum of the binary cross-entropies of Q_halt and Q_continue (paper, section 2, ACT).
+def q_learning_losses(qs: list[Tensor], correct: list[Tensor], mask: Tensor) -> list[Tensor]:
+    """By segment, parts of half the sum of the binary cross-entropies of Q_halt and Q_continue (paper, section 2, ACT).
 
     Q_halt's target is whether the segment predicts the token correctly. Q_continue's is what continuing is
     worth: the better action at the next segment, or its Q_halt where that is the last one and halting the
@@ -47,12 +47,11 @@ def q_learning_loss(qs: list[Tensor], correct: list[Tensor], mask: Tensor) -> Te
     `qs`: (batch, time, 2) fp32 logits per segment; `correct`: (batch, time) bool per segment.
     """
     following: list[Tensor | None] = [*(q.detach() for q in qs[1:]), None]
-    parts = (q_loss_part(q, correct[i], following[i], i, len(qs), mask) for i, q in enumerate(qs))
-    return torch.stack(list(parts)).sum()
+    return [q_loss_part(q, correct[i], following[i], i, len(qs), mask) for i, q in enumerate(qs)]
 
 
 def q_loss_part(q: Tensor, correct: Tensor, following: Tensor | None, number: int, count: int, mask: Tensor) -> Tensor:
-    """What segment `number` (from 0) of `count` adds to `q_learning_loss`.
+    """What segment `number` (from 0) of `count` adds to the loss of the Q head, see `q_learning_losses`.
 
     `following` are the logits after the next segment; None leaves the value of continuing out, as the last one does.
     """

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 
-from aios.core.hrm_models.act import wants_halt
+from aios.core.hrm_models.act import q_loss_part, wants_halt
 from aios.core.hrm_models.cache import HRMCache
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.layers import AttentionContext, ReasoningModule
@@ -183,6 +183,7 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         config, count, real = self.config, self.config.halt_max_steps, _real(input_ids, attention_mask)
         context = AttentionContext(config, input_ids.shape[1], attention_mask, input_ids.device)
         targets = next_token_targets(labels, real)
+        valid = targets != IGNORE_INDEX
         parts: list[Supervised] = []
         state: tuple[Tensor, Tensor] | None = None
         ahead: tuple[Tensor, Tensor] | None = None
@@ -199,9 +200,10 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
                 ahead = self._advance(inputs, *state)
                 following = self._look_ahead(inputs, *ahead) if config.halting else None
             part = self._supervise(z_h, balances, targets)[1]
-            loss = segment_loss(config, part, following, number, count, targets != IGNORE_INDEX)
+            q_loss = q_loss_part(part.q, part.correct, following, number, count, valid)
             parts.append(part.detached())
-            yield loss, step_output(config, parts, targets != IGNORE_INDEX) if number + 1 == count else None
+            output = step_output(config, parts, valid) if number + 1 == count else None
+            yield segment_loss(config, part, q_loss, count), output
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         embeddings: Tensor = self.embed_tokens(input_ids) * math.sqrt(self.config.hidden_size)

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from aios.core.hrm_models.act import q_learning_loss, q_loss_part, used_segments
+from aios.core.hrm_models.act import q_learning_losses, used_segments
 from aios.core.hrm_models.cache import HRMCache
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 
@@ -61,31 +61,28 @@ class Supervised:
         return Supervised(self.ce.detach(), self.correct, self.q.detach(), balance)
 
 
-def segment_loss(
-    config: HRMConfig, part: Supervised, following: Tensor | None, number: int, count: int, valid: Tensor
-) -> Tensor:
-    """The part of segment `number` (from 0) of `count` in the loss of the step.
-
-    `following` are the Q head's logits after the next segment, whose values continuing is worth; None of the last.
-    `valid` (batch, time) is True where there is a target.
-    """
-    loss = part.ce / count + config.q_weight * q_loss_part(part.q, part.correct, following, number, count, valid)
+def segment_loss(config: HRMConfig, part: Supervised, q_loss: Tensor, count: int) -> Tensor:
+    """The part of one of `count` segments in the loss of the step; `q_loss` is its part in the Q head's."""
+    loss = part.ce / count + config.q_weight * q_loss
     return loss if part.balance is None else loss + config.moe_aux_coef * (part.balance / count)
 
 
 def step_output(
     config: HRMConfig, parts: Sequence[Supervised], valid: Tensor, logits: Tensor | None = None
 ) -> HRMOutput:
-    """The numbers of a step of which `parts` are all segments, with gradient where they have one."""
+    """The numbers of a step of which `parts` are all segments, with gradient where they have one.
+
+    `valid` (batch, time) is True where there is a target.
+    """
     qs = [part.q for part in parts]
-    following: list[Tensor | None] = [*(q.detach() for q in qs[1:]), None]
-    losses = [segment_loss(config, part, following[i], i, len(parts), valid) for i, part in enumerate(parts)]
+    q_losses = q_learning_losses(qs, [part.correct for part in parts], valid)
+    losses = [segment_loss(config, part, q_loss, len(parts)) for part, q_loss in zip(parts, q_losses, strict=True)]
     balances = [part.balance for part in parts if part.balance is not None]
     return HRMOutput(
         loss=torch.stack(losses).sum(),
         logits=logits,
         ce=torch.stack([part.ce for part in parts]).mean(),
-        q_loss=q_learning_loss(qs, [part.correct for part in parts], valid),
+        q_loss=torch.stack(q_losses).sum(),
         lb_loss=torch.stack(balances).mean() if balances else None,
         used_segments=segments_in_use(config, qs, valid),
     )
