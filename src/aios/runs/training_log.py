@@ -155,15 +155,15 @@ class TrainingLog:
             if repair:
                 check_log(path)
                 repair_torn_line(path)
-            self._stream = _appending(path)
+            self._open()
 
     def write(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Append `record`, stamped with the time unless it already is; returns what was written."""
         stamped = {"event": record["event"], "ts": time.time(), **record}
         if self._stream is not None:
-            there = _identity(self._path)
-            if there not in (None, _identity(self._stream.fileno())):
-                self._reopen()
+            if _identity(self._path) not in (None, self._opened):
+                self._stream.close()
+                self._open()
             write_jsonl(self._stream, stamped)
         return stamped
 
@@ -176,25 +176,25 @@ class TrainingLog:
             return False
         taken_away = _identity(self._path) is None
         if taken_away:
-            self._bring_back(self._stream.fileno())
+            self._bring_back(self._stream)
         os.fsync(self._stream.fileno())
         fsync(self._path.parent)  # a new log's name
         return taken_away
 
-    def _bring_back(self, descriptor: int) -> None:
+    def _bring_back(self, stream: TextIO) -> None:
         """What the open file holds, under its old name; processes that share it follow with their next record."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.dup(descriptor), "rb") as old, self._path.open("ab") as new:
+        with os.fdopen(os.dup(stream.fileno()), "rb") as old, self._path.open("ab") as new:
             old.seek(0)
             shutil.copyfileobj(old, new)
             new.flush()
             shutil.copyfileobj(old, new)  # what others appended meanwhile
-        self._reopen()
+        stream.close()
+        self._open()
 
-    def _reopen(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
+    def _open(self) -> None:
         self._stream = _appending(self._path)
+        self._opened = _identity(self._stream.fileno())  # asked once: the step loop writes records
 
     def __enter__(self) -> TrainingLog:
         return self
