@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from aios.errors import UserError
 from aios.gui.printed_output import last_error, tail_text
 from aios.gui.process_identity import is_alive
-from aios.run_view.history import RunHistory
-from aios.run_view.reading import Outlines
+from aios.run_view.history import RunHistory, progress_text
+from aios.run_view.reading import LOG_NAME, Outlines
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
 from aios.runs.lock import holder_of
@@ -153,7 +153,7 @@ class Brain:
     @property
     def progress(self) -> str:
         """Steps done, of how many where that is known."""
-        return f"{self.step:,}" if self.steps is None else f"{self.step:,} / {self.steps:,}"
+        return progress_text(self.step, self.steps)
 
 
 def list_brains(bundle_dir: Path, outlines: Outlines | None = None) -> list[Brain]:
@@ -176,7 +176,7 @@ def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
     `outlines`, kept between calls, spares reading the log anew.
     """
     session = read_session(folder)
-    log = Path(session.log) if session is not None else folder / "metrics.jsonl"
+    log = Path(session.log) if session is not None else folder / LOG_NAME
     try:
         modified = log.stat().st_mtime if log.is_file() else 0.0
         held = is_held(folder)
@@ -307,7 +307,7 @@ def locate(target: Path) -> tuple[Path, Path]:
     """(log, brain folder) that `target`, a log or a brain's folder, means."""
     if target.is_dir():
         session = read_session(target)
-        return (Path(session.log) if session is not None else target / "metrics.jsonl"), target
+        return (Path(session.log) if session is not None else target / LOG_NAME), target
     return target, target.parent
 
 

@@ -10,7 +10,7 @@ from tkinter import ttk
 from aios.gui.automation import Inspector
 from aios.gui.look import Look
 from aios.gui.tooltip import Tooltip
-from aios.run_view.history import RunHistory
+from aios.run_view.history import RunHistory, progress_text
 
 _FIGURES = (
     ("step", "Step", "Optimizer steps done, of how many."),
@@ -95,9 +95,8 @@ def columns_that_fit(widths: Sequence[int], room: int, gap: int) -> int:
 
 def figure_texts(history: RunHistory, now: float) -> Mapping[str, str]:
     """The run in figures, ready to be read; NaN is shown as NaN, what is not known as a dash."""
-    total = history.total_steps
     return {
-        "step": f"{history.step:,}" + (f" / {total:,}" if total else ""),
+        "step": progress_text(history.step, history.total_steps),
         "loss": _newest(history, history.loss_key, ".4f"),
         "eval_loss": _newest(history, "eval_loss", ".4f"),
         "perplexity": _newest(history, "ppl", ".1f"),

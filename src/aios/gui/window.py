@@ -36,7 +36,7 @@ from aios.gui.settings_files import ask_and_export, ask_and_import
 from aios.gui.training_control import TrainingControl
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
 from aios.gui.try_panel import TryPanel
-from aios.run_view.reading import Outlines
+from aios.run_view.reading import LOG_NAME, Outlines
 from aios.settings.config import TrainingConfig
 
 TICK_MS = 100
@@ -330,7 +330,7 @@ class Window:
         self.control.attach(folder)
         if self.control.brain is None or self.control.brain.log.absolute() != log:
             self.control.attach(None)
-        name = folder.name if target.is_dir() or log.name == "metrics.jsonl" else log.stem
+        name = folder.name if target.is_dir() or log.name == LOG_NAME else log.stem
         self._show_feeds([RunFeed(name, log)])
 
     def attach_running(self) -> None:

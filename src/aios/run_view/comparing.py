@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aios.run_view.curves import best_of
-from aios.run_view.history import RunHistory
+from aios.run_view.history import RunHistory, progress_text
 
 Row = tuple[str, list[str]]
 """(what it is, its value in each run)."""
@@ -29,7 +29,7 @@ def _figures(history: RunHistory) -> dict[str, str]:
     newest = float(evals.mean[-1]) if len(evals) else math.nan
     return {
         "State": history.state,
-        "Steps": f"{history.step:,}" + (f" / {history.total_steps:,}" if history.total_steps else ""),
+        "Steps": progress_text(history.step, history.total_steps),
         "Training loss": _number(float(smooth.mean[-1]) if len(smooth) else math.nan),
         "Evaluation loss": _number(newest),
         "Best evaluation": f"{best[1]:.4f}" if best is not None else _NOTHING,

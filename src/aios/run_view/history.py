@@ -342,6 +342,11 @@ class RunHistory:
         self.state = "finished"
 
 
+def progress_text(step: int, total: int | None) -> str:
+    """`347 / 500`: steps done, of how many where that is known."""
+    return f"{step:,} / {total:,}" if total else f"{step:,}"
+
+
 def _cut(phase: Phase, step: int) -> Phase:
     return Phase(phase.kind, min(phase.start, step), min(phase.end, step))
 
