@@ -11,7 +11,7 @@ from aios.gui.automation import Inspector
 from aios.gui.look import Look
 from aios.gui.run_columns import middle_ellipsis
 from aios.gui.run_feed import RunFeed
-from aios.gui.scrolling import AutoScrollbar
+from aios.gui.scrolling import put_with_scrollbars
 from aios.gui.tooltip import Tooltip
 from aios.run_view.comparing import Row, differing_settings, final_figures
 from aios.run_view.theme import THEMES
@@ -32,14 +32,7 @@ class ComparePanel(ttk.Frame):
         title = ttk.Label(self, text="Runs side by side", style="Strong.TLabel")
         title.grid(row=0, column=0, sticky="w", pady=(0, look.px(4)))
         self.tree = ttk.Treeview(self, show="headings", height=6)
-        across = AutoScrollbar(self, orient="horizontal", command=self.tree.xview)
-        bar = AutoScrollbar(self, orient="vertical", command=self.tree.yview)
-        self.tree.configure(yscrollcommand=bar.set, xscrollcommand=across.set)
-        self.tree.grid(row=1, column=0, sticky="nsew")
-        bar.grid(row=1, column=1, sticky="ns")
-        across.grid(row=2, column=0, sticky="ew")
-        self.rowconfigure(1, weight=1)
-        self.columnconfigure(0, weight=1)
+        put_with_scrollbars(self.tree, row=1)
         Tooltip(self.tree, "What each run has reached, and the settings that are not the same in all of them.")
         inspector.name("compare", self.tree)
 

@@ -17,7 +17,7 @@ from aios.gui.preferences import Preferences
 from aios.gui.queue_control import QueueControl
 from aios.gui.queue_panel import QueuePanel
 from aios.gui.run_columns import COLUMNS, NAME, Column, Order, middle_ellipsis, ordered, widths
-from aios.gui.scrolling import AutoScrollbar
+from aios.gui.scrolling import put_with_scrollbars
 from aios.gui.tooltip import Tooltip
 
 _MARKS = {State.RUNNING: "good", State.FAILED: "bad", State.KILLED: "bad"}
@@ -86,14 +86,7 @@ class RunsPanel(ttk.Frame):
             press = partial(self._sort, column.name)
             self.tree.heading(column.name, anchor="e" if column.is_number else "w", command=press)
             self.tree.column(column.name, anchor="e" if column.is_number else "w", stretch=False)
-        down = AutoScrollbar(self, orient="vertical", command=self.tree.yview)
-        across = AutoScrollbar(self, orient="horizontal", command=self.tree.xview)
-        self.tree.configure(yscrollcommand=down.set, xscrollcommand=across.set)
-        self.tree.grid(row=1, column=0, sticky="nsew")
-        down.grid(row=1, column=1, sticky="ns")
-        across.grid(row=2, column=0, sticky="ew")
-        self.rowconfigure(1, weight=1)
-        self.columnconfigure(0, weight=1)
+        put_with_scrollbars(self.tree, row=1)
         self._tip = Tooltip(self.tree, _TIP)
         self.tree.bind("<<TreeviewSelect>>", lambda _: self._refresh())
         self.tree.bind("<Configure>", lambda _: self._fit())

@@ -20,6 +20,19 @@ class AutoScrollbar(ttk.Scrollbar):
         super().set(first, last)
 
 
+def put_with_scrollbars(tree: ttk.Treeview, row: int) -> None:
+    """Put a list into its parent's grid at `row`, with all the room there is, a scrollbar beside it and one beneath."""
+    parent = tree.master
+    down = AutoScrollbar(parent, orient="vertical", command=tree.yview)
+    across = AutoScrollbar(parent, orient="horizontal", command=tree.xview)
+    tree.configure(yscrollcommand=down.set, xscrollcommand=across.set)
+    tree.grid(row=row, column=0, sticky="nsew")
+    down.grid(row=row, column=1, sticky="ns")
+    across.grid(row=row + 1, column=0, sticky="ew")
+    parent.rowconfigure(row, weight=1)
+    parent.columnconfigure(0, weight=1)
+
+
 class ScrollFrame(ttk.Frame):
     """Put widgets into `inside`; its width follows this frame's, its height is its own.
 
