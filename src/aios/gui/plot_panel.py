@@ -24,7 +24,7 @@ from aios.gui.run_feed import RunFeed
 from aios.gui.timeline_panel import Labelled
 from aios.run_view.drawing import DrawnRun, draw_run
 from aios.run_view.search_picture import SearchPicture
-from aios.run_view.searches import SearchCurve, newest_search
+from aios.run_view.searches import SearchCurve, has_search, newest_search
 from aios.run_view.theme import THEMES
 from aios.run_view.timeline import Decision, in_brief
 from aios.run_view.view import ZOOM, View
@@ -144,9 +144,8 @@ class PlotPanel(ttk.Frame):
 
     def _draw(self) -> None:
         histories = [feed.history for feed in self._feeds]
-        search = self._search()
-        self.tools.offer_search(search is not None)
-        if isinstance(self._drawn, SearchPicture) and self._drawn.curve != search:
+        self.tools.offer_search(any(has_search(history.decisions) for history in histories))
+        if isinstance(self._drawn, SearchPicture) and self._drawn.curve != self._search():
             self._drawn = None
         if self._drawn is None or histories != self._histories:
             self._histories = histories
@@ -172,8 +171,7 @@ class PlotPanel(ttk.Frame):
         runs = [(feed.label, feed.history) for feed in self._feeds]
         if self.tools.picture.get() == "rate":
             return draw_run(figure, runs, theme, self._view)
-        search = self._search()
-        if self.tools.picture.get() == "search" and search is not None:
+        if self.tools.picture.get() == "search" and (search := self._search()) is not None:
             return SearchPicture(figure, search, theme)
         return HealthPicture(figure, runs, theme)
 

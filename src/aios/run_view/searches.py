@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aios.run_view.events import Record, number
-from aios.run_view.sentences import curve_of
+from aios.run_view.sentences import curve_of, has_curve
 from aios.run_view.timeline import Decision
 
 _SEARCHES = ("adaptive_lr_climb", "adaptive_lr_race", "adaptive_lr_search")
@@ -34,8 +34,7 @@ class SearchCurve:
 
 def newest_search(decisions: Sequence[Decision]) -> SearchCurve | None:
     """The curve of the newest search among a run's decisions, None where none has one."""
-    made = (d.record for d in reversed(decisions) if d.record.get("event") in _SEARCHES)
-    record = next((record for record in made if curve_of(record)), None)
+    record = _newest(decisions)
     if record is None:
         return None
     how = "race" if record.get("event") == "adaptive_lr_race" else "climb"
@@ -43,6 +42,16 @@ def newest_search(decisions: Sequence[Decision]) -> SearchCurve | None:
     return SearchCurve(
         how, tuple(curve_of(record)), lr, _rate(record, "edge"), bounds_of(decisions), str(record.get("reason", ""))
     )
+
+
+def has_search(decisions: Sequence[Decision]) -> bool:
+    """Whether `newest_search` has a curve; asked at each redraw, so none is made for it."""
+    return _newest(decisions) is not None
+
+
+def _newest(decisions: Sequence[Decision]) -> Record | None:
+    made = (d.record for d in reversed(decisions) if d.record.get("event") in _SEARCHES)
+    return next((record for record in made if has_curve(record)), None)
 
 
 def bounds_of(decisions: Sequence[Decision]) -> tuple[float, float] | None:

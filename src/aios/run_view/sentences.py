@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aios.errors import shown
@@ -39,9 +39,17 @@ def value_of(record: Record, key: str, form: str = "") -> str:
 
 def curve_of(record: Record) -> list[tuple[float, float]]:
     """The (learning rate, loss) that a search has seen, NaN where there was no finite loss; empty where it has none."""
+    return [(number({"lr": lr}, "lr"), number({"loss": loss}, "loss")) for lr, loss, *_ in _points(record)]
+
+
+def has_curve(record: Record) -> bool:
+    """Whether `curve_of` has any point."""
+    return next(_points(record), None) is not None
+
+
+def _points(record: Record) -> Iterator[Sequence[Any]]:
     curve = record.get("curve")
-    points = [p for p in curve if isinstance(p, (list, tuple)) and len(p) >= 2] if isinstance(curve, list) else []
-    return [(number({"lr": lr}, "lr"), number({"loss": loss}, "loss")) for lr, loss, *_ in points]
+    return (p for p in (curve if isinstance(curve, list) else []) if isinstance(p, (list, tuple)) and len(p) >= 2)
 
 
 def _rate(record: Record, key: str) -> str:
