@@ -62,6 +62,29 @@ def file_manager(folder: Path) -> Path:
     return opened
 
 
+def tell_names_apart(app: App) -> None:
+    """Names that begin alike are cut in their middle; the pointer tells the whole."""
+    shown = {row["values"][0] for row in app.widget("runs")["rows"]}
+    assert len(shown) == 3
+    assert {text[:4] + text[-3:] for text in shown if "…" in text} == {"the-f-8", "the--16"}
+    app.wait(lambda: place_of(app, LONG.format(16)) is not None, "the list to be drawn")
+    app.point(*place_of(app, LONG.format(16)) or (0, 0))
+    app.wait(lambda: app.look()["runs-tip"] == LONG.format(16), "the whole name")
+
+
+def sort_by_mouse_and_keys(app: App) -> None:
+    """By a press on a heading, again for the other order, and by keys."""
+    heading(app, "loss")
+    app.wait(lambda: losses(app) == ["5.000", "6.000", "7.000"], "the list sorted by loss")
+    heading(app, "loss")
+    app.wait(lambda: losses(app) == ["7.000", "6.000", "5.000"], "the order turned round")
+    choose(app, "runs", "plain")
+    app.press("r")
+    app.wait(lambda: losses(app) == ["5.000", "6.000", "7.000"], "the order turned round by a key")
+    app.press("Left", "Left")
+    app.wait(lambda: [r["values"][1] for r in app.widget("runs")["rows"]] == ["unfinished"] * 3, "another column")
+
+
 def test_brains_are_sorted_told_apart_renamed_annotated_and_deleted(
     screen: Screen, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,22 +95,8 @@ def test_brains_are_sorted_told_apart_renamed_annotated_and_deleted(
     with App(screen, home) as app:
         app.press("ctrl+2")
         app.wait(lambda: len(app.widget("runs")["rows"]) == 3, "the brains")
-        shown = {row["values"][0] for row in app.widget("runs")["rows"]}
-        assert len(shown) == 3
-        assert {text[:4] + text[-3:] for text in shown if "…" in text} == {"the-f-8", "the--16"}
-        app.wait(lambda: place_of(app, LONG.format(16)) is not None, "the list to be drawn")
-        app.point(*place_of(app, LONG.format(16)) or (0, 0))
-        app.wait(lambda: app.look()["runs-tip"] == LONG.format(16), "the whole name")
-
-        heading(app, "loss")
-        app.wait(lambda: losses(app) == ["5.000", "6.000", "7.000"], "the list sorted by loss")
-        heading(app, "loss")
-        app.wait(lambda: losses(app) == ["7.000", "6.000", "5.000"], "the order turned round")
-        choose(app, "runs", "plain")
-        app.press("r")
-        app.wait(lambda: losses(app) == ["5.000", "6.000", "7.000"], "the order turned round by a key")
-        app.press("Left", "Left")
-        app.wait(lambda: [r["values"][1] for r in app.widget("runs")["rows"]] == ["unfinished"] * 3, "another column")
+        tell_names_apart(app)
+        sort_by_mouse_and_keys(app)
 
         app.press("F2")
         fill(app, "rename.name", LONG.format(8))
