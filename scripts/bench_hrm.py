@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ from aios.core.architecture import PRESETS
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from dense_experts import make_dense
 from hrm_choices import choices_table, measure_choices
+from remembered import put_figures
 
 VOCABULARY = 2048
 """Tokens of the bundled tokenizer."""
@@ -122,13 +122,6 @@ def experts_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def write(path: Path | None, told: dict[str, Any]) -> None:
-    """Put the figures into the file, where there is to be one, in the place of older ones of the same name."""
-    if path is not None:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        path.write_text(json.dumps({**before, **told}, indent=2) + "\n", encoding="utf-8")
-
-
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,13 +133,16 @@ def main() -> int:
     if args.choices:
         choices = measure_choices()
         Console().print(choices_table(choices))
-        write(args.json, {"choices": choices})
+        if args.json is not None:
+            put_figures(args.json, {"choices": choices})
         return 0
     generation = [measure_generation(preset, n, args.repeats) for preset in ("tiny", "small") for n in PROMPTS]
     Console().print(generation_table(generation))
     moe = [measure_experts(experts, mixed, args.repeats) for mixed in (False, True) for experts in EXPERTS]
     Console().print(experts_table(moe))
-    write(args.json, {"torch": torch.__version__, "threads": 1, "generation": generation, "experts": moe})
+    if args.json is not None:
+        machine = {"torch": torch.__version__, "threads": 1}
+        put_figures(args.json, {**machine, "generation": generation, "experts": moe})
     cached = next(row for row in generation if (row["preset"], row["prompt"]) == ("tiny", max(PROMPTS)))
     slow = [row for row in moe if row["experts"] == 8 and row["ratio"] > EXPERTS_TARGET]
     return int(cached["ratio"] < CACHE_TARGET or bool(slow))

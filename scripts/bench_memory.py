@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from aios.data.tokenizer import bundled_corpus_path
+from remembered import put_figures
 
 ALLOWED_MB = 300.0
 """How much more the large run may take, in MB (10^6 bytes)."""
@@ -141,9 +142,7 @@ def main() -> int:
         told |= measured
         fits = fits and measured["difference_mb"] <= ALLOWED_MB
     if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        before = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.exists() else {}
-        arguments.json.write_text(json.dumps({**before, **told}, indent=2) + "\n", encoding="utf-8")
+        put_figures(arguments.json, told)
     return 0 if fits else 1
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aios.runs.training_log import repair_torn_line
+from remembered import recall, remember
 
 HELD = "held"
 LOST = "lost"
@@ -81,12 +81,7 @@ class Store:
     def open(cls, path: Path, code: str) -> Store:
         """Read what there is; a line that an interruption cut is removed from the file."""
         store = cls(path, code)
-        if path.exists():
-            repair_torn_line(path)
-            for line in path.read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
-                if record["code"] == code:
-                    store.records[_case(record)] = record
+        store.records = {_case(record): record for record in recall(path) if record["code"] == code}
         return store
 
     def add(self, case: Case, outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -102,9 +97,7 @@ class Store:
             "code": self.code,
         }
         with self._lock:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            remember(self.path, record)
             self.records[case] = record
         return record
 

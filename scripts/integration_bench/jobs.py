@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from aios.runs.training_log import repair_torn_line
 from integration_bench.loops import by_accelerate, by_lightning, by_torch
 from integration_bench.methods import (
     COSINE,
@@ -28,6 +26,7 @@ from integration_bench.methods import (
 from integration_bench.problem import LORA, STEPS, held_out_loss, model_for, task_data
 from integration_bench.report import Row
 from integration_bench.trainers import by_transformers, by_trl
+from remembered import recall, remember
 
 FRAMEWORKS: dict[str, Train] = {
     "transformers": by_transformers,
@@ -77,19 +76,15 @@ class Results:
     def open(cls, path: Path) -> Results:
         """Read what there is; a line cut off by an interruption is removed from the file."""
         results = cls(path)
-        if path.exists():
-            repair_torn_line(path)
-            for record in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
-                loss = record["loss"]
-                results.losses[Job(**record["job"])] = math.inf if loss is None else loss
+        for record in recall(path):
+            loss = record["loss"]
+            results.losses[Job(**record["job"])] = math.inf if loss is None else loss
         return results
 
     def add(self, job: Job, loss: float) -> None:
         """Remember the loss of a job."""
         self.losses[job] = loss
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"job": asdict(job), "loss": loss if math.isfinite(loss) else None}) + "\n")
+        remember(self.path, {"job": asdict(job), "loss": loss if math.isfinite(loss) else None})
 
 
 @dataclass(frozen=True)

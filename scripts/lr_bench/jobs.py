@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aios.runs.training_log import repair_torn_line
 from lr_bench.disturbances import DISTURBANCES, NONE
 from lr_bench.methods import AT_FOUND, ON_SOME, OURS, PEERS, PRODIGY_DEFAULT, PRODIGY_GRID
 from lr_bench.regret import Losses, tuned_lr
 from lr_bench.workloads import REPORT, WORKLOADS, Workload
+from remembered import recall, remember
 
 SOME = ("gpt", "chargpt", "mnist1d_mlp_adamw_100")
 """Workloads of the peers that are run on three only."""
@@ -89,20 +89,13 @@ class Store:
     def open(cls, path: Path) -> Store:
         """Read the results there are; a line cut off by an interruption is removed from the file."""
         store = cls(path)
-        if path.exists():
-            repair_torn_line(path)
-            for line in path.read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
-                store.records[Job(**record["job"])] = record
+        store.records = {Job(**record["job"]): record for record in recall(path)}
         return store
 
     def add(self, job: Job, result: dict[str, Any]) -> None:
         """Remember the result of a job."""
-        record = {"job": asdict(job), **result}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-        self.records[job] = record
+        self.records[job] = {"job": asdict(job), **result}
+        remember(self.path, self.records[job])
 
     def forget(self, settings: Settings) -> None:
         """Drop the results of the chosen workloads and methods at these lengths, to run them again."""

@@ -1,0 +1,32 @@
+"""What a benchmark remembers: runs in a file that an interruption leaves whole, figures in one that grows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aios.runs.training_log import repair_torn_line
+
+
+def recall(path: Path) -> list[dict[str, Any]]:
+    """The records in the file, oldest first; a line that an interruption cut is removed from it."""
+    if not path.exists():
+        return []
+    repair_torn_line(path)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def remember(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a record, one line of JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def put_figures(path: Path, told: Mapping[str, Any]) -> None:
+    """Put figures into a JSON file, in the place of older ones of the same name."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**before, **told}, indent=2) + "\n", encoding="utf-8")
