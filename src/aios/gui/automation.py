@@ -38,8 +38,9 @@ class Inspector:
         self._facts[name] = tell
 
     def watch(self, window: tk.Misc) -> None:
-        """Report under `cut_off` every text in `window` without the room it needs, and the number of windows."""
+        """Report every text in `window` without the room it needs, the number of windows, and where the focus is."""
         self.fact("cut_off", lambda: sorted(cut_off(window)))
+        self.fact("focus", lambda: str(window.tk.call("focus")))  # Tk's path of it: not all have a name
         self.fact("windows", lambda: open_windows(window))
 
     def write(self) -> None:
