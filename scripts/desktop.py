@@ -185,11 +185,17 @@ class App:
     def fill(self, name: str, text: str) -> None:
         """Type `text` into a field in place of what is there; one outside the form is named in full."""
         target = name if "." in name else f"field.{name}"
-        self.click(target)
+        self.wait(lambda: self._has_cursor(target), f"the cursor to be in {name}")
         self.press("ctrl+a", "BackSpace")
         if text:
             self.screen.xdotool("type", "--delay", 8, text)
         self.wait(lambda: self.text(target) == text, f"{name} to hold {text!r}")
+
+    def _has_cursor(self, name: str) -> bool:
+        """Click a field: whether the cursor is in it then, and not in another that has moved under the pointer."""
+        self.click(name)
+        time.sleep(0.15)
+        return bool(self.widget(name)["focus"])
 
     def type_into_file_dialog(self, path: str) -> None:
         """Give a path to Tk's file dialog, once it is there, and accept it."""
