@@ -93,3 +93,8 @@ def test_merged_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has besides 1\.bias, 1\.weight, has misshapen 0\.bias \(3 instead of 2\)"):
         load_trained(taker, tmp_path / "w.safetensors")
     assert torch.equal(taker[0].weight, before)
+
+
+def test_what_one_worker_goes_on_from_is_not_split_again() -> None:
+    mine = split_state(JOINED, 1, 1)
+    assert split_state(mine, 0, 1) == mine

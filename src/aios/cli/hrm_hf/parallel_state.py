@@ -101,4 +101,5 @@ def split_state(state: dict[str, Any], rank: int, world_size: int) -> dict[str, 
     own = {key: state[key][source] for key in PER_WORKER if key in state}
     if world_size != len(steps):
         own["data"] = max(state["data"], key=lambda data: int(data["samples"]))
-    return {**state, **own, "step": steps[source]}
+    shared = {key: value for key, value in state.items() if key != "worker_steps"}  # it is one worker's now
+    return {**shared, **own, "step": steps[source]}
