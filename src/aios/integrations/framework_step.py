@@ -11,6 +11,8 @@ from torch import Tensor
 from aios.auto_lr import AutoLR
 from aios.auto_lr.loop.update import UpdateGuard
 from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
+from aios.errors import UserError
+from aios.integrations.wording import JOINS_LATE
 
 
 class FrameworkStep:
@@ -29,6 +31,7 @@ class FrameworkStep:
         self.auto = auto
         self.guards = [UpdateGuard(optimizer, scaler) for optimizer in optimizers]
         self._mean = mean
+        self._groups = [len(optimizer.param_groups) for optimizer in auto.engine.optimizers]
         self._loss: Tensor | None = None  # of this step so far, of this worker
         self._decided: tuple[Tensor, Tensor] | None = None  # loss and norm
 
@@ -38,7 +41,9 @@ class FrameworkStep:
         return self._loss is not None
 
     def begin(self) -> float:
-        """Set the LR of the update to come; returns it."""
+        """Set the LR of the update to come; returns it. UserError where an optimizer has got another param group."""
+        if self._groups != [len(optimizer.param_groups) for optimizer in self.auto.engine.optimizers]:
+            raise UserError(JOINS_LATE)
         self._loss, self._decided = None, None
         return self.auto.before_step()
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
@@ -56,17 +57,21 @@ class AutoLRCallback(pl.Callback):
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
         self._loaded: dict[str, Any] | None = None
-        self._open = self._decided = False  # whether a step has begun, and its update was decided on
+        self._open = self._decided = False  # whether a step has begun, and its update was decided on ...
+        self._left_out = False  # ... or had no loss
+        self._searched = False  # whether the rate was found, or is known from a checkpoint
         self._norm = torch.zeros(())  # of manual optimization, before the module clips
         self._before = 0  # steps that were trained without us
         self._batches = 0  # trained on in this epoch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Build the controller, and have the rate found or raced; or go on."""
+        """Build the controller, or go on with its state."""
         _check(trainer)
         self._trainer, self._module = trainer, pl_module
         if trainer.lr_scheduler_configs:
             logger.warning(overruled("the scheduler of configure_optimizers"))
+        if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):
+            logger.warning(overruled("LearningRateFinder"))
         self._scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
         goes_on, done = self._loaded is not None, _steps_done(trainer, pl_module)
         self._before = self._loaded["before"] if self._loaded is not None else done
@@ -74,25 +79,30 @@ class AutoLRCallback(pl.Callback):
         self.auto = auto
         self._step = FrameworkStep(auto, trainer.optimizers, self._scaler, self._mean)
         tries = can_be_tried(pl_module) and not draws_once(trainer.train_dataloader)
-        trial = FrameworkTrial(auto, self._run_ahead) if tries else None
-        self._open = self._decided = False
+        self._trial = FrameworkTrial(auto, self._run_ahead) if tries else None
+        self._open = self._decided = self._left_out = False
+        self._searched = goes_on
         if self._loaded is not None:
-            auto.load_state_dict(self._loaded["auto_lr"], trial)
+            auto.load_state_dict(self._loaded["auto_lr"], self._trial)
             self._loaded = None
-        if goes_on:
-            return
-        if done:
+        if done and not goes_on:
             logger.warning(STRANGERS_CHECKPOINT)
-        with self._ahead:
-            auto.search(trial)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count its batches."""
         self._batches = 0
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Set the rate of the step, before its first batch."""
-        if not self._open and not self._steering().finished:
+        """Set the rate of the step, before its first batch; before the run's first one have it found or raced.
+
+        Not sooner: `training_step` may need what the module's own hooks prepare.
+        """
+        auto = self._steering()
+        if not self._searched:
+            self._searched = True
+            with self._ahead:
+                auto.search(self._trial)
+        if not self._open and not auto.finished:
             self._step.begin()
             self._open = True
 
@@ -108,21 +118,26 @@ class AutoLRCallback(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Leave the update out where it would do harm; with several optimizers for each of them."""
-        if self._open and self._step.seen:  # a training_step may leave a batch out
+        if self._open and self._step.seen:
             self._step.decide(_norm(trainer) if pl_module.automatic_optimization else self._norm)
             self._decided = True
+        else:
+            self._left_out = self._open  # by a training_step that returned None; Lightning counts the step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Follow the step, if the batch ended one."""
         auto = self._steering()
         self._batches += 1
         if self._decided:
-            self._open = self._decided = False
+            self._open = self._decided = self._left_out = False
             self._step.updated()
             with self._ahead:
                 self._survive(self._step.follow)
             if trainer.global_step % trainer.log_every_n_steps == 0:
                 self._tell(trainer)
+        elif self._left_out:
+            self._open = self._left_out = False
+            auto.move_to(auto.step_count + 1)
         if auto.finished:
             trainer.should_stop = True
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -11,13 +11,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import CombinedLoader
-from torch import Tensor, nn
+from torch import Tensor
 
 from aios.auto_lr import Engine
 from aios.errors import UserError
 from aios.integrations.look_ahead import Ahead, LookAhead, epochs_from
+from aios.integrations.module_state import attributes_kept, metrics_kept
 from aios.integrations.replacing import replaced
+
+_LEFT_OUT_IN_A_ROW = 16
+"""After so many batches that `training_step` leaves out none is looked for any more."""
 
 
 def can_be_tried(module: pl.LightningModule) -> bool:
@@ -27,21 +32,35 @@ def can_be_tried(module: pl.LightningModule) -> bool:
 
 
 def run_ahead(trainer: pl.Trainer, module: pl.LightningModule, engine: Engine, ahead: LookAhead, batch: int) -> Tensor:
-    """The mean loss of optimizer step number `batch`, its gradients added where these are enabled.
+    """The mean loss of optimizer step number `batch`, its gradients in place of those before where these are enabled.
 
-    What the module logs on the way is dropped, and its metrics stay as they were.
+    What the module logs on the way is dropped; its metrics and attributes stay as they were. A `training_step` may
+    leave batches out: for a step of which it leaves out all the next batch that it takes counts, and nan is the loss of
+    a long row of them.
     """
-    micro = trainer.accumulate_grad_batches
-    losses = []
-    with _metrics_kept(module), replaced(module, "log", _no_log), replaced(module, "log_dict", _no_log):
-        for number in range(batch * micro, (batch + 1) * micro):
-            inputs = module.on_before_batch_transfer(trainer.precision_plugin.convert_input(ahead[number]), 0)
-            inputs = trainer.strategy.batch_to_device(inputs, dataloader_idx=0)
-            loss = _loss_of(trainer.strategy.training_step(*_arguments(module, inputs, number))) / micro
+    micro, losses = trainer.accumulate_grad_batches, list[Tensor]()
+    if torch.is_grad_enabled():
+        for optimizer in trainer.optimizers:
+            optimizer.zero_grad()  # Lightning leaves those of the last update in place
+    with metrics_kept(module), attributes_kept(module), _nothing_logged(trainer, module):
+        for number in range(batch * micro, (batch + 1) * micro + _LEFT_OUT_IN_A_ROW):
+            if number >= (batch + 1) * micro and losses:
+                break
+            loss = _loss_of(_step(trainer, module, ahead[number], number))
+            if loss is None:
+                continue
             if torch.is_grad_enabled():
-                engine.backward(loss)
-            losses.append(loss.detach().float())
-    return torch.stack(losses).sum()
+                engine.backward(loss / micro)
+            losses.append(loss.detach().float() / micro)
+    return torch.stack(losses).sum() if losses else torch.tensor(math.nan, device=engine.device)
+
+
+def _step(trainer: pl.Trainer, module: pl.LightningModule, inputs: Any, number: int) -> Any:
+    """What `training_step` returns for a batch that it is led to as in training."""
+    inputs = module.on_before_batch_transfer(trainer.precision_plugin.convert_input(inputs), 0)
+    inputs = trainer.strategy.batch_to_device(inputs, dataloader_idx=0)
+    module.on_train_batch_start(inputs, number)
+    return trainer.strategy.training_step(*_arguments(module, inputs, number))
 
 
 def begin_look(loader: Any, number: int, epoch: int, position: int) -> Ahead:
@@ -71,9 +90,9 @@ def _arguments(module: pl.LightningModule, inputs: Any, number: int) -> tuple[An
     return (inputs, number) if takes_number else (inputs,)
 
 
-def _loss_of(output: Any) -> Tensor:
+def _loss_of(output: Any) -> Tensor | None:
     loss = output.get("loss") if isinstance(output, Mapping) else output
-    if not isinstance(loss, Tensor):
+    if loss is not None and not isinstance(loss, Tensor):
         raise UserError("training_step gave no loss for a batch, so no rate can be tried on it")
     return loss
 
@@ -83,13 +102,12 @@ def _no_log(*_: Any, **__: Any) -> None:
 
 
 @contextmanager
-def _metrics_kept(module: nn.Module) -> Iterator[None]:
-    """Bring back what torchmetrics in the module have gathered: no weights and no buffers, so no snapshot has it."""
-    metrics: list[Any] = [part for part in module.modules() if isinstance(getattr(part, "metric_state", None), dict)]
-    before = [copy.deepcopy(metric.metric_state) for metric in metrics]
+def _nothing_logged(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
+    """Neither by the module's `log` nor by its `logger`."""
+    loggers = trainer.loggers
+    trainer.loggers = [DummyLogger() for _ in loggers]
     try:
-        yield
+        with replaced(module, "log", _no_log), replaced(module, "log_dict", _no_log):
+            yield
     finally:
-        for metric, state in zip(metrics, before, strict=True):
-            for name, value in state.items():
-                setattr(metric, name, value)
+        trainer.loggers = loggers

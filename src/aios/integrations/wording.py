@@ -4,6 +4,11 @@ from __future__ import annotations
 
 STRANGERS_CHECKPOINT = "the checkpoint was not trained with AutoLR: a rate is found for the steps that are left"
 
+JOINS_LATE = (
+    "a param group joined the optimizer after training had begun, and no copy of the training state has it: hand all "
+    "weights to the optimizer at once; those without requires_grad stay as they are until they get it"
+)
+
 
 def shares_out(strategy: str) -> str:
     """Why workers that share out the weights cannot be steered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -90,7 +91,7 @@ def test_random_numbers_repeat_after_a_restore() -> None:
     snapshot = Snapshot(model, adamw(model))
 
     def draw() -> tuple[list[float], float, float]:
-        return torch.randn(5).tolist(), random.random(), random.gauss(0, 1)
+        return torch.randn(5).tolist(), random.random(), random.gauss(0, 1), float(np.random.rand())
 
     first = draw()
     snapshot.restore()

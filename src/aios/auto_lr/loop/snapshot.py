@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ class Snapshot:
         of_model = frozenset(id(tensor) for tensor in [*kept, *_tensors(model)])
         self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in several]
         self._scale = scaler.state_dict() if scaler is not None else {}
-        self._rng = rng_state()
+        self._rng, self._numpy = rng_state(), np.random.get_state()
 
     @property
     def bytes(self) -> int:
@@ -55,6 +56,7 @@ class Snapshot:
         if self._scaler is not None and self._scale:
             self._scaler.load_state_dict(self._scale)
         set_rng_state(self._rng)
+        np.random.set_state(self._numpy)
 
 
 def _tensors(model: nn.Module) -> Iterable[Tensor]:
@@ -85,3 +87,4 @@ def seed(number: int) -> None:
     """Start every random number generator a training step may use from `number`."""
     torch.manual_seed(number)  # those of all CUDA devices, too
     random.seed(number)
+    np.random.seed(number % 2**32)
