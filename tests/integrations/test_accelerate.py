@@ -126,6 +126,9 @@ def test_bad_calls() -> None:
     run = Run(gpt2(), 2)
     with pytest.raises(UserError, match="steers this optimizer already"):
         AutoLRLoop(run.accelerator, run.model, run.optimizer, 2)
+    run.train(1)
+    with pytest.raises(ValueError, match="training has begun"):
+        run.auto.load_state_dict(run.auto.state_dict())
     run.train(2)
     with pytest.raises(ValueError, match="all 2 steps are done"):
         run.train(3)
@@ -139,7 +142,14 @@ def test_a_loader_of_one_batch() -> None:
     assert named(run.events, "adaptive_lr_race")[0]["lr"] is not None
 
 
-def test_another_scheduler_is_overruled() -> None:
+def test_fewer_steps_than_a_search_needs(caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(gpt2(), 3)
+    run.train(3)
+    assert run.auto.finished
+    assert sum("too few steps" in record.message for record in caplog.records) == 1
+
+
+def test_another_scheduler_is_overruled(caplog: pytest.LogCaptureFixture) -> None:
     run = Run(gpt2(), 20)
     scheduler = run.accelerator.prepare(get_constant_schedule(run.optimizer))
     rates = []
@@ -152,3 +162,4 @@ def test_another_scheduler_is_overruled() -> None:
         if run.auto.finished:
             break
     assert rates[-1] == 0 or rates[-1] < rates[len(rates) // 2]  # annealed
+    assert sum("scheduler that was prepared is overruled" in record.message for record in caplog.records) == 1

@@ -149,6 +149,22 @@ def test_a_loss_scale_stays_outside(tmp_path: Path, kind: type[Digits]) -> None:
     assert callback.auto.engine.scales_loss
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [False, True])
+def test_bf16_and_a_compiled_part(tmp_path: Path, trained: bool) -> None:
+    events: Events = []
+    module = Digits()
+    if trained:
+        as_if_trained(module)  # type: ignore[arg-type]
+    module.net.compile(backend="eager")
+    steps = 330 if trained else 120
+    trainer = make_trainer(tmp_path, AutoLRCallback(log_fn=events.append), max_steps=steps, precision="bf16-mixed")
+    trainer.fit(module, loader(), loader(64))
+    assert trainer.global_step == steps
+    assert named(events, "adaptive_lr_race" if trained else "adaptive_lr_climb")[0]["lr"] is not None
+    assert trainer.callback_metrics["val_loss"] < 0.6
+
+
 @pytest.mark.parametrize("epochs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, epochs: int) -> None:
     """Without dropout and shuffling, whose random numbers Lightning does not save."""

@@ -30,7 +30,8 @@ from aios.integrations.accelerated import (
 from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
 from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.replacing import replaced
-from aios.integrations.reporting import Tally
+from aios.integrations.reporting import Tally, logger
+from aios.integrations.wording import overruled
 
 _steered: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[AutoLRLoop]] = weakref.WeakKeyDictionary()
 
@@ -132,6 +133,7 @@ class AutoLRLoop:
         That may be in the middle of an accumulation, where DDP keeps gradients to itself: not those of a trial.
         """
         self._searched = True
+        self._say_overruled()
         parameters = [p for p in self._model.parameters() if p.grad is not None]
         gradients = [p.grad.clone() for p in parameters if p.grad is not None]
         self._clear_gradients()
@@ -141,6 +143,11 @@ class AutoLRLoop:
             self.auto.search(self._trial)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+
+    def _say_overruled(self) -> None:
+        scheduled = [one for scheduler in self._accelerator._schedulers for one in scheduler.optimizers]
+        if any(inner(one) is inner(ours) for one in scheduled for ours in self._optimizers):
+            logger.warning(overruled("the scheduler that was prepared"))
 
     def _update(self) -> None:
         norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
