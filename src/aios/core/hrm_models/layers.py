@@ -21,22 +21,21 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
 
 
 def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every rotary angle, fp32, shape (*positions.shape, 1, 1, head_dim).
+    """Cosine and signed sine of every rotary angle, fp32, shape (*positions.shape, 1, head_dim).
 
-    Computed once per forward and shared by all blocks and cycles, so there is no buffer that a change of
-    dtype could round or that loading could lose. The two extra dimensions broadcast over (q/k, head).
+    The sine is negative in the first half, where the second is taken away. Computed once per forward and shared by all
+    blocks and cycles, so there is no buffer that a change of dtype could round or that loading could lose. The extra
+    dimension broadcasts over the heads.
     """
     exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions.to(torch.float32)[..., None] * theta**-exponent
-    angles = torch.cat((angles, angles), dim=-1)[..., None, None, :]
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1)[..., None, :], torch.cat((-sin, sin), dim=-1)[..., None, :]
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate pairs (i, i + head_dim/2) of x (batch, time, 2, heads, head_dim) (Su et al. 2021)."""
-    first, second = x.chunk(2, dim=-1)
-    rotated = torch.cat((-second, first), dim=-1)
-    return (x * cos + rotated * sin).to(x.dtype)
+    """Rotate pairs (i, i + head_dim/2) of x (batch, time, heads, head_dim), see `rotary_tables` (Su et al. 2021)."""
+    return (x * cos + x.roll(x.shape[-1] // 2, -1) * sin).to(x.dtype)
 
 
 class AttentionContext:
@@ -91,10 +90,10 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(batch, time, hidden) to the same shape."""
         batch, time, hidden = x.shape
-        qkv = self.qkv(x).view(batch, time, 3, self.num_heads, hidden // self.num_heads)
-        q, k = apply_rotary(qkv[:, :, :2], context.cos, context.sin).transpose(1, 3).unbind(2)
-        v = qkv[:, :, 2].transpose(1, 2)
-        k, v = context.with_kept(k, v)
+        heads = self.num_heads
+        qk, v = self.qkv(x).view(batch, time, 3 * heads, hidden // heads).split((2 * heads, heads), dim=2)
+        q, k = apply_rotary(qk, context.cos, context.sin).transpose(1, 2).chunk(2, dim=1)
+        k, v = context.with_kept(k, v.transpose(1, 2))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=context.allowed, is_causal=context.is_causal)
         return self.out(mixed.transpose(1, 2).reshape(batch, time, hidden))
 

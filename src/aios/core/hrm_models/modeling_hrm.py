@@ -221,11 +221,12 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
 
     def _advance(self, inputs: _Inputs, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor]:
         """z_H and z_L after the updates of a segment that have no gradient."""
+        l_cycles = self.config.l_cycles
         with torch.no_grad():
-            updates = self.config.h_cycles * self.config.l_cycles - self.config.differentiated_updates
+            updates = self.config.h_cycles * l_cycles - self.config.differentiated_updates
             for update in range(1, updates + 1):
                 z_l, _ = self.l_module(z_l + (z_h + inputs.embeddings), inputs.context, None)
-                if update % self.config.l_cycles == 0:
+                if update % l_cycles == 0:
                     z_h, _ = self.stacks[0](z_h + z_l, inputs.context, None)
         _forget_casts(z_h)
         return z_h, z_l
