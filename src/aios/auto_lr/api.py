@@ -83,7 +83,8 @@ class AutoLR:
         self._pause = self.steps
         self._rates: list[float] = []  # of the step being made
         for group in groups:
-            group.setdefault("initial_lr", float(group["lr"]))  # a tensor LR is changed in place later
+            # A number: a tensor LR is changed in place later, and torch's schedulers leave a tensor here for one.
+            group["initial_lr"] = float(group.get("initial_lr", group["lr"]))
         write_scales(groups, scales)
 
     @property

@@ -55,9 +55,11 @@ class OptimizerCopy:
         for name, back in self._attributes.items():
             vars(optimizer)[name] = back()
         state = getattr(optimizer, "state", {})
+        in_use = dict(state)
         state.clear()
         for param, own in self._state.items():
-            state[param] = copy_value(own)
+            now = in_use.get(param, {})
+            state[param] = {name: _brought_back(now.get(name), copy) for name, copy in own.items()}
         for group, saved in zip(optimizer.param_groups, self._groups, strict=True):
             group.update({name: _brought_back(value, copy) for name, (value, copy) in saved.items()})
         optimizer.zero_grad(set_to_none=True)
@@ -72,12 +74,13 @@ def copy_value(value: Any) -> Any:
     return [copy_value(v) for v in value] if isinstance(value, list) else value
 
 
-def _brought_back(original: Any, copy: Any) -> Any:
-    """The copied value; a tensor LR stays the same tensor, because captured graphs hold on to it."""
-    if not isinstance(original, Tensor):
+def _brought_back(in_use: Any, copy: Any) -> Any:
+    """The copied value, where possible in the tensor in use: captured graphs hold on to a tensor LR, and to moments."""
+    both = isinstance(in_use, Tensor) and isinstance(copy, Tensor)
+    if not both or (in_use.shape, in_use.dtype, in_use.device) != (copy.shape, copy.dtype, copy.device):
         return copy_value(copy)
-    original.detach().copy_(copy)
-    return original
+    in_use.detach().copy_(copy)
+    return in_use
 
 
 def _keep(value: Any, place: str, kept: frozenset[int], seen: set[int]) -> Back:
