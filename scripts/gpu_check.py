@@ -4,9 +4,12 @@
     python scripts/gpu_check.py --only tests,small,fp16
     python scripts/gpu_check.py --device cpu --steps 10      # only to try the script itself
 
-Runs the tests that need CUDA, then real trainings: the three presets in bf16, fp16 with its overflows, a mixture of
-experts, Muon, gradient checkpointing, DDP, ZeRO 1 to 3, going on after a stop, and an answer of the trained brain.
-Exit code 1 when one of them fails, 2 where there is no such device.
+Runs the tests that need CUDA (overflows under fp16 and captured updates among them), then real trainings: the three
+presets in bf16, each beside a plain loop over the same model (`plain_training.py`), fp16, a mixture of experts, Muon,
+torch.compile, gradient checkpointing, DDP, ZeRO 1 to 3, going on after a stop, and an answer of the trained brain.
+"of plain" is the trainer's speed beside that of the plain loop; MFU the part of the device's own speed in large matrix
+products of the same number type, which is measured, that goes into the products of the model. The evaluations and the
+search are in the seconds, not in the speed. Exit code 1 when a check fails, 2 where there is no such device.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,13 +31,20 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from aios.core.architecture import PRESETS
 from aios.settings.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ("tests/auto_lr/test_loss_scaling.py", "tests/cli/hrm_hf/test_adaptive_lr_training.py")
+TESTS = (
+    "tests/auto_lr/test_loss_scaling.py",
+    "tests/auto_lr/test_tensor_rate.py",
+    "tests/cli/hrm_hf/test_adaptive_lr_training.py",
+)
 """Those with cases that are left out where there is no CUDA device."""
 LONGEST = 150
 """Seconds after which a check is stopped and has failed."""
+PLAIN = "plain_"
+"""What the names of the plain loops begin with; a preset follows."""
 SMALL_TEXT = ("--max-seq-len=256", "--eval-batches=8", "--save-every=0")
 TRAININGS: dict[str, tuple[str, ...]] = {
     "tiny": ("--preset=tiny",),
@@ -67,8 +77,12 @@ class Result:
     """At the end, nats per token."""
     gigabytes: float | None = None
     """Most memory of the device in use meanwhile, above what was before."""
+    flops_per_token: float | None = None
+    """Of a plain loop: what a token's training takes."""
+    product_rate: float | None = None
+    """Of a plain loop: floating point operations in a second of large matrix products on this device."""
     said: str = ""
-    """The last lines of a check that failed."""
+    """The last lines that were printed."""
 
 
 class MemoryWatch:
@@ -110,8 +124,17 @@ def run(name: str, command: list[str], device: str) -> Result:
         except subprocess.TimeoutExpired:
             code = -1
         output.seek(0)
-        said = "" if code == 0 else "\n".join(output.read().splitlines()[-15:])
+        said = "\n".join(output.read().splitlines()[-15:])
     return Result(name, code == 0, time.perf_counter() - begun, gigabytes=memory.gigabytes, said=said)
+
+
+def plain(preset: str, args: argparse.Namespace) -> Result:
+    """A plain loop over the model of a preset, on batches as large as the trainer's."""
+    batch = f"--batch-size={TrainingConfig().batch_size}"
+    script = str(ROOT / "scripts" / "plain_training.py")
+    flags = [f"--preset={preset}", f"--device={args.device}", f"--steps={args.steps}", batch, SMALL_TEXT[0]]
+    result = run(PLAIN + preset, [sys.executable, script, *flags], args.device)
+    return replace(result, **json.loads(result.said.splitlines()[-1])) if result.ok else result
 
 
 def train(name: str, flags: tuple[str, ...], bundle: Path, args: argparse.Namespace) -> Result:
@@ -119,12 +142,8 @@ def train(name: str, flags: tuple[str, ...], bundle: Path, args: argparse.Namesp
     common = [f"--device={args.device}", f"--bundle-dir={bundle}", f"--brain-name={name}", *SMALL_TEXT]
     command = [sys.executable, "-m", "aios", "hrm-hf", "train", f"--steps={args.steps}", *common, *flags]
     result = run(name, command, args.device)
-    return Result(
-        **{
-            **asdict(result),
-            **(_logged(TrainingConfig(bundle_dir=str(bundle), brain_name=name).log_path) if result.ok else {}),
-        }
-    )
+    log = TrainingConfig(bundle_dir=str(bundle), brain_name=name).log_path
+    return replace(result, **_logged(log)) if result.ok else result
 
 
 def _logged(log: Path) -> dict[str, Any]:
@@ -135,15 +154,17 @@ def _logged(log: Path) -> dict[str, Any]:
 
 
 def checks(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
-    """Each check by name, in order, as a function that runs it."""
+    """Each check by name, in order, as a function that runs it; the plain loops next to what they are compared with."""
     aios = [sys.executable, "-m", "aios", "hrm-hf"]
     place = [f"--bundle-dir={bundle}", f"--device={args.device}", "--brain-name=tiny"]
     longer = [*aios, "train", "--resume", f"--steps={2 * args.steps}", *place]
     answer = [*aios, "generate", "--prompt=In the beginning", "--max-new-tokens=64", *place]
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *TESTS]
-    trainings = {
-        name: lambda name=name, flags=flags: train(name, flags, bundle, args) for name, flags in TRAININGS.items()
-    }
+    trainings: dict[str, Any] = {}
+    for name, flags in TRAININGS.items():
+        trainings[name] = lambda name=name, flags=flags: train(name, flags, bundle, args)
+        if name in PRESETS:
+            trainings[PLAIN + name] = lambda name=name: plain(name, args)
     return {
         "tests": lambda: run("tests", pytest, args.device),
         **trainings,
@@ -152,13 +173,25 @@ def checks(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     }
 
 
+def beside_plain(result: Result, results: list[Result]) -> tuple[float | None, float | None]:
+    """Speed beside that of the plain loop over the same model, and MFU; None where that loop was not run."""
+    name = PLAIN + result.name.removeprefix(PLAIN)
+    loop = next((each for each in results if each.name == name and each.ok), None)
+    speed = result.tokens_per_second
+    if loop is None or not (speed and loop.tokens_per_second and loop.flops_per_token and loop.product_rate):
+        return None, None
+    return speed / loop.tokens_per_second, speed * loop.flops_per_token / loop.product_rate
+
+
 def shown(results: list[Result]) -> Table:
     """The results as a table."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("check", "", "seconds", "tokens/s", "evaluation loss", "GB"):
+    for heading in ("check", "", "seconds", "tokens/s", "of plain", "MFU", "evaluation loss", "GB"):
         table.add_column(heading, justify="left" if heading in ("check", "") else "right")
     for r in results:
-        numbers = [(r.tokens_per_second, ",.0f"), (r.eval_loss, ".3f"), (r.gigabytes, ".2f")]
+        of_plain, mfu = beside_plain(r, results)
+        numbers = [(r.tokens_per_second, ",.0f"), (of_plain, ".2f"), (mfu, ".0%")]
+        numbers += [(r.eval_loss, ".3f"), (r.gigabytes, ".2f")]
         cells = ["-" if number is None else format(number, form) for number, form in numbers]
         table.add_row(r.name, "ok" if r.ok else "FAILED", f"{r.seconds:.0f}", *cells, style=None if r.ok else "red")
     return table
@@ -185,7 +218,7 @@ def main() -> int:
         for name in chosen:
             results.append(known[name]())
             console.print(f"{name}: {'ok' if results[-1].ok else 'FAILED'} ({results[-1].seconds:.0f} s)")
-            if results[-1].said:
+            if not results[-1].ok:
                 console.print(results[-1].said, markup=False, highlight=False)
     console.print(shown(results))
     device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"

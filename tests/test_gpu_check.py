@@ -27,9 +27,12 @@ def test_without_a_device_it_says_so() -> None:
 @pytest.mark.slow
 def test_a_brain_is_trained_gone_on_with_and_asked(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
-    done = check("--device=cpu", "--steps=3", "--only=tiny,resume,generate", f"--json={told}")
+    done = check("--device=cpu", "--steps=3", "--only=tiny,plain_tiny,resume,generate", f"--json={told}")
     assert done.returncode == 0, done.stdout
-    trained, resumed, asked = json.loads(told.read_text())["results"]
-    assert [each["ok"] for each in (trained, resumed, asked)] == 3 * [True]
+    trained, plain, resumed, asked = json.loads(told.read_text())["results"]
+    assert [each["ok"] for each in (trained, plain, resumed, asked)] == 4 * [True]
+    mfu = plain["tokens_per_second"] * plain["flops_per_token"] / plain["product_rate"]
+    assert f"{mfu:.0%}" in done.stdout
+    assert plain["flops_per_token"] > 1e6
     assert trained["tokens_per_second"] > 0
     assert 0 < trained["eval_loss"] < 10
