@@ -54,18 +54,19 @@ def climbed(
     strength: float = 1.0,
     *,
     steps: int = 1000,
-    noise: float = 0.0,
+    noise: float | Landscape = 0.0,
     jitter: float = 0.0,
     seed: int = 0,
     spoil: Iterable[int] = (),
 ) -> Trace:
     """Climb to the end; an update at `lr` changes `strength` x lr, give or take, and batches in `spoil` give NaN."""
     numbers, spoiled = random.Random(seed), set(spoil)
+    noise_at = noise if callable(noise) else lambda change: noise
     trace = Trace(Climb(steps, CONFIG))
     while trace.climb.ended is None:
         begun, lr = trace.climb.unit is not None, trace.climb.next_lr()
         change = strength * lr * math.exp(numbers.gauss(0, jitter))
-        loss = landscape(strength * lr) + numbers.gauss(0, noise)
+        loss = landscape(strength * lr) + numbers.gauss(0, noise_at(strength * lr))
         trace.steps += 1
         if begun:
             trace.rates.append(lr)
@@ -100,6 +101,15 @@ def test_the_strength_of_the_optimizer_does_not_matter(strength: float, noise: f
     if noise == jitter == 0:
         assert strength * other.lr == pytest.approx(plain.lr, rel=1e-6)
     assert 1 / 3 < strength * other.lr / plain.lr < 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_that_comes_with_what_is_learned_does_not_end_it(seed: int) -> None:
+    """An untrained classifier finds all batches alike; one that has begun to learn tells them apart."""
+    falling = valley(0.3, depth=0.8, start=2.3)
+    trace = climbed(falling, noise=lambda change: 0.01 + 0.3 * (2.3 - min(2.3, falling(change))), seed=seed)
+    assert trace.found.lr is not None
+    assert 0.3 / 15 < trace.found.lr < 0.3
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-3, 3).map(lambda exponent: 10**exponent), st.integers(0, 1000))

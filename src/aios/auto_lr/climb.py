@@ -67,6 +67,9 @@ class ClimbConfig:
     """... or so many standard deviations."""
     clear_sigmas: float = 3.0
     """A fall is clear by so many standard errors, beyond what the lowest of so many losses is by chance."""
+    recent: int = 16
+    """So many losses in a row tell the noise between batches at a time: a model that has learned nothing yet finds all
+    batches alike."""
     flat_decades: float = 0.45
     """The climb ends when it is so far past its knee."""
     divisor: float = 1.5
@@ -82,7 +85,7 @@ class Shape:
     fall: float
     """From the first losses to it."""
     sigma: float
-    """Standard deviation of the smoothed loss, by the noise from batch to batch."""
+    """Standard deviation of the smoothed loss of now, by the noise from batch to batch."""
     clear: bool
     """Whether the loss fell by more than noise can make it."""
     knee: int
@@ -161,17 +164,18 @@ class Climb:
         """What the points so far show; there must be one."""
         config, smooth = self.config, [p[2] for p in self._points]
         losses = [p[1] for p in self._points]
-        noise = scatter(losses)
-        sigma = noise * math.sqrt(self._alpha / (2 - self._alpha))
-        lowest, first = min(smooth), statistics.fmean(losses[:3])
+        lowest, first, usual = min(smooth), statistics.fmean(losses[:3]), scatter(losses)
+        before = losses[: smooth.index(lowest) + 1][-config.recent :]
+        then, now = (max(usual, scatter(part)) for part in (before, losses[-config.recent :]))
+        smoothing = math.sqrt(self._alpha / (2 - self._alpha))
         fall = first - lowest
-        reach = lowest + max(config.tolerance * fall, config.tolerance_sigmas * sigma)
+        reach = lowest + max(config.tolerance * fall, config.tolerance_sigmas * smoothing * then)
         knee = next(i for i, loss in enumerate(smooth) if loss <= reach)
         # The lowest of n normal numbers lies some sqrt(2 ln n) deviations below their mean.
-        by_chance = sigma * math.sqrt(2 * math.log(len(smooth)))
-        error = math.sqrt(sigma * sigma + noise * noise / 3)
-        clear = fall > max(by_chance + config.clear_sigmas * error, ROUNDING * abs(first))
-        return Shape(lowest, fall, sigma, clear, knee)
+        sigmas = config.clear_sigmas + math.sqrt(2 * math.log(max(1.0, len(losses) / config.recent)))
+        error = math.sqrt(then * then / len(before) + usual * usual / 3)
+        clear = first - statistics.fmean(before) > max(sigmas * error, ROUNDING * abs(first))
+        return Shape(lowest, fall, smoothing * now, clear, knee)
 
     def settle(self) -> bool:
         """Let the climb be over where it knows its knee by now, because a copy of the state has to be taken; returns
@@ -207,7 +211,7 @@ class Climb:
         risen = smooth > shape.lowest + max(config.rise * shape.fall, config.rise_sigmas * shape.sigma)
         past = len(self._points) - 1 - shape.knee
         if change >= config.harmful_change and len(self._points) > 5:
-            if risen:
+            if risen and past > self.steps_per_decade / 8:
                 self.ended, self.broke = f"at {lr:.3g} the loss had risen", True
             elif shape.clear and past > config.flat_decades * self.steps_per_decade:
                 self.ended = f"up to {lr:.3g} it fell no further"
