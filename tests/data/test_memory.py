@@ -54,6 +54,7 @@ def write_big(path: Path, megabytes: int, newline: bytes) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("megabytes", "newline"),
     [(4, b" "), pytest.param(200, b"\n", marks=pytest.mark.slow)],

@@ -17,6 +17,7 @@ from aios.runs.brain import list_checkpoints
 from aios.runs.lock import holder_of
 from aios.settings.config import TrainingConfig
 from training_process import TINY, read_log, run_aios, start_training, train, train_args, wait_for, wait_for_step
+from worker_processes import until_gone
 
 LONG = ("--steps=100000", "--lr=1e-3", "--save-every=2")
 
@@ -123,7 +124,8 @@ def test_brain_stays_closed_while_the_workers_of_a_killed_launcher_live(tmp_path
     finally:
         for pid in workers:
             os.kill(pid, signal.SIGCONT)
-    first.communicate(timeout=120)  # they hold its pipes until they have saved and ended
+    first.communicate(timeout=120)  # they hold its pipes until they have saved and end
+    until_gone(workers)
     assert read_log(brain, "stopped")[-1]["reason"] == "launcher_gone"
     assert holder_of(brain) is None
 
