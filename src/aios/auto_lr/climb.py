@@ -60,7 +60,7 @@ class ClimbConfig:
     rise: float = 0.1
     """The loss has risen when it stands this part of its fall above the lowest ..."""
     rise_sigmas: float = 3.0
-    """... and at least so many of its standard deviations."""
+    """... and at least so many of its standard deviations, beyond what the lowest of so many losses is by chance."""
     tolerance: float = 0.05
     """The knee: as low as the lowest loss but for this part of the fall ..."""
     tolerance_sigmas: float = 0.5
@@ -171,8 +171,7 @@ class Climb:
         fall = first - lowest
         reach = lowest + max(config.tolerance * fall, config.tolerance_sigmas * smoothing * then)
         knee = next(i for i, loss in enumerate(smooth) if loss <= reach)
-        # The lowest of n normal numbers lies some sqrt(2 ln n) deviations below their mean.
-        sigmas = config.clear_sigmas + math.sqrt(2 * math.log(max(1.0, len(losses) / config.recent)))
+        sigmas = config.clear_sigmas + low_by_chance(len(losses) / config.recent)
         error = math.sqrt(then * then / len(before) + usual * usual / 3)
         clear = first - statistics.fmean(before) > max(sigmas * error, ROUNDING * abs(first))
         return Shape(lowest, fall, smoothing * now, clear, knee)
@@ -208,7 +207,8 @@ class Climb:
 
     def _judge(self, change: float) -> bool:
         config, shape, (lr, _, smooth) = self.config, self.shape(), self._points[-1]
-        risen = smooth > shape.lowest + max(config.rise * shape.fall, config.rise_sigmas * shape.sigma)
+        sigmas = config.rise_sigmas + low_by_chance(self._alpha * len(self._points))
+        risen = smooth > shape.lowest + max(config.rise * shape.fall, sigmas * shape.sigma)
         past = len(self._points) - 1 - shape.knee
         if change >= config.harmful_change and len(self._points) > 5:
             if risen and past > self.steps_per_decade / 8:
@@ -262,6 +262,11 @@ def steps_per_decade(steps: int, config: ClimbConfig) -> int:
     wanted = min(config.decade * steps, max(config.long_decade, math.sqrt(steps)))
     most = config.short_decade * steps
     return max(config.shortest_decade, round(min(max(wanted, config.calm_steps), most)))
+
+
+def low_by_chance(n: float) -> float:
+    """Standard deviations by which the lowest of about `n` independent normal numbers lies below their mean."""
+    return math.sqrt(2 * math.log(max(1.0, n)))
 
 
 _STATE = {
