@@ -39,11 +39,13 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def auto(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A brain trained under profile `auto`: search and anneal, then longer (it warms up again), then by the rules."""
+    """A brain trained under profile `auto`: search and anneal, then longer (it warms up again), then by eager rules."""
     folder = tmp_path_factory.mktemp("auto")
     train(folder, "--adaptive-lr-profile=auto", "--steps=290", "--save-every=100", "--eval-every=0")
     train(folder, "--adaptive-lr-profile=auto", "--resume", "--steps=360")
-    train(folder, "--resume", "--steps=400")
+    settings = folder / "settings.toml"
+    settings.write_text("window_size = 5\ncooldown_steps = 0\npatience = 1\nincrease_threshold = 0.0011\n")
+    train(folder, "--resume", "--steps=400", f"--adaptive-lr-config={settings}")
     return folder / "brain"
 
 

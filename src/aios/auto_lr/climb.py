@@ -23,11 +23,13 @@ from typing import Any
 
 from aios.auto_lr.robust_window import scatter
 from aios.auto_lr.saved_state import BALANCE, COUNT, NUMBER, POSITIVE_COUNT, RATE, check_state, optional, row, series
-from aios.auto_lr.search import Found
+from aios.auto_lr.search import BUDGET, Found
 
 ROUNDING = 1e-6
 """A fall of a smaller part of the loss is none, however calm the loss."""
 _MOST_DECADES = 12.0
+_ON_THEIR_WAY = 2
+"""Steps that may have been launched before a loss is known."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,13 @@ class Climb:
         """Weight of the newest loss in the moving average."""
         return min(0.5, 12 / self.steps_per_decade)
 
+    @property
+    def _lost_enough(self) -> bool:
+        """Whether the steps behind the state that was kept last are as many as may be lost, those on their way among
+        them."""
+        most = math.floor(BUDGET * self.most_points / self.config.longest) - _ON_THEIR_WAY
+        return self._kept_at >= 0 and len(self._points) - 1 - self._kept_at >= most
+
     def next_lr(self) -> float:
         """The rate of the next step."""
         if self._first_lr is None:
@@ -171,9 +180,10 @@ class Climb:
         fall = first - lowest
         reach = lowest + max(config.tolerance * fall, config.tolerance_sigmas * smoothing * then)
         knee = next(i for i, loss in enumerate(smooth) if loss <= reach)
-        sigmas = config.clear_sigmas + low_by_chance(len(losses) / config.recent)
-        error = math.sqrt(then * then / len(before) + usual * usual / 3)
-        clear = first - statistics.fmean(before) > max(sigmas * error, ROUNDING * abs(first))
+        level = before[-max(1, self.steps_per_decade // 4) :]  # longer than the smoothing: it is to be sure
+        sigmas = config.clear_sigmas + low_by_chance(len(losses) / len(level))
+        error = math.sqrt(then * then / len(level) + usual * usual / 3)
+        clear = first - statistics.fmean(level) > max(sigmas * error, ROUNDING * abs(first))
         return Shape(lowest, fall, smoothing * now, clear, knee)
 
     def settle(self) -> bool:
@@ -213,7 +223,7 @@ class Climb:
         if change >= config.harmful_change and len(self._points) > 5:
             if risen and past > self.steps_per_decade / 8:
                 self.ended, self.broke = f"at {lr:.3g} the loss had risen", True
-            elif shape.clear and past > config.flat_decades * self.steps_per_decade:
+            elif shape.clear and (past > config.flat_decades * self.steps_per_decade or self._lost_enough):
                 self.ended = f"up to {lr:.3g} it fell no further"
         if self.ended is None and (lr >= config.last_lr or len(self._points) >= self.most_points):
             self.ended = f"nothing broke up to {lr:.3g}"
