@@ -246,11 +246,13 @@ def test_a_run_on_show_folds_the_form_away_and_takes_its_room(screen: Screen, ho
         app.type_into_file_dialog(str(log))
         app.wait(lambda: app.shows("plot") and not app.shows("field.steps"), "the form to fold away")
         app.wait(lambda: app.widget("plot")["height"] >= 2 * 349, "twice the height it had beneath the numbers")
+        width = app.widget("plot")["width"]
         app.click("fold")
         app.wait(lambda: app.shows("field.steps") and app.text("fold") == "Hide form", "the form to be back")
         assert app.shows("plot")
         app.press("ctrl+b")
         app.wait(lambda: not app.shows("field.steps"), "the form to go by key")
+        app.wait(lambda: app.widget("plot")["width"] == width, "the picture to have the width it had")
         app.press("ctrl+2")
         app.wait(lambda: app.shows("runs"), "the list to come by its key")
         app.press("ctrl+q")

@@ -23,6 +23,8 @@ class FormChecks:
         self._own = model.check()
         self._disk: FormCheck | None = None
         self._due = time.monotonic()
+        self._asked: tuple[dict[str, Any], Callable[[TrainingConfig], None]] | None = None
+        self._left: dict[str, Any] = {}
 
     def changed(self) -> None:
         """The form, or what is on disk, is not what it was."""
@@ -38,18 +40,30 @@ class FormChecks:
 
     def _take(self, values: dict[str, Any], check: FormCheck) -> None:
         if values == self._model.values():
-            self._disk = check
+            self._disk, self._left = check, {}
             self._told()
+            self._answer()
+
+    def ask(self, take: Callable[[TrainingConfig], None]) -> None:
+        """Give `take` the settings once the disk was asked about them; not if they change first, or cannot be used.
+
+        Settings that a `take` has just left behind are not waited for: a key pressed twice asks once.
+        """
+        if self._disk is not None or self._model.values() != self._left:
+            self._asked = self._model.values(), take
+            self._answer()
+
+    def _answer(self) -> None:
+        if self._disk is not None and self._asked is not None:
+            (values, take), self._asked = self._asked, None
+            if self._disk.config is not None and values == self._model.values():
+                take(self._disk.config)
+                self._left = self._model.values()
 
     @property
     def current(self) -> FormCheck:
         """The most that is known."""
         return self._disk or self._own
-
-    @property
-    def ready(self) -> TrainingConfig | None:
-        """What can be trained with; None while there are problems, or the disk was not asked yet."""
-        return self._disk.config if self._disk is not None else None
 
     @property
     def why_not(self) -> str | None:

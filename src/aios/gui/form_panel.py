@@ -44,7 +44,8 @@ class FormPanel(ttk.Frame):
         start: Callable[[], None],
     ) -> None:
         super().__init__(parent)
-        self._look, self._inspector, self._model, self._changed = look, inspector, model, changed
+        self._look, self._inspector, self._model = look, inspector, model
+        self._changed, self._start = changed, start
         self._loading = False
         self._first_problem: str | None = None
         self.fields: dict[str, FieldWidget] = {}
@@ -194,8 +195,8 @@ class FormPanel(ttk.Frame):
 
     def press_start(self) -> None:
         """Start, or go to the first field that is in the way."""
-        if self.start.instate(["!disabled"]):
-            self.start.invoke()
+        if self._first_problem is None:
+            self._start()  # it may still be off, while the files are looked at
         else:
             self._go_to_problem()
 

@@ -64,8 +64,7 @@ class RunPanel(ttk.Frame):
         self.inside = self.scroll.inside
         self.plot = PlotPanel(self.inside, look, inspector, self._mark_clicked)
         self._build_fold()
-        self._column = ttk.Frame(self.inside, style="Window.TFrame", width=look.px(_COLUMN))
-        self._column.grid_propagate(False)
+        self._column = ttk.Frame(self.inside, style="Window.TFrame")
         self._build_header()
         self._build_banner()
         self._figures = Figures(self.inside, look, inspector)
@@ -104,6 +103,8 @@ class RunPanel(ttk.Frame):
             self._column.rowconfigure(row, weight=weight if beside and not gone else 0)
             if gone:
                 part.grid_remove()
+        self._column.grid_propagate(False)  # Tk forgets it, and the width, whenever the last part leaves
+        self._column.configure(width=self._look.px(_COLUMN))
         self._arrange_header(beside)
         stacked = _LEAST_STACKED if self._feeds else _LEAST_EMPTY
         self.scroll.need(self._look.px(_LEAST_BESIDE if beside else stacked))

@@ -228,10 +228,10 @@ class Window:
     # The run
 
     def start(self) -> None:
-        """Train with the form's settings, or queue the run where another is under way."""
-        config = self.checks.ready
-        if config is None:
-            return
+        """Train with the form's settings once they are checked, or queue the run where another is under way."""
+        self.checks.ask(self._train)
+
+    def _train(self, config: TrainingConfig) -> None:
         self.preferences.remember_dataset(config.dataset_file)
         self.form.offer_datasets(self.preferences.datasets)
         waits = self.queue.busy
