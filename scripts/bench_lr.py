@@ -77,7 +77,7 @@ def report(settings: Settings, store: Store, out: Path, console: Console) -> Non
         f"Made by `{command}`. Seeds {seeds}; peers tuned on the first. Losses: means over the seeds that were run",
         "(peers: all seeds where tuned, else the first). Prodigy takes no learning rate; its `d_coef` was tuned.",
         "",
-        "![final loss by starting learning rate](lr.png)",
+        "![final loss by learning rate, given or found](lr.png)",
         "",
     ]
     for table in tables(settings, store):

@@ -1,4 +1,4 @@
-"""One figure of the benchmark: final loss against the starting learning rate."""
+"""One figure of the benchmark: final loss against the learning rate, given or (for `auto`) found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VISIBLE = 0.75
 """This part of all runs is in the picture; the worst leave it at its top."""
 WIDE = 5.0
 """From this ratio of the highest loss in the picture to the lowest on, a label at every tick would lie on the next."""
-_OURS = {"auto": "black", "rules": "0.45"}
+_OURS = {"rules": "0.45"}
 
 
 def draw(settings: Settings, store: Store, path: Path) -> None:
@@ -35,8 +35,11 @@ def draw(settings: Settings, store: Store, path: Path) -> None:
         if name is None:
             axis.set_visible(False)
             continue
-        losses = store.losses(settings, name)
-        _panel(axis, settings, name, losses)
+        _panel(axis, settings, name, store.losses(settings, name))
+        runs = store.from_start(settings, name, "auto")
+        found = [(run["found_lr"], run["final"]) for run in runs if run["found_lr"] and run["final"]]
+        if found:
+            axis.plot(*zip(*found, strict=True), "k*", markersize=9, zorder=3, label="auto, at the rate it found")
     figure.supylabel("final evaluation loss")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
@@ -47,6 +50,8 @@ def draw(settings: Settings, store: Store, path: Path) -> None:
 
 def _panel(axis: Axes, settings: Settings, name: str, losses: Losses) -> None:
     for method in settings.methods:
+        if method == "auto":  # where it starts is not where it trains
+            continue
         style = {"color": _OURS[method], "linewidth": 2.5, "zorder": 3} if method in _OURS else {"linewidth": 1}
         if method == "prodigy":  # its knob is no learning rate
             best = tuned_lr(losses, method, settings.seeds[0])
@@ -59,7 +64,7 @@ def _panel(axis: Axes, settings: Settings, name: str, losses: Losses) -> None:
         points = [(lr, mean) for lr, mean in zip(rates, means, strict=True) if mean is not None]
         if points:
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=method, **style)
-    axis.set(xscale="log", yscale="log", xlabel="starting learning rate", title=f"{name}, {settings.steps(name)} steps")
+    axis.set(xscale="log", yscale="log", xlabel="learning rate", title=f"{name}, {settings.steps(name)} steps")
     finite = sorted(loss for loss in losses.values() if math.isfinite(loss))
     if finite:
         top = finite[int(VISIBLE * (len(finite) - 1))]

@@ -119,6 +119,15 @@ class Store:
                 found[job.method, job.lr, job.seed] = math.inf if final is None else float(final)
         return found
 
+    def from_start(self, settings: Settings, workload: str, method: str) -> list[dict[str, Any]]:
+        """The records of a method's undisturbed runs from its first start, a seed each."""
+        wanted = (workload, method, WORKLOADS[workload].starts[0], settings.steps(workload), NONE)
+        return [
+            record
+            for job, record in self.records.items()
+            if (job.workload, job.method, job.lr, job.steps, job.disturbance) == wanted and job.seed in settings.seeds
+        ]
+
 
 def stages(settings: Settings, store: Store) -> Iterator[list[Job]]:
     """Lists of jobs not yet run, the most telling first; each list is made when the one before it is done."""

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from lr_bench.disturbances import CHANGE, DISTURBANCES, NONE, recovery_steps
-from lr_bench.jobs import Job, Settings, Store, fair_lr
+from lr_bench.jobs import Settings, Store, fair_lr
 from lr_bench.methods import AT_FOUND, OURS, PEERS, PRODIGY_DEFAULT
 from lr_bench.regret import (
     MEAN_TARGET,
@@ -85,8 +85,8 @@ def rates_found(settings: Settings, store: Store) -> Table:
     for name in settings.workloads:
         losses = store.losses(settings, name)
         reference, best = best_tuned_peer(losses, PEERS, settings.seeds), tuned_lr(losses, "wsd", settings.seeds[0])
-        runs = [(job, record) for job, record in store.records.items() if _is_auto(settings, name, job)]
-        found = [(job.seed, record["found_lr"]) for job, record in runs if record.get("found_lr")]
+        runs = store.from_start(settings, name, "auto")
+        found = [(run["job"]["seed"], run["found_lr"]) for run in runs if run.get("found_lr")]
         if reference is None or best is None or not found:
             continue
         result = regret(losses, reference, "auto", [WORKLOADS[name].starts[0]])
@@ -103,17 +103,12 @@ def rates_found(settings: Settings, store: Store) -> Table:
                 NOTHING if result is None else _percent(result.worst_run),
                 f"{middle:.2g}", f"{best:.2g}", f"{middle / best:.2f}",
                 _percent(sum(behind) / len(behind)) if behind else NOTHING,
-                f"{sum(record['search_steps'] for _, record in runs) / len(runs) / settings.steps(name):.1%}",
+                f"{sum(run['search_steps'] for run in runs) / len(runs) / settings.steps(name):.1%}",
             ]
         )  # fmt: skip
     columns = ["workload", "steps", "best tuned peer", "regret", "worst seed", "rate found", "WSD's best", "factor"]
     note = "Selection: WSD at the rate found, seed by seed, against the best tuned peer."
     return Table("auto against the best tuned peer", [*columns, "selection", "steps lost"], rows, note)
-
-
-def _is_auto(settings: Settings, name: str, job: Job) -> bool:
-    here = (job.workload, job.method, job.steps, job.disturbance) == (name, "auto", settings.steps(name), NONE)
-    return here and job.lr == WORKLOADS[name].starts[0] and job.seed in settings.seeds
 
 
 def final_losses(settings: Settings, name: str, losses: Losses) -> Table:
