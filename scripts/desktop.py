@@ -121,7 +121,7 @@ class App:
 
     def enabled(self, name: str) -> bool:
         """Whether a widget can be used."""
-        return "disabled" not in self.widget(name)["state"]
+        return "disabled" not in self.widget(name).get("state", ())
 
     def wait(self, happened: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
         """Wait for `happened()`; fails, with what the window printed, when the window ends or it takes too long."""
@@ -154,8 +154,8 @@ class App:
             self.screen.xdotool("keyup", key)
 
     def click(self, name: str) -> None:
-        """Click the middle of a widget (a tick box: its left end) once it can be seen, scrolling to it."""
-        self.wait(lambda: self.shows(name), f"{name} to be seen")
+        """Click the middle of a widget (a tick box: its left end) once it can be seen and used, scrolling to it."""
+        self.wait(lambda: self.shows(name) and self.enabled(name), f"{name} to be seen, and on")
         self.wait(lambda: self.widget(name)["reachable"] or self._scroll_towards(name), f"{name} to be within reach")
         told = self._settled(name)
         across = 8 if told["kind"] == "TCheckbutton" else told["width"] / 2

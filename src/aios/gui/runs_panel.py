@@ -116,8 +116,9 @@ class RunsPanel(ttk.Frame):
         return buttons
 
     def _press(self, name: str) -> None:
-        if not self._buttons[name].instate(["disabled"]):
-            self._acts[name](self.selected)
+        chosen = self.selected  # of a double click, the first may have chosen it and the buttons not heard of it yet
+        if _allowed(chosen).get(name, True):
+            self._acts[name](chosen)
 
     def _key(self, name: str, event: tk.Event[tk.Misc]) -> None:
         if str(event.type) != "ButtonPress" or self.tree.identify_region(event.x, event.y) == "cell":
