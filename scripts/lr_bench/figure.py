@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from lr_bench.jobs import Settings, Store
-from lr_bench.regret import Losses, mean_over_seeds, tuned_lr
+from lr_bench.regret import mean_over_seeds, tuned_lr
 from lr_bench.workloads import WORKLOADS
 
 COLUMNS = 2
@@ -23,7 +23,6 @@ VISIBLE = 0.75
 """This part of all runs is in the picture; the worst leave it at its top."""
 WIDE = 5.0
 """From this ratio of the highest loss in the picture to the lowest on, a label at every tick would lie on the next."""
-_OURS = {"rules": "0.45"}
 
 
 def draw(settings: Settings, store: Store, path: Path) -> None:
@@ -35,11 +34,7 @@ def draw(settings: Settings, store: Store, path: Path) -> None:
         if name is None:
             axis.set_visible(False)
             continue
-        _panel(axis, settings, name, store.losses(settings, name))
-        runs = store.from_start(settings, name, "auto")
-        found = [(run["found_lr"], run["final"]) for run in runs if run["found_lr"] and run["final"]]
-        if found:
-            axis.plot(*zip(*found, strict=True), "k*", markersize=9, zorder=3, label="auto, at the rate it found")
+        _panel(axis, settings, name, store)
     figure.supylabel("final evaluation loss")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
@@ -48,11 +43,16 @@ def draw(settings: Settings, store: Store, path: Path) -> None:
     plt.close(figure)
 
 
-def _panel(axis: Axes, settings: Settings, name: str, losses: Losses) -> None:
+def _panel(axis: Axes, settings: Settings, name: str, store: Store) -> None:
+    losses = store.losses(settings, name)
     for method in settings.methods:
         if method == "auto":  # where it starts is not where it trains
+            runs = store.from_start(settings, name, method)
+            found = [(run["found_lr"], run["final"]) for run in runs if run["found_lr"] and run["final"]]
+            if found:
+                axis.plot(*zip(*found, strict=True), "k*", markersize=9, zorder=3, label="auto, at the rate it found")
             continue
-        style = {"color": _OURS[method], "linewidth": 2.5, "zorder": 3} if method in _OURS else {"linewidth": 1}
+        style = {"color": "0.45", "linewidth": 2.5, "zorder": 3} if method == "rules" else {"linewidth": 1}
         if method == "prodigy":  # its knob is no learning rate
             best = tuned_lr(losses, method, settings.seeds[0])
             level = None if best is None else mean_over_seeds(losses, method, best)

@@ -119,14 +119,16 @@ class Store:
                 found[job.method, job.lr, job.seed] = math.inf if final is None else float(final)
         return found
 
+    def undisturbed(self, settings: Settings, workload: str, method: str) -> list[dict[str, Any]]:
+        """The records of a method's undisturbed runs, from any start and of any seed."""
+        wanted = (workload, method, settings.steps(workload), NONE)
+        return [r for j, r in self.records.items() if (j.workload, j.method, j.steps, j.disturbance) == wanted]
+
     def from_start(self, settings: Settings, workload: str, method: str) -> list[dict[str, Any]]:
-        """The records of a method's undisturbed runs from its first start, a seed each."""
-        wanted = (workload, method, WORKLOADS[workload].starts[0], settings.steps(workload), NONE)
-        return [
-            record
-            for job, record in self.records.items()
-            if (job.workload, job.method, job.lr, job.steps, job.disturbance) == wanted and job.seed in settings.seeds
-        ]
+        """Those of them from the first start, of the seeds that are reported."""
+        start, seeds = WORKLOADS[workload].starts[0], settings.seeds
+        runs = self.undisturbed(settings, workload, method)
+        return [run for run in runs if run["job"]["lr"] == start and run["job"]["seed"] in seeds]
 
 
 def stages(settings: Settings, store: Store) -> Iterator[list[Job]]:

@@ -218,7 +218,7 @@ def costs(settings: Settings, store: Store) -> Table:
     """What `auto` costs: search in steps and time, time of a whole run over `constant`, memory."""
     rows = []
     for name in settings.workloads:
-        auto, plain = (_records(settings, store, name, method) for method in ("auto", "constant"))
+        auto, plain = (store.undisturbed(settings, name, method) for method in ("auto", "constant"))
         if auto and plain:
             seconds, baseline = (_mean(records, "seconds") for records in (auto, plain))
             search = _mean(auto, "search_seconds") / seconds
@@ -266,11 +266,6 @@ def _effects_by_method(settings: Settings, store: Store, name: str) -> dict[str,
         for method, found in effects.items()
         if found
     }
-
-
-def _records(settings: Settings, store: Store, name: str, method: str) -> list[dict[str, Any]]:
-    wanted = (name, method, settings.steps(name), NONE)
-    return [r for j, r in store.records.items() if (j.workload, j.method, j.steps, j.disturbance) == wanted]
 
 
 def _mean(records: list[dict[str, Any]], key: str) -> float:
