@@ -13,11 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.moe import MoEMLP
 from aios.core.hrm_models.projection import Projection
-
-
-def rms_norm(x: Tensor, eps: float) -> Tensor:
-    """RMSNorm over the last dimension without a learned gain, as in HRM (statistics in fp32)."""
-    return F.rms_norm(x, (x.shape[-1],), None, eps)
+from aios.core.hrm_models.rms_norm import rms_norm
 
 
 def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
