@@ -1,8 +1,11 @@
-"""What the model costs: generation with its cache and without, a step of training with experts grouped and dense.
+"""What the model costs: generation with its cache and without, and a step of training.
+
+The step is held against a bare loop over the same blocks and against its matrix products alone (`dense_step.py`), with
+experts also against those computed densely.
 
 `python scripts/bench_hrm.py [--json docs/benchmarks/hrm.json] [--repeats 3]` measures untrained models (whose tokens
 use all segments) on one CPU core, in one process, the two sides by turns; times are the processor's, which other
-processes on the machine do not lengthen as they do the clock's. It prints two tables; exit code 1 when a target is
+processes on the machine do not lengthen as they do the clock's. It prints three tables; exit code 1 when a target is
 missed. With `--choices` it has the command train with each of the choices in `hrm_choices.py` instead, for a quarter of
 an hour, and prints a table of evaluation losses.
 """
@@ -26,11 +29,11 @@ from rich.table import Table
 from aios.core.architecture import PRESETS
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from dense_experts import make_dense
+from dense_step import PlainLoop, Products
 from hrm_choices import choices_table, measure_choices
+from plain_training import VOCABULARY, plain_step
 from remembered import put_figures
 
-VOCABULARY = 2048
-"""Tokens of the bundled tokenizer."""
 NEW_TOKENS = 128
 PROMPTS = (16, 128)
 """Lengths of the prompts, in tokens."""
@@ -42,6 +45,15 @@ BATCHES = {"fp32": (8, 128), "bf16": (4, 64)}
 """Sequences and tokens of each in a step with experts; few where a CPU without instructions for the type is slow."""
 EXPERTS_TARGET = 0.45
 """A step of `tiny` with 8 experts, of which a token uses 2, is to take at most this part of the dense one."""
+
+STEP_BATCH = BATCHES["fp32"]
+"""That of a step beside the bare loop: what the trainer has by default."""
+STEP_TURNS = 5
+"""Steps of each side for one measurement elsewhere: these sides are close to each other."""
+PLAIN_TARGET = 1.02
+"""A dense step is to take at most this part of the bare loop's time: as long, and what measuring is uncertain by."""
+LIMIT_TARGET = 0.75
+"""Its products alone are to take at least this part of its time."""
 
 
 def median_seconds(sides: Sequence[Callable[[], object]], repeats: int) -> list[float]:
@@ -123,6 +135,45 @@ def experts_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def measure_step(preset: str, experts: int, repeats: int) -> dict[str, Any]:
+    """Tokens per second of an optimizer step in fp32, of the bare loop's, and if there were the products alone.
+
+    `experts` of which a token uses 2; 0: a dense model.
+    """
+    ids = torch.randint(0, VOCABULARY, STEP_BATCH, generator=torch.Generator().manual_seed(1))
+    shape = {"use_moe": True, "num_experts": experts, "num_experts_per_tok": 2} if experts else {}
+
+    def model() -> HRMForCausalLM:
+        return preset_model(preset, **shape).train()
+
+    step, plain = plain_step(model(), ids, "cpu"), plain_step(PlainLoop(model()), ids, "cpu")
+    with Products() as products:
+        step()
+    seconds = median_seconds([step, plain, products.alone()], repeats * STEP_TURNS)
+    ours, bare, limit = (ids.numel() / each for each in seconds)
+    return {
+        "preset": preset, "experts": experts, "batch": STEP_BATCH,
+        "tokens_per_s": ours, "plain_tokens_per_s": bare, "limit_tokens_per_s": limit,
+        "time_to_plain": bare / ours, "limit_to_time": ours / limit,
+    }  # fmt: skip
+
+
+def misses(row: dict[str, Any]) -> bool:
+    """Whether what `measure_step` returned of a dense model is short of a target."""
+    return row["experts"] == 0 and (row["time_to_plain"] > PLAIN_TARGET or row["limit_to_time"] < LIMIT_TARGET)
+
+
+def step_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """What `measure_step` returned, one row each."""
+    names = ("tokens/s", "bare loop", "products alone", "time / bare loop", "products / time")
+    table = Table("preset", "experts", *names, title=f"a step on {' x '.join(map(str, STEP_BATCH))} tokens, fp32")
+    for row in rows:
+        speeds = (f"{row[name]:.0f}" for name in ("tokens_per_s", "plain_tokens_per_s", "limit_tokens_per_s"))
+        ratios = (f"{row[name]:.2f}" for name in ("time_to_plain", "limit_to_time"))
+        table.add_row(row["preset"], str(row["experts"] or "-"), *speeds, *ratios)
+    return table
+
+
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,12 +192,15 @@ def main() -> int:
     Console().print(generation_table(generation))
     moe = [measure_experts(experts, mixed, args.repeats) for mixed in (False, True) for experts in EXPERTS]
     Console().print(experts_table(moe))
+    models = [("tiny", 0), ("small", 0), *(("tiny", experts) for experts in EXPERTS)]
+    steps = [measure_step(preset, experts, args.repeats) for preset, experts in models]
+    Console().print(step_table(steps))
     if args.json is not None:
         machine = {"torch": torch.__version__, "threads": 1}
-        put_figures(args.json, {**machine, "generation": generation, "experts": moe})
+        put_figures(args.json, {**machine, "generation": generation, "experts": moe, "steps": steps})
     cached = next(row for row in generation if (row["preset"], row["prompt"]) == ("tiny", max(PROMPTS)))
     slow = [row for row in moe if row["experts"] == 8 and row["ratio"] > EXPERTS_TARGET]
-    return int(cached["ratio"] < CACHE_TARGET or bool(slow))
+    return int(cached["ratio"] < CACHE_TARGET or bool(slow) or any(map(misses, steps)))
 
 
 if __name__ == "__main__":

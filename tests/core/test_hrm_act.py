@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aios.core.hrm_models import HRMForCausalLM
 from aios.core.hrm_models.act import q_learning_losses, used_segments
+from aios.core.hrm_models.supervision import IGNORE_INDEX, score
 
 SEGMENTS = 3
 
@@ -129,3 +130,14 @@ def test_used_segments_counts_real_tokens_only() -> None:
     stop, go = (1.0, 0.0), (0.0, 1.0)
     qs = [torch.tensor([[stop, go, stop]]), torch.tensor([[go, go, go]])]
     assert used_segments(qs, torch.tensor([[True, True, False]])).item() == 1.5
+
+
+def test_a_prediction_is_right_where_no_token_beats_the_target() -> None:
+    logits = torch.randn(2, 9, 11, generator=torch.Generator().manual_seed(0))
+    targets = logits.argmax(-1)
+    targets[0, :3] = (targets[0, :3] + 1) % 11
+    targets[1, 4] = IGNORE_INDEX
+    _, _, correct = score(torch.nn.Identity(), logits, targets)
+    torch.testing.assert_close(correct, logits.argmax(-1) == targets)
+    tied = score(torch.nn.Identity(), torch.tensor([[[2.0, 1.0, 2.0]]]), torch.tensor([[2]]))[2]
+    assert tied.tolist() == [[True]]

@@ -49,7 +49,7 @@ class Supervised:
     ce: Tensor
     """Token-mean cross-entropy, nats."""
     correct: Tensor
-    """(batch, time): whether the most likely token is the right one."""
+    """(batch, time): whether no token is more likely than the right one."""
     q: Tensor
     """(batch, time, 2), fp32: the Q head's logits."""
     balance: Tensor | None
@@ -105,6 +105,13 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def score(head: nn.Module, z_h: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (batch, time, vocab), their cross-entropy, and (batch, time) whether the argmax is right."""
+    """Logits (batch, time, vocab), their cross-entropy, and (batch, time) whether no token beats the right one."""
     logits = head(z_h)
-    return logits, cross_entropy(logits, targets), logits.detach().argmax(-1) == targets
+    return logits, cross_entropy(logits, targets), _is_likeliest(logits.detach(), targets)
+
+
+def _is_likeliest(logits: Tensor, targets: Tensor) -> Tensor:
+    """Where the target has the largest logit; on a CPU the largest is found in a quarter of the time of its place."""
+    known = targets != IGNORE_INDEX
+    target_logits = logits.gather(-1, targets.where(known, 0)[..., None])[..., 0]
+    return (target_logits == logits.amax(-1)) & known
