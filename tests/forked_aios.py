@@ -1,6 +1,6 @@
 """`aios` as a child process that has its imports behind it: hundreds of starts from nothing would take most of an hour.
 
-Where the start itself or a terminal to write to matters, a test uses `subprocess`.
+Where the start itself matters, a test uses `subprocess`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # How a child is forked is the campaign's.
@@ -18,13 +18,26 @@ from faults.forking import Child, Command
 
 
 class ForkedAios(Child):
-    """`aios ARGS`, started in `folder` with a file or terminal `stdin`; with the part of `subprocess.Popen` in use."""
+    """`aios ARGS`, started in `folder` with a file or terminal `stdin`; with the part of `subprocess.Popen` in use.
 
-    def __init__(self, args: Sequence[str], folder: Path | None = None, stdin: str | Path = os.devnull) -> None:
+    What it says goes to the terminal `says`, where one is given. `prepare`, of a module, is called in the process
+    first. One that is `held` is stopped before it begins.
+    """
+
+    def __init__(
+        self,
+        args: Sequence[str],
+        folder: Path | None = None,
+        stdin: str | Path = os.devnull,
+        says: str | None = None,
+        prepare: Callable[[], None] | None = None,
+        held: bool = False,
+    ) -> None:
         self.args = [sys.executable, "-m", "aios", *args]
         self._says = tempfile.TemporaryDirectory(prefix="aios-says-")
-        out, err = (str(Path(self._says.name) / name) for name in ("out", "err"))
-        super().__init__(Command(list(args), str(folder or Path.cwd()), dict(os.environ), out, err, str(stdin)))
+        out, err = (says or str(Path(self._says.name) / name) for name in ("out", "err"))
+        where, env = str(folder or Path.cwd()), dict(os.environ)
+        super().__init__(Command(list(args), where, env, out, err, str(stdin), prepare, held))
 
     @property
     def returncode(self) -> int | None:

@@ -6,6 +6,7 @@ argument lists and writes a JSON list of results; `run_many` does both.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -37,6 +38,7 @@ def run_many(commands: Sequence[Sequence[str]]) -> list[Done]:
     answer = subprocess.run(
         [sys.executable, __file__], input=json.dumps(list(map(list, commands))), capture_output=True, text=True,
         timeout=60 + SECONDS * len(commands), check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )  # fmt: skip
     return [Done(**result) for result in json.loads(answer.stdout)]
 
@@ -67,6 +69,8 @@ def _become(args: list[str], stderr: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    import aios.cli.app  # noqa: F401 -- once, for all
+    from faults.parsed import parse_once
 
+    parse_once()
+    gc.freeze()  # what all have in common none need go through
     print(json.dumps([vars(_run(args)) for args in json.load(sys.stdin)]))

@@ -20,6 +20,9 @@ TIMEOUT = 240.0  # seconds; a child that hangs fails its test instead of blockin
 TINY = (
     "--hidden-size=32",
     "--num-heads=2",
+    "--h-cycles=1",
+    "--l-cycles=1",
+    "--halt-max-steps=1",
     "--max-seq-len=32",
     "--batch-size=4",
     "--eval-batches=2",
@@ -27,6 +30,13 @@ TINY = (
     "--adaptive-lr-profile=rules",
 )
 """Flags of a model that trains 100 steps in a few seconds, by the plain rules unless a test says otherwise."""
+
+THINKING = ("--h-cycles=2", "--l-cycles=2", "--halt-max-steps=2")
+"""As the presets have it, for twice as long a step: cycles, and segments among which the model halts."""
+
+AUTO_STEPS = 300
+AUTO = ("--adaptive-lr-profile=auto", f"--steps={AUTO_STEPS}", "--lr=1e-5", "--eval-every=0")
+"""Flags of a run with room for a climb, asked for a rate far too low."""
 
 
 def run_aios(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import pkgutil
 
 import aios
 import aios.core.hrm_models  # with it torch and transformers
+from faults.parsed import parse_once
 
 # Their first use imports more, seconds each.
 LATE = ("accelerate", "peft", "deepspeed.accelerator", "matplotlib.figure", "torch.distributed", "torch._dynamo")
@@ -17,3 +19,5 @@ for module in pkgutil.walk_packages(aios.__path__, "aios."):
 for name in LATE:
     if importlib.util.find_spec(name.partition(".")[0]) is not None:
         importlib.import_module(name)
+parse_once()
+gc.freeze()  # or each child's first full collection looks at all of this, and has every page of it copied

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults.processes import Fork, kill
+from faults.forking import Child
+from faults.processes import kill
 
 ATTACH_SECONDS = 20.0
 _LINE = re.compile(r"^(?:\d+ +)?(\w+)\((.*)\) += (-?\d+|\?)(.*)$")
@@ -34,7 +35,7 @@ class Call:
         return f"{folder}/" in self.args or f"{folder}>" in self.args or f'{folder}"' in self.args
 
 
-def attach(process: Fork, folder: Path, options: Sequence[str], trace: Path) -> subprocess.Popen[bytes]:
+def attach(process: Child, folder: Path, options: Sequence[str], trace: Path) -> subprocess.Popen[bytes]:
     """Trace a held process into the file `trace`, then let it go."""
     if process.pid is None:
         raise RuntimeError("the process was not started")

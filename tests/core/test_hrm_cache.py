@@ -13,6 +13,7 @@ from aios.core.hrm_models import HRMCache, HRMForCausalLM
 
 MOE = {"use_moe": True, "num_experts": 3, "num_experts_per_tok": 2}
 BOTH = pytest.mark.parametrize("kind", [{}, MOE], ids=["dense", "moe"])
+DENSE = pytest.mark.parametrize("kind", [{}, pytest.param(MOE, marks=pytest.mark.slow)], ids=["dense", "moe"])
 TEXT = torch.tensor([[1, 5, 9, 2, 30, 7]])
 PADDED = torch.tensor([[0, 0, 0, 7, 8, 11], [4, 5, 6, 7, 50, 3], [0, 22, 3, 9, 41, 40]])
 PADDED_MASK = (PADDED != 0).long()
@@ -59,14 +60,16 @@ def test_logits_token_by_token_equal_those_of_the_whole_text(
 
 
 @BOTH
-@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "steps", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_greedy_tokens_are_equal(make_model: Any, kind: dict[str, Any], steps: int) -> None:
     cached, plain = both_ways(make_halting(make_model, halt_max_steps=steps, **kind), TEXT, max_new_tokens=20)
     assert torch.equal(cached, plain)
     assert cached.shape[1] == 26
 
 
-@BOTH
+@DENSE
 def test_a_left_padded_batch_is_equal(make_model: Any, kind: dict[str, Any]) -> None:
     model = make_halting(make_model, **kind)
     cached, plain = both_ways(model, PADDED, attention_mask=PADDED_MASK, max_new_tokens=20)
@@ -82,7 +85,7 @@ def test_beams_are_equal(make_model: Any, kind: dict[str, Any]) -> None:
     assert torch.equal(cached, plain)
 
 
-@BOTH
+@DENSE
 def test_a_text_that_outgrows_the_window_is_equal(make_model: Any, kind: dict[str, Any]) -> None:
     model = make_halting(make_model, max_position_embeddings=12, **kind)
     for how in ({}, {"num_beams": 2}):

@@ -24,7 +24,8 @@ from training_process import TIMEOUT
 
 
 def tiny(folder: Path, **more: object) -> TrainingConfig:
-    shape = {"hidden_size": 32, "num_heads": 2, "h_layers": 1, "l_layers": 1, "max_seq_len": 32, "batch_size": 4}
+    shape = {"hidden_size": 32, "num_heads": 2, "max_seq_len": 32, "batch_size": 4}
+    shape |= {"h_cycles": 1, "l_cycles": 1, "halt_max_steps": 1}
     return TrainingConfig(**shape, eval_batches=2, device="cpu", bundle_dir=str(folder), brain_name="b", **more)  # type: ignore[arg-type]
 
 

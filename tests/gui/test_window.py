@@ -142,7 +142,11 @@ def test_two_runs_and_two_workers_over_each_other(screen: Screen, home: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("The heavens declare\n", "no training log"), ('{"event": "train", "ste', None), ("", None)],
+    [
+        ("The heavens declare\n", "no training log"),
+        ('{"event": "train", "ste', None),
+        pytest.param("", None, marks=pytest.mark.slow),
+    ],
 )
 def test_a_log_that_is_none_is_told_and_half_a_line_is_not_minded(
     screen: Screen, home: Path, content: str, says: str | None
@@ -214,7 +218,10 @@ def test_everything_is_reached_by_keyboard(screen: Screen, home: Path) -> None:
         app.wait(lambda: app.shows("runs"), "the list of runs")
 
 
-@pytest.mark.parametrize(("width", "height", "dpi"), [(1280, 800, 96), (2560, 1600, 192), (1280, 800, 192)])
+@pytest.mark.parametrize(
+    ("width", "height", "dpi"),
+    [(1280, 800, 96), pytest.param(2560, 1600, 192, marks=pytest.mark.slow), (1280, 800, 192)],
+)
 def test_no_text_is_cut_off(home: Path, width: int, height: int, dpi: int) -> None:
     evaluation = {"event": "eval", "ts": 1e9 + 19, "step": 19, "loss": 5.25, "ppl": 190.6}
     log = write_log(home / "run.jsonl", [*(train_record(step) for step in range(1, 30)), evaluation, adjustment(20)])

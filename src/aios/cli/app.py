@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import sys
 import traceback
 from types import TracebackType
@@ -62,10 +63,18 @@ def _speaker() -> str:
     return f"[worker {place.rank}] " if place is not None and place.world_size > 1 else ""
 
 
+@functools.cache
+def command() -> typer.core.TyperGroup:
+    """`aios` with all that is below it, built from the signatures, which takes a while."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup), "it has commands"
+    return group
+
+
 def _run() -> None:
     """The command that is asked for; a name that no file can have is bad input, wherever it is met."""
     try:
-        typer.main.get_command(app)(prog_name="aios")
+        command()(prog_name="aios")
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

@@ -13,6 +13,8 @@ from aios.replay.replay import Choice, replay
 from aios.settings.config import UNSEARCHED_LR
 from aios.terminal.replay_view import same_decisions
 from training_process import (
+    AUTO,
+    AUTO_STEPS,
     read_log,
     run_aios,
     start_training,
@@ -23,40 +25,36 @@ from training_process import (
     wait_for_step,
 )
 
-STEPS = 300
-AUTO = ("--adaptive-lr-profile=auto", f"--steps={STEPS}", "--eval-every=0")
 
-
-def test_climb_anneal_and_end(tmp_path: Path) -> None:
-    done = train(tmp_path, *AUTO, "--lr=1e-5")
-    brain = tmp_path / "brain"
+def test_climb_anneal_and_end(climbed: Path) -> None:
+    brain, said = climbed / "brain", (climbed / "said.txt").read_text(encoding="utf-8")
     (climb,) = read_log(brain, "adaptive_lr_climb")
     (init,) = read_log(brain, "adaptive_lr_init")
     assert 1e-4 < climb["lr"] < 1e-1
     (final,) = read_log(brain, "final")
-    assert 0 < climb["step"] == init["step"] < 0.4 * STEPS
+    assert 0 < climb["step"] == init["step"] < 0.4 * AUTO_STEPS
     found = [r for r in read_log(brain) if r["event"] in ("adaptive_lr_climb", "adaptive_lr_race")]
-    assert 0 < sum(r["search_steps"] for r in found) == final["search_steps"] <= 0.08 * STEPS
-    assert f"{STEPS} of {STEPS} (finding the learning rate took the work of {final['search_steps']})" in done.stdout
+    assert 0 < sum(r["search_steps"] for r in found) == final["search_steps"] <= 0.08 * AUTO_STEPS
+    assert f"{AUTO_STEPS} of {AUTO_STEPS} (finding the learning rate took the work of {final['search_steps']})" in said
     assert (init["initial_lr"], init["lr_min"], init["lr_max"]) == (climb["lr"], climb["lr_min"], climb["lr_max"])
     records = train_records(brain)
-    assert list(records) == list(range(1, STEPS + 1))  # those of the climb train, too
+    assert list(records) == list(range(1, AUTO_STEPS + 1))  # those of the climb train, too
     rising = [records[step]["lr"] for step in range(1, climb["step"] + 1)]
     assert rising == sorted(rising)
     assert rising[-1] == pytest.approx(climb["edge"])
     assert records[climb["step"] + 1]["lr"] == climb["lr"]  # no other warm-up
     assert records[climb["step"] + 1]["ce"] < records[1]["ce"] - 0.3  # what was learned is kept
     (anneal,) = read_log(brain, "adaptive_lr_anneal")
-    assert (anneal["start"], anneal["end"], anneal["reason"]) == (210, STEPS, "end_of_run")
-    falling = [records[step]["lr"] for step in range(anneal["start"], STEPS + 1)]
+    assert (anneal["start"], anneal["end"], anneal["reason"]) == (210, AUTO_STEPS, "end_of_run")
+    falling = [records[step]["lr"] for step in range(anneal["start"], AUTO_STEPS + 1)]
     assert falling == sorted(falling, reverse=True)
     assert falling[-1] < 0.02 * falling[0]
-    assert records[STEPS]["ce"] < records[1]["ce"] - 1
-    assert f"{climb['lr']:.3g} is taken: {climb['reason']}." in done.stdout
+    assert records[AUTO_STEPS]["ce"] < records[1]["ce"] - 1
+    assert f"{climb['lr']:.3g} is taken: {climb['reason']}." in said
     (asked,) = read_log(brain, "lr_asked")
     assert (asked["step"], asked["lr"], asked["used"]) == (0, 1e-5, False)
-    said = f"The learning rate asked for, 1e-05, is not used: {asked['reason']}.\n"
-    assert 0 < done.stdout.index(said) < done.stdout.index("is taken: ")
+    sentence = f"The learning rate asked for, 1e-05, is not used: {asked['reason']}.\n"
+    assert 0 < said.index(sentence) < said.index("is taken: ")
 
 
 @pytest.mark.slow
@@ -67,7 +65,8 @@ def test_any_start_gives_the_same_run(tmp_path: Path) -> None:
     assert [r["ce"] for r in low.values()] == [r["ce"] for r in high.values()]
 
 
-@pytest.mark.parametrize("killed_at", [pytest.param(40, marks=pytest.mark.slow), 250], ids=["rules", "anneal"])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed_at", [40, 250], ids=["rules", "anneal"])
 def test_resume_equals_the_unbroken_run(tmp_path: Path, killed_at: int) -> None:
     flags = [*AUTO, "--save-every=30", "--gradient-accumulation-steps=2", "--batch-size=2"]
     train(tmp_path / "straight", *flags)
@@ -82,53 +81,56 @@ def test_resume_equals_the_unbroken_run(tmp_path: Path, killed_at: int) -> None:
 
 
 @pytest.mark.slow
-def test_run_killed_at_its_start_resumes(tmp_path: Path) -> None:
-    brain = tmp_path / "broken" / "brain"
-    train(tmp_path / "straight", *AUTO)
-    process = start_training(tmp_path / "broken", *AUTO)
+def test_run_killed_at_its_start_resumes(climbed: Path, tmp_path: Path) -> None:
+    brain = tmp_path / "brain"
+    process = start_training(tmp_path, *AUTO)
     wait_for(process, lambda: (brain / "checkpoints" / "step-0").exists())
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    train(tmp_path / "broken", "--resume", "--adaptive-lr-profile=auto")
-    straight, resumed = (train_records(b) for b in (tmp_path / "straight" / "brain", brain))
+    train(tmp_path, "--resume", "--adaptive-lr-profile=auto")
+    straight, resumed = (train_records(b) for b in (climbed / "brain", brain))
     assert [r["ce"] for r in resumed.values()] == [r["ce"] for r in straight.values()]
 
 
-def test_run_killed_inside_the_climb_resumes_exactly(tmp_path: Path) -> None:
-    flags = [*AUTO, "--save-every=4"]
-    brain = tmp_path / "broken" / "brain"
-    train(tmp_path / "straight", *flags)
-    process = start_training(tmp_path / "broken", *flags)
-    wait_for_step(process, brain, 14)
+def kill_after(step: int, folder: Path, *flags: str) -> None:
+    """Train on until `step` is done."""
+    process = start_training(folder, *flags)
+    wait_for_step(process, folder / "brain", step)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+
+
+def test_run_killed_in_the_climb_in_the_rules_and_in_the_anneal_resumes_exactly(climbed: Path, tmp_path: Path) -> None:
+    brain = tmp_path / "brain"
+    kill_after(14, tmp_path, *AUTO, "--save-every=4")
     assert not read_log(brain, "adaptive_lr_climb")
-    train(tmp_path / "broken", *flags, "--resume")
-    straight, resumed = (train_records(b) for b in (tmp_path / "straight" / "brain", brain))
-    (restored,) = read_log(brain, "run_resumed")
-    assert 4 <= restored["step"] <= 20
-    assert list(resumed) == list(range(1, STEPS + 1))
+    kill_after(110, tmp_path, *AUTO, "--save-every=15", "--resume")
+    kill_after(250, tmp_path, *AUTO, "--resume")
+    train(tmp_path, *AUTO, "--resume")
+    straight, resumed = (train_records(b) for b in (climbed / "brain", brain))
+    first, second, third = (record["step"] for record in read_log(brain, "run_resumed"))
+    assert 4 <= first <= 20
+    assert 90 <= second < 200
+    assert 225 <= third < 300
+    assert list(resumed) == list(range(1, AUTO_STEPS + 1))
     assert [(r["ce"], r["lr"]) for r in resumed.values()] == [(r["ce"], r["lr"]) for r in straight.values()]
     keys = ("step", "lr", "edge", "curve", "search_steps")
-    climbs = [
-        [[r[key] for key in keys] for r in read_log(b, "adaptive_lr_climb")]
-        for b in (tmp_path / "straight" / "brain", brain)
-    ]
+    climbs = [[[r[key] for key in keys] for r in read_log(b, "adaptive_lr_climb")] for b in (climbed / "brain", brain)]
     assert climbs[0] == climbs[1]
     assert len(climbs[0]) == 1
 
 
 def test_finish_now_anneals_and_ends_early(tmp_path: Path) -> None:
     stop_file = tmp_path / "stop"
-    process = start_training(tmp_path, "--adaptive-lr-profile=auto", "--steps=2000", f"--stop-file={stop_file}")
-    wait_for_step(process, tmp_path / "brain", 190)
+    process = start_training(tmp_path, "--adaptive-lr-profile=auto", "--steps=1000", f"--stop-file={stop_file}")
+    wait_for_step(process, tmp_path / "brain", 140)
     stop_file.write_text("FINISH\n")
     process.communicate(timeout=120)
     assert process.returncode == 0
     (anneal,) = read_log(tmp_path / "brain", "adaptive_lr_anneal")
     (final,) = read_log(tmp_path / "brain", "final")
     assert anneal["reason"] == "finish_now"
-    assert final["steps"] == anneal["end"] == anneal["step"] + 200
+    assert final["steps"] == anneal["end"] == anneal["step"] + 100
     records = train_records(tmp_path / "brain")
     assert max(records) == anneal["end"]
     assert records[anneal["end"]]["lr"] < 0.02 * records[anneal["start"]]["lr"]
@@ -225,9 +227,8 @@ def test_a_run_with_a_race_replays_as_recorded(raced: Path) -> None:
     assert replayed.notes == []
 
 
-def test_a_run_with_a_climb_replays_as_recorded(tmp_path: Path) -> None:
-    train(tmp_path, *AUTO)
-    recording = read_recording(tmp_path / "brain")
+def test_a_run_with_a_climb_replays_as_recorded(climbed: Path) -> None:
+    recording = read_recording(climbed / "brain")
     replayed = replay(recording, Choice())
     assert same_decisions(recording, replayed)
     assert replayed.lrs == [step.lr for step in replayed.steps]

@@ -81,7 +81,7 @@ def test_numbers_without_measure(tmp_path: Path, values: tuple[int | str, ...]) 
         (["--steps=1000000000000000000"], "but it must be at most 2^53"),
         (["--weight-decay=1e308"], "times the learning rate of 5e-05 it must stay below 1"),
         (["--hidden-size=1000000"], "--hidden-size 1000000 needs about 384 TB for training, but this machine has "),
-        (["--h-cycles=1000000"], "--h-cycles 1000000 runs 6e+06 blocks one after another in a step"),
+        (["--h-cycles=1000000"], "--h-cycles 1000000 runs 2e+06 blocks one after another in a step"),
         (["--gradient-accumulation-steps=1000000000"], "makes one step take"),
         (["--use-moe", "--num-experts=1000000"], "the largest that fits with the other settings is "),
     ],

@@ -170,7 +170,7 @@ def setup(origin: Origin) -> Setup:
     return prepare(origin, lambda done, total: None)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_state_is_refused_or_trains_on(origin: Origin, setup: Setup, data: st.DataObject) -> None:
     assert origin.state is not None
@@ -185,7 +185,7 @@ def test_any_state_is_refused_or_trains_on(origin: Origin, setup: Setup, data: s
         train_epoch(run, lambda: None, lambda: None)
 
 
-@settings(max_examples=300, deadline=1000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=1000, suppress_health_check=list(HealthCheck))
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import pytest
 
 from aios.runs.checkpoints import find_damage, newest_valid
 from training_process import (
+    THINKING,
     TIMEOUT,
+    Running,
     read_log,
     run_aios,
     start_training,
@@ -56,16 +59,34 @@ def relative_difference(a: dict[int, dict[str, Any]], b: dict[int, dict[str, Any
     return max(abs(a[step][key] - b[step][key]) / abs(a[step][key]) for step in a)
 
 
-def test_two_workers_equal_one_process_with_the_doubled_batch(tmp_path: Path) -> None:
-    train(tmp_path / "one", "--steps=50", "--lr=1e-2", "--batch-size=8")
-    train(tmp_path / "two", "--steps=50", "--lr=1e-2", *DDP)
-    one, two = (train_records(tmp_path / name / "brain") for name in ("one", "two"))
-    assert len(one) == 50
+def test_two_workers_equal_one_process_with_the_doubled_batch_until_a_signal_stops_them(tmp_path: Path) -> None:
+    flags = (*THINKING, "--steps=5000", "--lr=1e-2", "--warmup-steps=5", "--eval-every=20")
+    single, brain = tmp_path / "one" / "brain", tmp_path / "two" / "brain"
+    alone = start_training(single.parent, *flags, "--batch-size=8")
+    wait_for_step(alone, single, 40)
+    alone.terminate()
+    alone.communicate(TIMEOUT)
+    launcher = start_training(brain.parent, *flags, *DDP)
+    wait_for_step(launcher, brain, 40)
+    assert_stopped(launcher, brain, launcher.terminate, "signal")
+    one, two = ({s: r for s, r in train_records(path).items() if s <= 40} for path in (single, brain))
+    assert len(one) == 40
     assert relative_difference(one, two, "loss") < 1e-5
     assert [r["lr"] for r in one.values()] == [r["lr"] for r in two.values()]
-    assert read_log(tmp_path / "two" / "brain", "run_start")[0]["world_size"] == 2
-    evals = [read_log(tmp_path / name / "brain", "eval")[-1] for name in ("one", "two")]
-    assert evals[0]["tokens"] == evals[1]["tokens"] * evals[0]["tokens"] // evals[1]["tokens"]
+    assert read_log(brain, "run_start")[0]["world_size"] == 2
+    mine, theirs = (read_log(path, "eval")[0] for path in (single, brain))
+    assert (mine["step"], mine["tokens"] % theirs["tokens"]) == (theirs["step"], 0)
+
+
+def assert_stopped(launcher: Running, brain: Path, ask: Callable[[], object], reason: str) -> None:
+    """Ask two workers in training to stop; both do, in good order."""
+    pids = worker_pids(launcher)
+    ask()
+    _, errors = launcher.communicate(timeout=TIMEOUT)
+    assert launcher.returncode == 0, errors
+    until_gone(pids)
+    assert read_log(brain, "stopped")[0]["reason"] == reason
+    assert read_log(brain, "checkpoint")[-1]["step"] == max(train_records(brain))
 
 
 @pytest.mark.slow
@@ -78,18 +99,18 @@ def test_accumulated_gradients_are_exchanged_once_and_right(tmp_path: Path) -> N
 
 
 def test_workers_adjust_together_and_brake_for_a_nan_of_one(tmp_path: Path) -> None:
-    rates = torchrun(tmp_path, "1", "90,91", "--steps=150", "--lr=1e-2")
+    rates = torchrun(tmp_path, "1", "60,61", "--steps=100", "--lr=1e-2")
     brain = tmp_path / "brain"
-    assert len(rates[0]) == 150
+    assert len(rates[0]) == 100
     assert rates[0] == rates[1]
     adjustments = read_log(brain, "adaptive_lr_adjustment")
     assert len(adjustments) >= 3
     brakes = [a for a in adjustments if a["reason"] == "non_finite_loss"]
-    assert [a["step"] for a in brakes] == [90]
+    assert [a["step"] for a in brakes] == [60]
     assert len({tuple(r) for r in rates[0]}) > 3
     records = train_records(brain)
-    assert [step for step, r in records.items() if r["loss"] is None] == [90, 91]
-    assert records[150]["loss"] < records[1]["loss"]
+    assert [step for step, r in records.items() if r["loss"] is None] == [60, 61]
+    assert records[100]["loss"] < records[1]["loss"]
 
 
 @pytest.mark.slow
@@ -177,21 +198,12 @@ def test_workers_do_not_outlive_their_launcher(tmp_path: Path) -> None:
     assert max(train_records(tmp_path / "brain")) == last + 5
 
 
-@pytest.mark.parametrize("how", ["signal", pytest.param("stop_file", marks=pytest.mark.slow)])
-def test_a_stop_reaches_all_workers(tmp_path: Path, how: str) -> None:
+@pytest.mark.slow
+def test_a_stop_file_reaches_all_workers(tmp_path: Path) -> None:
     launcher = start_training(tmp_path, "--steps=5000", *DDP)
     brain = tmp_path / "brain"
     wait_for_step(launcher, brain, 3)
-    pids = worker_pids(launcher)
-    if how == "signal":
-        launcher.terminate()
-    else:
-        (brain / "STOP").touch()
-    _, errors = launcher.communicate(timeout=TIMEOUT)
-    assert launcher.returncode == 0, errors
-    until_gone(pids)
-    assert read_log(brain, "stopped")[0]["reason"] == how
-    assert read_log(brain, "checkpoint")[-1]["step"] == max(train_records(brain))
+    assert_stopped(launcher, brain, (brain / "STOP").touch, "stop_file")
 
 
 @pytest.mark.slow
@@ -250,13 +262,12 @@ def test_flags_that_contradict_each_other(tmp_path: Path, args: list[str], sente
     assert not list(tmp_path.iterdir())
 
 
-def test_a_port_that_is_taken(tmp_path: Path) -> None:
+def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(socket.socket()) as taken:
         taken.bind(("localhost", 0))
         taken.listen()
-        environment = {**os.environ, "MASTER_PORT": str(taken.getsockname()[1])}
-        command = [sys.executable, "-m", "aios", *train_args(tmp_path, *DDP)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        done = run_aios(*train_args(tmp_path, *DDP))
     assert done.returncode == 2
     assert "(MASTER_PORT) is in use" in done.stderr
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
 from aios.runs.checkpoints import newest_valid
-from fault_injection import train_with_fault
+from fault_injection import limit_files, train_with_fault
+from forked_aios import ForkedAios
 from small_disk import SmallDisk
 from training_process import TIMEOUT, read_log, run_aios, train, train_args, train_records
 
@@ -47,15 +47,10 @@ def test_log_that_takes_no_more_ends_the_run_and_the_rest_is_kept(tmp_path: Path
     assert read_log(brain, "final")
 
 
-def test_weights_that_a_limit_cuts_are_the_same_sentence(tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-    command = [sys.executable, "-m", "aios", *train_args(tmp_path, *FLAGS)]
-    failed = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, check=False, preexec_fn=limit,
-        env={**os.environ, "AIOS_CACHE_DIR": str(tmp_path / "cache")},
-    )  # fmt: skip
-    assert failed.returncode in (1, 2)
-    assert len(failed.stderr.strip().splitlines()) == 1
-    assert "File too large" in failed.stderr
+def test_weights_that_a_limit_cuts_are_the_same_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIOS_CACHE_DIR", str(tmp_path / "cache"))
+    limited = ForkedAios(train_args(tmp_path, *FLAGS), prepare=limit_files)
+    _, said = limited.communicate(TIMEOUT)
+    assert limited.returncode in (1, 2)
+    assert len(said.strip().splitlines()) == 1
+    assert "File too large" in said

@@ -108,6 +108,7 @@ def test_a_worker_that_is_slow_but_makes_steps_is_waited_for(tmp_path: Path) -> 
     assert not read_log(brain, "worker_restarted")
 
 
+@pytest.mark.slow
 def test_a_stopped_independent_worker_does_not_outlive_its_supervisor(tmp_path: Path) -> None:
     process = start_training(tmp_path, *TWO, "--steps=100000", "--merge-every=50")
     wait_for_worker(process, tmp_path / "brain", 1, 3)

@@ -6,8 +6,6 @@ import filecmp
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from transformers import AutoTokenizer
 
 from aios.core.hrm_models import HRMForCausalLM
 from aios.runs.brain import list_checkpoints
-from fault_injection import strace_or_skip, train_with_fault
+from fault_injection import train_traced, train_with_fault
 from training_process import read_log, run_aios, train, train_args, train_records
 
 FLAGS = ("--lr=1e-3", "--warmup-steps=2", "--eval-every=0")
@@ -186,8 +184,7 @@ def test_without_any_checkpoint_there_is_still_nothing_to_resume(tmp_path: Path)
 def traced_training(folder: Path, calls: str, *flags: str) -> list[str]:
     """The system calls of a training, one a line; file descriptors with their paths."""
     trace = folder / "trace"
-    args = [strace_or_skip(), "-f", "-y", "-qq", "-e", f"trace={calls}", "-o", str(trace), sys.executable, "-m", "aios"]
-    subprocess.run([*args, *train_args(folder, *FLAGS, *flags)], check=True, capture_output=True)
+    assert train_traced(folder, ["-e", f"trace={calls}"], trace, *FLAGS, *flags).returncode == 0
     return trace.read_text(encoding="utf-8").splitlines()
 
 

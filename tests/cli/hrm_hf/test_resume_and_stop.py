@@ -10,6 +10,7 @@ import pytest
 
 from aios.runs.brain import list_checkpoints
 from training_process import (
+    THINKING,
     read_log,
     run_aios,
     start_training,
@@ -26,9 +27,9 @@ ADAPTIVE = ("--lr=2e-3", "--warmup-steps=5", "--gradient-accumulation-steps=2", 
 @pytest.mark.parametrize(
     "model",
     [
-        [],
+        [*THINKING],
         pytest.param(["--use-moe", "--num-experts=3"], marks=pytest.mark.slow),
-        pytest.param(["--halt-max-steps=3"], marks=pytest.mark.slow),
+        pytest.param([*THINKING, "--halt-max-steps=3"], marks=pytest.mark.slow),
         pytest.param(["--compile"], marks=pytest.mark.slow),
     ],
     ids=["dense", "moe", "by_segment", "compiled"],
@@ -43,7 +44,7 @@ def test_checkpoint_resume(tmp_path: Path, model: list[str]) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (broken / "checkpoints" / "step-60").exists()
-    train(tmp_path / "broken", "--resume")
+    train(tmp_path / "broken", "--resume", *model)
 
     straight, resumed = train_records(tmp_path / "straight" / "brain"), train_records(broken)
     assert list(resumed) == list(straight) == list(range(1, 61))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from aios.auto_lr import AutoLR
-from training_process import read_log, train
+from training_process import AUTO_STEPS, read_log
 
 KEYS = ("step", "decision", "old_lr", "new_lr", "reason")
 
@@ -46,15 +46,13 @@ def decisions(events: list[dict[str, Any]]) -> list[list[Any]]:
     return [*init, *changes, *phases]
 
 
-def test_the_trainer_and_auto_lr_take_the_same_decisions_at_the_same_steps(tmp_path: Path) -> None:
-    steps = 300
-    train(tmp_path, "--adaptive-lr-profile=auto", f"--steps={steps}", "--save-every=0", "--eval-every=0")
-    log = read_log(tmp_path / "brain")
-    lrs, events = replayed(log, steps)
+def test_the_trainer_and_auto_lr_take_the_same_decisions_at_the_same_steps(climbed: Path) -> None:
+    log = read_log(climbed / "brain")
+    lrs, events = replayed(log, AUTO_STEPS)
     (ours,), (theirs,) = ([r for r in each if r["event"] == "adaptive_lr_climb"] for each in (events, log))
     assert [ours["step"], ours["search_steps"]] == [theirs["step"], theirs["search_steps"]]
     assert [ours["lr"], ours["edge"]] == pytest.approx([theirs["lr"], theirs["edge"]])
     for decided, recorded in zip(decisions(events), decisions(log), strict=True):
         assert decided == [pytest.approx(value) if isinstance(value, float) else value for value in recorded]
     assert lrs == pytest.approx([r["lr"] for r in log if r["event"] == "train"])
-    assert [r["step"] for r in log if r["event"] == "train"] == list(range(1, steps + 1))
+    assert [r["step"] for r in log if r["event"] == "train"] == list(range(1, AUTO_STEPS + 1))

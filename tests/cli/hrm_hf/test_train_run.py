@@ -10,7 +10,6 @@ import pty
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ import aios.core.hrm_models  # noqa: F401  registers the model with the Auto cla
 from aios.run_view.sentences import sentence
 from aios.runs.brain import list_checkpoints
 from aios.settings.config import TrainingConfig
-from training_process import read_log, run_aios, train, train_args, train_records
+from forked_aios import ForkedAios
+from training_process import THINKING, read_log, run_aios, train, train_args, train_records
 
 STEPS, WARMUP, LR = 80, 8, 2e-3
 
@@ -33,7 +33,7 @@ class FinishedRun:
 
     def __init__(self, folder: Path) -> None:
         self.brain = folder / "brain"
-        flags = ("--eval-every=40", "--save-every=30", "--keep-checkpoints=2")
+        flags = (*THINKING, "--eval-every=40", "--save-every=30", "--keep-checkpoints=2")
         self.done: subprocess.CompletedProcess[str] = train(folder, f"--steps={STEPS}", f"--lr={LR}", *flags)
 
 
@@ -137,7 +137,7 @@ def test_fresh_run_never_overwrites_a_brain(finished: FinishedRun) -> None:
 
 
 def test_student_init_starts_from_the_brain(finished: FinishedRun, tmp_path: Path, psalms: Path) -> None:
-    flags = ("--steps=12", "--lr=1e-3", "--warmup-steps=0", f"--dataset-file={psalms}")
+    flags = (*THINKING, "--steps=12", "--lr=1e-3", "--warmup-steps=0", f"--dataset-file={psalms}")
     train(tmp_path, *flags, f"--student-init={finished.brain}")
     fresh = tmp_path / "fresh"
     train(fresh, *flags)
@@ -181,7 +181,8 @@ def test_non_finite_updates_are_skipped_and_braked(finished: FinishedRun, tmp_pa
     shutil.copytree(finished.brain, student)
     (token,) = AutoTokenizer.from_pretrained(student)(" wilderness")["input_ids"][:1]
     _poison(student, token)
-    train(tmp_path, "--steps=60", "--lr=1e-3", "--warmup-steps=0", f"--student-init={student}", "--batch-size=2")
+    flags = (*THINKING, "--steps=60", "--lr=1e-3", "--warmup-steps=0", "--batch-size=2")
+    train(tmp_path, *flags, f"--student-init={student}")
     records = read_log(tmp_path / "brain", "train")
     bad = [r["step"] for r in records if r["ce"] is None]
     assert 0 < len(bad) < len(records)
@@ -196,18 +197,18 @@ def test_non_finite_updates_are_skipped_and_braked(finished: FinishedRun, tmp_pa
 
 @pytest.mark.parametrize("flags", [["--amp"], ["--model-dtype=bf16"], ["--model-dtype=fp16"]])
 def test_other_precisions_train(tmp_path: Path, flags: list[str]) -> None:
-    train(tmp_path, "--steps=30", "--lr=2e-3", "--gradient-checkpointing", *flags)
+    train(tmp_path, "--steps=20", "--lr=5e-3", "--warmup-steps=2", "--gradient-checkpointing", *flags)
     records = read_log(tmp_path / "brain", "train")
     finite = [r["ce"] for r in records if r["ce"] is not None]
     assert finite[-1] < finite[0] - 0.3
 
 
-def test_progress_line_on_a_terminal(tmp_path: Path) -> None:
+def test_progress_line_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, child_side = pty.openpty()
-    command = [sys.executable, "-m", "aios", *train_args(tmp_path, "--steps=20", "--lr=1e-3")]
-    process = subprocess.Popen(command, stdout=child_side, stderr=child_side, env={**os.environ, "TERM": "xterm"})
-    os.close(child_side)
-    shown = b""
+    monkeypatch.setenv("TERM", "xterm")
+    process = ForkedAios(train_args(tmp_path, "--steps=20", "--lr=1e-3"), says=os.ttyname(child_side))
+    shown = _read(terminal)
+    os.close(child_side)  # it has opened it by now
     while chunk := _read(terminal):
         shown += chunk
     assert process.wait() == 0
