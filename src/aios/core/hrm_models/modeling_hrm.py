@@ -294,18 +294,19 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
             yield z_h[:, -new:]
 
     def _adaptive(self, segments: Iterator[Tensor], real: Tensor, targets: Tensor | None) -> HRMOutput:
-        """Run segments until every token has halted; a token's logits are frozen where it halts."""
+        """Run segments until every token has halted; each keeps the state in which it halts, which is read out last."""
         running = real
-        logits = self.h_init.new_zeros(())  # padding never runs and keeps logits of 0
+        halted = self.h_init.new_zeros(())  # padding never runs: its logits are 0
         qs: list[Tensor] = []
         for z_h in segments:
-            logits = torch.where(running[..., None], self.lm_head(z_h), logits)
+            halted = torch.where(running[..., None], z_h, halted)
             qs.append(self.q_head(z_h).float())
             if not self.config.halting:
                 continue
             running = running & ~wants_halt(qs[-1])
             if not running.any():
                 break
+        logits = self.lm_head(halted)
         counted = real if targets is None else targets != IGNORE_INDEX
         used = segments_in_use(self.config, qs, counted)
         if targets is None:
