@@ -1,4 +1,4 @@
-"""One worker of a tiny ZeRO training, beside the same training in plain torch; run as a script by `run_workers`.
+"""One worker of a tiny ZeRO training, beside the same training in plain torch; `run_workers` runs several.
 
 Each worker writes what it saw to `OUT/<rank>.json`; the tests look at those.
 """
@@ -7,37 +7,31 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
-import subprocess
-import sys
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from forked import Forked
 
 VOCABULARY, ROWS, TIME, MICRO_BATCHES = 41, 2, 16, 2
 LRS = (1e-3, 8e-3, 2e-3, 5e-4)
 MAX_GRAD_NORM = 0.5
 
 
-def run_workers(count: int, out: Path, *args: object) -> list[dict[str, Any]]:
-    """Run this script in `count` processes; what each of them saw, by rank."""
+def run_workers(count: int, out: Path, scenario: str, stage: int, checkpoint: Path) -> list[dict[str, Any]]:
+    """Play `scenario` in `count` processes; what each of them saw, by rank."""
     out.mkdir(parents=True, exist_ok=True)
     with closing(socket.socket()) as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    command = [sys.executable, __file__, str(out), *map(str, args)]
     workers = [
-        subprocess.Popen(
-            command, env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(count)
-    ]  # fmt: skip
-    errors = [worker.communicate(timeout=240)[1] for worker in workers]
-    assert all(worker.returncode == 0 for worker in workers), errors
+        Forked(out / str(n), main, out, scenario, stage, checkpoint, **meeting, RANK=str(n), LOCAL_RANK=str(n))
+        for n in range(count)
+    ]
+    ended = [worker.wait() for worker in workers]
+    assert ended == [0] * count, [worker.errors for worker in workers]
     return [json.loads((out / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(count)]
 
 
@@ -178,12 +172,3 @@ class _Worker:
         self.step(70, 5e-3)
         self.plain_step(70, 5e-3, self.workers.world_size)
         return {**seen, "distance_after": self.distance()}
-
-
-def _arguments(args: Sequence[str]) -> tuple[Path, str, int, Path]:
-    out, scenario, stage, checkpoint = args
-    return Path(out), scenario, int(stage), Path(checkpoint)
-
-
-if __name__ == "__main__":
-    main(*_arguments(sys.argv[1:]))

@@ -165,7 +165,7 @@ def test_the_rate_of_the_optimizer_does_not_matter_to_the_last_bit(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "rmsprop"])
-@pytest.mark.parametrize("at", [1, 4, 30])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(30, marks=pytest.mark.slow)])
 def test_gone_on_with_inside_the_climb_it_is_the_unbroken_run(kind: str, at: int) -> None:
     model, forward = classifier(dropout=0.1)
     optimizer = MAKERS[kind](model)
@@ -207,7 +207,7 @@ def test_a_checkpoint_past_the_knee_does_not_keep_what_the_edge_breaks() -> None
     assert ends[1] < ends[0] + 0.1
 
 
-@pytest.mark.parametrize("pause", [1, 20, 38, 39, 40, 60])
+@pytest.mark.parametrize("pause", [1, 20, 39, *(pytest.param(at, marks=pytest.mark.slow) for at in (38, 40, 60))])
 def test_a_pause_in_or_near_the_climb_changes_nothing(pause: int) -> None:
     runs = []
     for pauses in (False, True):
@@ -407,7 +407,7 @@ def test_after_a_race_it_warms_up_and_trains_to_the_end(counted: bool) -> None:
     assert sum(losses[-20:]) < sum(losses[:20])
 
 
-@pytest.mark.parametrize("steps", [80, 90, 150, 300, 1000])
+@pytest.mark.parametrize("steps", [80, 150, 300, *(pytest.param(n, marks=pytest.mark.slow) for n in (90, 1000))])
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_finding_the_rate_stays_within_its_part_of_the_steps(steps: int, kind: str) -> None:
     for make in (classifier, trained):
@@ -612,7 +612,7 @@ def test_a_race_on_the_way_moves_the_rate_and_nothing_else(kind: str) -> None:
     assert [e["step"] for e in events] == sorted(e["step"] for e in events)
 
 
-@pytest.mark.parametrize("at", [60, 199, 200, 201, 300])
+@pytest.mark.parametrize("at", [199, 200, *(pytest.param(at, marks=pytest.mark.slow) for at in (60, 201, 300))])
 def test_gone_on_with_around_a_race_it_is_the_unbroken_run(at: int) -> None:
     straight, forward, _, optimizer = raced_on_the_way(adamw)
     straight.search(forward)

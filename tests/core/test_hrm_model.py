@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM, HRMOutput
+from forked import Forked
 
 MOE = {"use_moe": True, "num_experts": 3, "num_experts_per_tok": 2}
 BOTH = pytest.mark.parametrize("kind", [{}, MOE], ids=["dense", "moe"])
@@ -149,35 +150,23 @@ def test_gradient_checkpointing_changes_no_gradient(make_model: Any, tokens: Ten
     assert checkpointed < saved / 20
 
 
-DDP_STEPS = """
-import json, os, sys, torch
-import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-from aios.core.hrm_models import HRMConfig, HRMForCausalLM
-from aios.core.hrm_models import HRMOutput
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=0, world_size=1)
-model = DistributedDataParallel(HRMForCausalLM(HRMConfig.from_dict(json.loads(sys.argv[1]))))
-tokens = torch.arange(24).reshape(2, 12)
-for _ in range(2):
-    output = model(input_ids=tokens, labels=tokens)
-    output.loss.backward()
-assert isinstance(output, HRMOutput)
-os._exit(0)  # gloo's threads and the interpreter can wait for each other at the end (pytorch#179291)
-"""
+def two_steps(config: dict[str, Any], store: str) -> None:
+    """Two steps of DDP, in a process that stands alone in its group."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    model = DistributedDataParallel(HRMForCausalLM(HRMConfig.from_dict(config)))
+    tokens = torch.arange(24).reshape(2, 12)
+    for _ in range(2):
+        output = model(input_ids=tokens, labels=tokens)
+        output.loss.backward()
+    assert isinstance(output, HRMOutput)
+    os._exit(0)  # gloo's threads and the interpreter can wait for each other at the end (pytorch#179291)
 
 
 @BOTH
 def test_ddp_finds_every_parameter_used(make_model: Any, kind: dict[str, Any], tmp_path: Path) -> None:
     """DDP refuses the second step when a parameter took no part in the first."""
-    command = [
-        sys.executable,
-        "-c",
-        DDP_STEPS,
-        json.dumps(make_model(**kind).config.to_dict()),
-        str(tmp_path / "store"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    worker = Forked(tmp_path / "worker", two_steps, make_model(**kind).config.to_dict(), str(tmp_path / "store"))
+    assert worker.wait() == 0, worker.errors
 
 
 @BOTH

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,8 +12,9 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from aios.data.text_source import check_dataset
 from aios.data.token_cache import TokenFile, default_cache_dir, tokenize_source
-from aios.data.tokenizer import bundled_corpus_path
+from aios.data.tokenizer import bundled_corpus_path, load_tokenizer
 from aios.errors import RunError, UserError
+from forked import Forked
 
 
 @pytest.fixture
@@ -197,22 +196,15 @@ def test_token_file_opened_before_a_fork_reads_after_it(tmp_path: Path) -> None:
     assert tokens.read(999, 1000).tolist() == [999]
 
 
-BUILD = """
-import sys
-from aios.data.text_source import check_dataset
-from aios.data.token_cache import tokenize_source
-from aios.data.tokenizer import load_tokenizer
-tokens = tokenize_source(check_dataset(sys.argv[1]), load_tokenizer())
-print(tokens.count, tokens.read(0, tokens.count).sum())
-"""
+def build(cache: Path) -> None:
+    tokens = tokenize_source(check_dataset(bundled_corpus_path()), load_tokenizer(), cache_dir=cache)
+    print(tokens.count, tokens.read(0, tokens.count).sum())
 
 
-def test_processes_may_build_the_same_cache_at_once(cache_dir: Path) -> None:
-    command = [sys.executable, "-c", BUILD, str(bundled_corpus_path())]
-    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [child.communicate()[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0]
-    assert outputs[0] == outputs[1] != ""
+def test_processes_may_build_the_same_cache_at_once(cache_dir: Path, tmp_path: Path) -> None:
+    children = [Forked(tmp_path / str(n), build, cache_dir) for n in range(2)]
+    assert [child.wait() for child in children] == [0, 0], [child.errors for child in children]
+    assert children[0].said == children[1].said != ""
     assert {Path(name).suffix for name in cache_files(cache_dir)} == {".bin", ".json"}
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from aios.core.hrm_models.batch import Batch
 from aios.engines.device import Precision
-from aios.engines.engine import LocalEngine
+from aios.engines.engine import DDPEngine, LocalEngine
 from aios.engines.weight_average import WeightAverage
+from forked import Forked
 
 VOCABULARY, TIME, MICRO_BATCHES = 41, 16, 2
 SCALE = 1024.0
@@ -60,58 +61,61 @@ def test_segments_micro_batches_and_loss_scaling_add_up_to_the_mean_gradient() -
         torch.testing.assert_close(other / SCALE, grad, rtol=1e-5, atol=1e-6)
 
 
-EXCHANGES = """
-import os, sys, torch
-import torch.distributed as dist
-sys.path.insert(0, {tests!r})
-from engines.test_engine import *
-from aios.engines.engine import DDPEngine
-dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
-model = make_model()
-engine = DDPEngine(model, build_optimizers(model, 1e-3, 0.1), torch.amp.GradScaler("cpu", enabled=False),
-                   torch.device("cpu"), precision=Precision(torch.float32, None, loss_scaling=False), per_segment=True)
-buckets = []
-def count(state, bucket):
-    buckets.append(bucket.index())
-    future = torch.futures.Future()
-    future.set_result(bucket.buffer())
-    return future
-engine._ddp.register_comm_hook(None, count)
-for step in range(3):
-    buckets.clear()
-    numbers = torch.zeros(6)
-    for i in range(MICRO_BATCHES):
-        numbers += engine.accumulate(batch(i), torch.tensor([0.5, 0.0]), MICRO_BATCHES, last=i + 1 == MICRO_BATCHES)
-    averaged = engine.average(numbers)
-    torch.testing.assert_close(averaged, numbers)
-    assert averaged[4] == 0.5
-    assert buckets and len(buckets) == len(set(buckets)), buckets
-    for grad, expected in zip([p.grad for p in model.parameters()], accumulated(True)[1], strict=True):
-        torch.testing.assert_close(grad, expected / SCALE, rtol=1e-5, atol=1e-6)
-    model.zero_grad(set_to_none=True)
-first, second = make_model(), make_model()
-alike = {{"precision": engine.precision, "per_segment": True, "updates_segments": True}}
-for model, kind in ((first, LocalEngine), (second, DDPEngine)):
-    optimizers, off = build_optimizers(model, 1e-3, 0.1), torch.amp.GradScaler("cpu", enabled=False)
-    updating = kind(model, optimizers, off, torch.device("cpu"), **alike)
-    for step in range(2):
-        numbers = updating.accumulate(batch(step), torch.tensor([0.5, 0.0]), 1, last=True)
-        averaged = updating.average(numbers)
+def exchange(store: str) -> None:
+    """Three steps of a process that stands alone in its group: what is exchanged, and what comes of it."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    model = make_model()
+    engine = DDPEngine(
+        model, build_optimizers(model, 1e-3, 0.1), torch.amp.GradScaler("cpu", enabled=False), torch.device("cpu"),
+        precision=Precision(torch.float32, None, loss_scaling=False), per_segment=True,
+    )  # fmt: skip
+    buckets: list[int] = []
+
+    def count(state, bucket):  # torch reads the annotations, and takes none for right
+        buckets.append(bucket.index())
+        future: torch.futures.Future[Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    engine._ddp.register_comm_hook(None, count)
+    for _ in range(3):
+        buckets.clear()
+        numbers = torch.zeros(6)
+        for i in range(MICRO_BATCHES):
+            last = i + 1 == MICRO_BATCHES
+            numbers += engine.accumulate(batch(i), torch.tensor([0.5, 0.0]), MICRO_BATCHES, last=last)
+        averaged = engine.average(numbers)
         torch.testing.assert_close(averaged, numbers)
-        updating.update(averaged[0], math.inf)
-for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
-print("done", flush=True)
-os._exit(0)  # gloo's threads and the interpreter can wait for each other at the end (pytorch#179291)
-"""
+        assert averaged[4] == 0.5
+        assert buckets
+        assert len(buckets) == len(set(buckets)), buckets
+        for grad, expected in zip([p.grad for p in model.parameters()], accumulated(True)[1], strict=True):
+            torch.testing.assert_close(grad, expected / SCALE, rtol=1e-5, atol=1e-6)
+        model.zero_grad(set_to_none=True)
+    update_after_segments(engine.precision)
+    print("done", flush=True)
+    os._exit(0)  # gloo's threads and the interpreter can wait for each other at the end (pytorch#179291)
+
+
+def update_after_segments(precision: Precision) -> None:
+    first, second = make_model(), make_model()
+    for model, kind in ((first, LocalEngine), (second, DDPEngine)):
+        optimizers, off = build_optimizers(model, 1e-3, 0.1), torch.amp.GradScaler("cpu", enabled=False)
+        alike = {"precision": precision, "per_segment": True, "updates_segments": True}
+        updating = kind(model, optimizers, off, torch.device("cpu"), **alike)
+        for step in range(2):
+            numbers = updating.accumulate(batch(step), torch.tensor([0.5, 0.0]), 1, last=True)
+            averaged = updating.average(numbers)
+            torch.testing.assert_close(averaged, numbers)
+            updating.update(averaged[0], math.inf)
+    for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_ddp_exchanges_gradients_once_per_step(tmp_path: Path) -> None:
-    script = EXCHANGES.format(tests=str(Path(__file__).parents[1]))
-    command = [sys.executable, "-c", script, f"{tmp_path}/store"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "done"
+    worker = Forked(tmp_path / "worker", exchange, f"{tmp_path}/store")
+    assert worker.wait() == 0, worker.errors
+    assert worker.said.strip() == "done"
 
 
 def test_an_update_after_each_segment_trains_as_so_many_steps_do() -> None:

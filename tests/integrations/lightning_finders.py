@@ -21,7 +21,8 @@ from integrations.tiny_modules import Digits, Events, loader, make_trainer, name
 from integrations.tiny_trainers import as_if_trained
 
 THEIRS, OURS = "lr_find", "AutoLRCallback"
-BOTH = pytest.mark.parametrize("finder", [THEIRS, OURS])
+BOTH = pytest.mark.parametrize("finder", [pytest.param(THEIRS, marks=pytest.mark.slow), OURS])
+"""What theirs does changes with Lightning's version alone, which is pinned: that is looked at among the slow tests."""
 RACES = 330
 """Steps of a run that has enough of them for a race."""
 

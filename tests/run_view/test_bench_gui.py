@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_gui.py"
 
 
+@pytest.mark.slow
 def test_bench_follows_a_log_and_writes_its_numbers(tmp_path: Path) -> None:
     numbers = tmp_path / "gui.json"
     command = [sys.executable, str(SCRIPT), "--records", "300,600", "--json", str(numbers)]
