@@ -18,7 +18,7 @@ ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
 )
-FAST = settings(max_examples=300, deadline=1000, suppress_health_check=list(HealthCheck))
+FAST = settings(max_examples=100, deadline=1000, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
