@@ -17,9 +17,9 @@ from aios.errors import UserError
 from aios.replay.recording import Recording, read_recording
 from aios.replay.replay import Choice, Replay, parse_settings, replay
 from aios.terminal.replay_view import same_decisions
-from training_process import read_log, run_aios, start_training, train, wait_for_step
+from training_process import THINKING, read_log, run_aios, start_training, train, wait_for_step
 
-FLAGS = ("--steps=60", "--lr=3e-3", "--save-every=15", "--eval-every=0")
+FLAGS = (*THINKING, "--steps=60", "--lr=3e-3", "--save-every=15", "--eval-every=0")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     process.communicate()
     settings = folder / "settings.toml"
     settings.write_text("window_size = 7\ncooldown_steps = 5\nincrease_threshold = 0.004\nlr_max = 4e-3\n")
-    train(folder, "--resume", f"--adaptive-lr-config={settings}")
-    train(folder, "--resume", "--steps=100", "--adaptive-lr-reset-state", "--lr=1e-3")
+    train(folder, *THINKING, "--resume", f"--adaptive-lr-config={settings}")
+    train(folder, *THINKING, "--resume", "--steps=100", "--adaptive-lr-reset-state", "--lr=1e-3")
     return folder / "brain"
 
 

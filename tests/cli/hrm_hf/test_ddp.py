@@ -159,7 +159,7 @@ def start_unheard(folder: Path, *args: str) -> subprocess.Popen[str]:
 @pytest.mark.timeout(1800)
 def test_kills_at_twenty_random_moments_lose_nothing_but_time(tmp_path: Path) -> None:
     """Of a worker, of the launcher, in the middle of a checkpoint: the run ends as if nothing had happened."""
-    args = ("--lr=1e-2", "--save-every=5", "--keep-checkpoints=2", "--max-restarts=100", *DDP)
+    args = (*THINKING, "--lr=1e-2", "--save-every=5", "--keep-checkpoints=2", "--max-restarts=100", *DDP)
     moments, brain = random.Random(0), tmp_path / "brain"
     launcher = start_unheard(tmp_path, "--steps=400", *args)
     for kill in range(20):
