@@ -86,8 +86,8 @@ def tried(loss_at: dict[int, float] | None, middle: float, best: int = 0) -> lis
 def test_candidates_go_on_until_the_best_lies_between_others(middle: float, best: int) -> None:
     found = tried(None, middle, best)
     places = sorted(round(math.log(lr / middle, CONFIG.factor)) for lr in found)
-    assert places == list(range(min(-1, best - 1), max(1, best + 1) + 1))
-    assert found[0] == middle
+    assert places == list(range(min(0, best - 1), max(1, best + 1) + 1))
+    assert found[:2] == [middle, middle * CONFIG.factor]
     assert all(lr == pytest.approx(middle * CONFIG.factor**p) for lr, p in zip(sorted(found), places, strict=True))
 
 
@@ -125,11 +125,17 @@ def test_the_bottom_of_a_parabola_is_hit(middle: float, shift: float, curvature:
 class Bowl:
     """Two weights of one loss, steep and shallow, under plain gradient steps with noise; counts its work."""
 
-    def __init__(self, steep: float = 1.0, at_the_bottom: bool = False, breaks_at: int | None = None) -> None:
+    def __init__(
+        self,
+        steep: float = 1.0,
+        at_the_bottom: bool = False,
+        breaks_at: int | None = None,
+        bad: frozenset[int] = frozenset(),
+    ) -> None:
         self.curvatures = (steep, 0.05 * steep)
         self.start = (0.0, 0.0) if at_the_bottom else (3.0, 3.0)
         self.weights = self.start
-        self.breaks_at = breaks_at
+        self.breaks_at, self.bad = breaks_at, bad
         self.trained: list[tuple[int, float]] = []
         self.judged: list[int] = []
         self.restored = 0
@@ -140,13 +146,15 @@ class Bowl:
     def evaluate(self, batch: int) -> float:
         """The loss of now."""
         self.judged.append(batch)
-        return self.loss()
+        return math.nan if batch in self.bad else self.loss()
 
     def train(self, batch: int, lr: float) -> float:
         """One step down; the noise depends on the batch alone."""
         if len(self.trained) == self.breaks_at:
             raise OSError("the data are gone")
         self.trained.append((batch, lr))
+        if batch in self.bad:
+            return math.nan  # such an update is left out
         loss, noise = self.loss(), random.Random(batch)
         pairs = zip(self.curvatures, self.weights, strict=True)
         self.weights = tuple(w - lr * (c * w + 0.01 * noise.gauss(0, c)) for c, w in pairs)
@@ -211,6 +219,30 @@ def test_a_rate_that_breaks_loses_and_is_logged_as_such() -> None:
     assert found.to_dict()["curve"][-1] == [found.rates[-1], None]
     again = Found.from_dict(found.to_dict())
     assert (again.lr, again.rates, again.steps) == (found.lr, found.rates, found.steps)
+
+
+@given(st.sets(st.integers(7, 60), max_size=12))
+@settings(deadline=None)
+def test_bad_batches_do_not_decide_a_race(bad: set[int]) -> None:
+    apart = frozenset(batch for batch in bad if batch - 1 not in bad)  # two in a row are taken for the rate's doing
+    clean, found = race(Bowl(), 0.5), race(Bowl(bad=apart), 0.5)
+    assert clean is not None
+    assert clean.lr is not None
+    assert found is not None
+    if found.lr is None:
+        assert "not finite" in found.reason
+    else:
+        assert clean.lr / CONFIG.factor < found.lr < clean.lr * CONFIG.factor
+        assert "did better" not in found.reason
+
+
+def test_a_loss_that_is_never_finite_is_named() -> None:
+    bowl = Bowl(bad=frozenset(range(1000)))
+    found = race(bowl, 0.5)
+    assert found is not None
+    assert found.lr is None
+    assert "the loss of the untouched weights is not finite" in found.reason
+    assert bowl.restored == 1
 
 
 @pytest.mark.parametrize("breaks_at", [0, 5, 30])

@@ -84,9 +84,13 @@ def factor_at(step: int, steps: int, warmup: float, decay: float) -> float:
 
 
 def next_candidate(losses: Mapping[float, float], middle: float, config: RaceConfig) -> float | None:
-    """The rate to try after those in `losses` (by rate): the middle, both sides, then on beyond the best while it is
-    the last of them; None when the best lies between others."""
-    for lr in (middle, middle / config.factor, middle * config.factor):
+    """The rate to try after those in `losses` (by rate): the middle, the one above, then on beyond the best while it
+    is the first or the last of them; None when the best lies between others.
+
+    Upwards first: a short run errs towards low rates, so the budget, which often pays for three, goes where the loss
+    still falls.
+    """
+    for lr in (middle, middle * config.factor):
         if lr not in losses:
             return lr
     best = winner(losses)
@@ -127,42 +131,55 @@ def run_race(
     """Race rates around `middle` on the batches from `first_batch` on; `restore` brings the state back after each.
 
     Held also against the loss that the untouched weights have: when no candidate betters it, the lowest is taken.
-    None where `budget` steps are too few.
+    Batches on which that is not finite judge nothing. None where `budget` steps are too few.
     """
     pace = pace_of(budget, config)
     if pace is None:
         return None
-    judges = range(first_batch + pace.steps, first_batch + pace.steps + config.judges)
+    further = range(first_batch + pace.steps, first_batch + pace.steps + config.judges)
     warmup = config.warmup if fresh_optimizer else 0.0
     factors = [factor_at(step, pace.steps, warmup, config.decay) for step in range(pace.steps)]
     try:
-        untouched = _mean_loss(trial, judges)
+        seen = {batch: trial.evaluate(batch) for batch in further}
     finally:
         restore()  # random numbers and running means move
+    judges = [batch for batch, loss in seen.items() if math.isfinite(loss)]
+    if not judges:
+        reason = f"the loss of the untouched weights is not finite on any of {config.judges} batches"
+        return Found("race", (), (), None, None, reason, cost_in_steps(0, config.judges))
+    untouched = _mean([seen[batch] for batch in judges])
     losses: dict[float, float] = {}
     while len(losses) < pace.candidates and (lr := next_candidate(losses, middle, config)) is not None:
         try:
-            losses[lr] = _short_run(trial, [lr * factor for factor in factors], first_batch, judges)
+            losses[lr] = _mean(_short_run(trial, [lr * factor for factor in factors], first_batch, judges))
         finally:
             restore()
     judging = cost_in_steps(0, config.judges)
     cost = judging + len(losses) * (pace.steps + judging)
-    if losses[winner(losses)] < untouched:
-        lr, why = between(losses), f"{winner(losses):.3g} ended lowest, untouched weights have {untouched:.4g}"
-    else:
-        lr, why = min(losses), f"none of them did better than the untouched weights ({untouched:.4g})"
+    lr, why = _verdict(losses, untouched)
     rates = tuple(sorted(losses))
     reason = f"runs of {pace.steps} steps at {len(rates)} rates: {why}"
     return Found("race", rates, tuple(losses[rate] for rate in rates), lr, None, reason, cost)
 
 
-def _short_run(trial: Trial, rates: Sequence[float], first_batch: int, judges: range) -> float:
+def _verdict(losses: Mapping[float, float], untouched: float) -> tuple[float, str]:
+    """The rate to take, and why."""
+    if losses[winner(losses)] < untouched:
+        return between(losses), f"{winner(losses):.3g} ended lowest, untouched weights have {untouched:.4g}"
+    return min(losses), f"none of them did better than the untouched weights ({untouched:.4g})"
+
+
+def _short_run(trial: Trial, rates: Sequence[float], first_batch: int, judges: Sequence[int]) -> list[float]:
+    """Losses on the batches `judges` after a run at `rates`; infinite where it broke: a loss that is not finite had no
+    update and may be a bad batch, two in a row are the rate's doing."""
+    lost = 0
     for step, lr in enumerate(rates):
-        if not math.isfinite(trial.train(first_batch + step, lr)):
-            return math.inf
-    return _mean_loss(trial, judges)
+        lost = 0 if math.isfinite(trial.train(first_batch + step, lr)) else lost + 1
+        if lost == 2:
+            return [math.inf]
+    return [trial.evaluate(batch) for batch in judges]
 
 
-def _mean_loss(trial: Trial, batches: range) -> float:
-    total = sum(trial.evaluate(batch) for batch in batches) / len(batches)
-    return total if math.isfinite(total) else math.inf
+def _mean(losses: Sequence[float]) -> float:
+    mean = sum(losses) / len(losses)
+    return mean if math.isfinite(mean) else math.inf
