@@ -6,8 +6,8 @@ experts also against those computed densely.
 `python scripts/bench_hrm.py [--json docs/benchmarks/hrm.json] [--repeats 3]` measures untrained models (whose tokens
 use all segments) on one CPU core, in one process, the two sides by turns; times are the processor's, which other
 processes on the machine do not lengthen as they do the clock's. It prints three tables; exit code 1 when a target is
-missed. With `--choices` it has the command train with each of the choices in `hrm_choices.py` instead, for a quarter of
-an hour, and prints a table of evaluation losses.
+missed. With `--choices` it has the command train with each of the choices in `hrm_choices.py` instead, with
+`--optimizers` under each optimizer, for a quarter of an hour, and prints a table of evaluation losses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from aios.core.architecture import PRESETS
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from dense_experts import make_dense
 from dense_step import PlainLoop, Products
-from hrm_choices import choices_table, measure_choices
+from hrm_choices import choices_table, measure_choices, measure_optimizers, optimizers_table
 from plain_training import VOCABULARY, plain_step
 from remembered import put_figures
 
@@ -174,19 +174,29 @@ def step_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def compare_trainings(what: str, figures: Path | None) -> None:
+    """Train with each of the choices, or optimizers; print, and put the figures into the file if there is one."""
+    measure, table = {
+        "choices": (measure_choices, choices_table),
+        "optimizers": (measure_optimizers, optimizers_table),
+    }[what]
+    rows = measure()
+    Console().print(table(rows))
+    if figures is not None:
+        put_figures(figures, {what: rows})
+
+
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each side")
     parser.add_argument("--choices", action="store_true", help="train with each choice instead")
+    parser.add_argument("--optimizers", action="store_true", help="train under each optimizer instead")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if args.choices:
-        choices = measure_choices()
-        Console().print(choices_table(choices))
-        if args.json is not None:
-            put_figures(args.json, {"choices": choices})
+    if args.choices or args.optimizers:
+        compare_trainings("choices" if args.choices else "optimizers", args.json)
         return 0
     generation = [measure_generation(preset, n, args.repeats) for preset in ("tiny", "small") for n in PROMPTS]
     Console().print(generation_table(generation))

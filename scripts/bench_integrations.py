@@ -2,8 +2,9 @@
 
 Trains a small GPT-2, from scratch on the bundled text, and by LoRA after Python's sources, under each framework: by its
 default, by a cosine tuned over five rates on the first seed, by GreedyLR and Schedule-Free and the framework's own
-finder where it has them, and by `AutoLR`. A race's steps are taken off our runs' length (8 %), so all have had equal
-work. Every run is remembered: interrupt it, start it again, it goes on. Needs `pip install -e ".[bench,dev]"`.
+finder where it has them, and by `AutoLR`. Ours climb in both tasks (adapters are fresh), and a climb's steps are among
+the run's, so all have had equal work. Every run is remembered: interrupt it, start it again, it goes on. Needs
+`pip install -e ".[bench,dev]"`.
 
     python scripts/bench_integrations.py                             # everything, about an hour on one core
     python scripts/bench_integrations.py --quick                     # about five minutes

@@ -19,11 +19,10 @@ from integration_bench.methods import (
     GREEDY,
     GREEDY_LR,
     OURS,
-    RACE,
     SCHEDULE_FREE,
     Train,
 )
-from integration_bench.problem import LORA, STEPS, held_out_loss, model_for, task_data
+from integration_bench.problem import STEPS, held_out_loss, model_for, task_data
 from integration_bench.report import Row
 from integration_bench.trainers import by_transformers, by_trl
 from remembered import recall, remember
@@ -57,10 +56,7 @@ class Job:
         """The held-out loss at its end, infinite where it diverged."""
         torch.set_num_threads(1)
         data, model = task_data(self.steps), model_for(self.task, self.seed)
-        races = self.task == LORA and self.method == OURS
-        FRAMEWORKS[self.framework](
-            self.method, self.lr, model, data, round(self.steps * (1 - RACE)) if races else self.steps
-        )
+        FRAMEWORKS[self.framework](self.method, self.lr, model, data, self.steps)
         loss = held_out_loss(model, data)
         return loss if math.isfinite(loss) else math.inf
 

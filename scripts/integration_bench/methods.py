@@ -30,8 +30,6 @@ WARMUP = 0.05
 """Part of a cosine's run that warms up."""
 CLIP_NORM = 1.0
 """Trainer's default, and given to all others."""
-RACE = 0.08
-"""Most that a race adds to a run: so much shorter are our runs where there is one, and all have had equal work."""
 
 Train = Callable[[str, float, nn.Module, Data, int], None]
 """(method, learning rate where the method takes one, model, data, steps): trains the model."""

@@ -55,8 +55,9 @@ def markdown(rows: list[Row], command: str, seeds: tuple[int, ...]) -> str:
 
 Made by `{command}`.
 A small GPT-2 on bytes, batches of {ROWS} windows of {LENGTH}: from scratch on the bundled text
-({STEPS[SCRATCH]} steps), and by LoRA of rank 8 after a training on Python's sources ({STEPS[LORA]}; ours are 8 %
-shorter: what a race may cost). Held-out loss, mean over seeds {", ".join(map(str, seeds))}. The cosine's rate
+({STEPS[SCRATCH]} steps), and by LoRA of rank 8 after a training on Python's sources ({STEPS[LORA]}).
+Ours climb in both, and what a climb takes is among the steps.
+Held-out loss, mean over seeds {", ".join(map(str, seeds))}. The cosine's rate
 is the best of {len(COSINE_RATES)} on the first seed; `ratio` is to its mean, and above 1 is worse. `default` is the
 framework's own or, where it has none, AdamW's rate (torch, Lightning) and that of our example (Accelerate): not tuned.
 """
