@@ -2,8 +2,8 @@
 
 The rate rises geometrically through real batches; the loss falls, faster and faster, until higher rates gain nothing
 more (it stays where it is) or break what was learned (it rises). The *knee* is the lowest rate that had reached the
-lowest loss. Training goes back to where the loss was lowest and goes on with a rate just below the knee; all that was
-learned up to there is kept.
+lowest loss. Training goes back to where the loss was lowest and goes on with a rate somewhat below the knee; all that
+was learned up to there is kept.
 
 Why the knee: the minimum itself wanders over a decade where the loss is flat (text models rest at the entropy of
 single tokens up to absurd rates), the steepest descent over two. A slower climb finds its knee at a lower rate, and so
@@ -74,8 +74,14 @@ class ClimbConfig:
     batches alike."""
     flat_decades: float = 0.45
     """The climb ends when it is so far past its knee."""
-    divisor: float = 1.5
-    """The rate taken is the knee's divided by this: the smoothed loss lags behind the rate."""
+    lag: int = 10
+    """The loss follows the rate by some steps, however fast the climb: the rate taken is that of so many before the
+    knee ..."""
+    largest_divisor: float = 2.5
+    """... though not less than the knee's divided by this ..."""
+    unscaled_divisor: float = 5 / 3
+    """... and where the optimizer keeps no second moments, that divided by this: such updates do not shrink as
+    gradients grow noisy, which the climb is too early to see (SGD, Lion)."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +162,11 @@ class Climb:
         self._points.append([lr, loss, before + self._alpha * (loss - before)])
         return self._judge(change)
 
-    def found(self, lost: int) -> Found:
-        """What the climb has found; `lost` steps were taken back when it ended."""
+    def found(self, lost: int, second_moments: bool = True) -> Found:
+        """What the climb has found; `lost` steps were taken back when it ended.
+
+        `second_moments`: whether the optimizer scales its updates by those of the gradient.
+        """
         rates, losses = tuple(p[0] for p in self._points), tuple(p[2] for p in self._points)
         edge = rates[-1] if rates else None
         shape = self.shape() if self._points else None
@@ -165,7 +174,7 @@ class Climb:
             lr, reason = None, f"the loss did not fall clearly at any rate; {self.ended}"
         else:
             knee = rates[shape.knee]
-            lr = knee / self.config.divisor
+            lr = knee / divisor(self.steps_per_decade, self.config, second_moments)
             reason = f"higher rates than {knee:.3g} gained nothing; {self.ended}; back to where the loss was lowest"
         return Found("climb", rates, losses, lr, edge, reason, lost, self.broke, self.steps_per_decade)
 
@@ -272,6 +281,12 @@ def steps_per_decade(steps: int, config: ClimbConfig) -> int:
     wanted = min(config.decade * steps, max(config.long_decade, math.sqrt(steps)))
     most = config.short_decade * steps
     return max(config.shortest_decade, round(min(max(wanted, config.calm_steps), most)))
+
+
+def divisor(pace: int, config: ClimbConfig, second_moments: bool) -> float:
+    """What the knee of a climb with `pace` steps to a decade is divided by."""
+    lagging = min(config.largest_divisor, 10 ** (config.lag / pace))
+    return lagging if second_moments else lagging * config.unscaled_divisor
 
 
 def low_by_chance(n: float) -> float:
