@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aios.auto_lr.climb import Climb, ClimbConfig, steps_per_decade
+from aios.auto_lr.climb import Climb, ClimbConfig, divisor, steps_per_decade
 from aios.auto_lr.robust_window import scatter
 from aios.auto_lr.search import Found
 
@@ -273,6 +273,15 @@ def test_whatever_is_observed_it_ends_and_says_something_that_can_be_logged(
         assert 0 < found.lr < found.edge
     record = json.loads(json.dumps(found.to_dict()))
     assert Found.from_dict(record).lr == found.lr
+
+
+@given(st.integers(1, 1000))
+def test_a_faster_climb_lags_more_and_updates_without_second_moments_get_less(pace: int) -> None:
+    taken = divisor(pace, CONFIG, second_moments=True)
+    assert 1 < divisor(pace + 1, CONFIG, second_moments=True) <= taken <= CONFIG.largest_divisor
+    if taken < CONFIG.largest_divisor:
+        assert math.log10(taken) * pace == pytest.approx(CONFIG.lag)  # so many steps of the climb
+    assert divisor(pace, CONFIG, second_moments=False) == pytest.approx(taken * CONFIG.unscaled_divisor)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=40), st.floats(-2, 2), st.floats(-100, 100))
