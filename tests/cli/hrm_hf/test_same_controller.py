@@ -22,6 +22,9 @@ def replayed(log: list[dict[str, Any]], steps: int) -> tuple[list[float], list[d
     """
     model = nn.Linear(1, 1, bias=False).double()  # small changes are rounded otherwise
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, betas=(0.9, 0.95))
+    model(torch.ones(1, 1, dtype=torch.float64)).sum().backward()
+    optimizer.step()  # only now can it be seen what it keeps
+    optimizer.zero_grad()
     events: list[dict[str, Any]] = []
     auto = AutoLR(model, optimizer, steps, log_fn=events.append)
     auto.search()

@@ -23,7 +23,7 @@ def _kept(optimizer: Any) -> dict[str, list[Tensor]]:
     kept: dict[str, list[Tensor]] = defaultdict(list)
     for own in getattr(optimizer, "state", {}).values():
         for name, value in own.items() if isinstance(own, dict) else ():
-            if isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 1:
+            if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0:
                 kept[name].append(value)
     return kept
 
