@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the tests (some 10 to 15 minutes on 2 cores). Extra arguments go to pytest: `-m slow` runs the long ones.
+# Run the tests (some 10 minutes on 2 cores). Extra arguments go to pytest: `-m slow` runs the long ones.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
