@@ -109,7 +109,7 @@ def test_noise_that_comes_with_what_is_learned_does_not_end_it(seed: int) -> Non
     falling = valley(0.3, depth=0.8, start=2.3)
     trace = climbed(falling, noise=lambda change: 0.01 + 0.3 * (2.3 - min(2.3, falling(change))), seed=seed)
     assert trace.found.lr is not None
-    assert 0.3 / 20 < trace.found.lr < 0.3
+    assert 0.3 / 15 < trace.found.lr < 0.3
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-3, 3).map(lambda exponent: 10**exponent), st.integers(0, 1000))
