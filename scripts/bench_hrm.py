@@ -7,7 +7,7 @@ experts also against those computed densely.
 use all segments) on one CPU core, in one process, the two sides by turns; times are the processor's, which other
 processes on the machine do not lengthen as they do the clock's. It prints three tables; exit code 1 when a target is
 missed. With `--choices` it has the command train with each of the choices in `hrm_choices.py` instead, with
-`--optimizers` under each optimizer, for a quarter of an hour, and prints a table of evaluation losses.
+`--optimizers` under each optimizer, for a quarter of an hour or more, and prints a table of evaluation losses.
 """
 
 from __future__ import annotations

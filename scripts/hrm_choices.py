@@ -12,13 +12,14 @@ import os
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
+from lr_bench.problems.text import CODE, text_bytes
 
 SEEDS = (0, 1)
 STEPS = 300
@@ -40,7 +41,6 @@ OPTIMIZERS = ("adamw", "muon")
 KINDS: dict[str, tuple[str, ...]] = {"dense": (), "experts": ("--use-moe",), "trained before": ()}
 """Flags of each kind of training that the optimizers are compared in."""
 BEFORE = "trained before"
-SOURCE_BYTES = 1_000_000
 
 
 def train(flags: Sequence[str], seed: int) -> tuple[float, float]:
@@ -65,52 +65,58 @@ def _train_into(folder: Path, flags: Sequence[str], seed: int) -> tuple[float, f
 
 def _trained_on_sources(folder: Path) -> Path:
     """A brain that was trained on Python's sources, in `folder`."""
-    sources = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     text = folder / "sources.txt"
-    text.write_bytes(b"".join(source.read_bytes() for source in sources)[:SOURCE_BYTES])
+    text.write_bytes(text_bytes(CODE).numpy().tobytes())
     _train_into(folder, [f"--dataset-file={text}"], seed=100)
     return folder / "default"
 
 
+def _with_all_seeds(flags: Sequence[str]) -> dict[str, Any]:
+    """Evaluation losses of a training by seed, and the mean of its seconds."""
+    losses, seconds = zip(*(train(flags, seed) for seed in SEEDS), strict=True)
+    return {"eval_losses": losses, "seconds": statistics.mean(seconds)}
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, title=f"{STEPS} steps of tiny")
+
+
+_LOSSES = (*(f"seed {seed}" for seed in SEEDS), "mean")
+"""Columns of a row's evaluation losses."""
+
+
+def _losses(row: dict[str, Any]) -> list[str]:
+    losses = row["eval_losses"]
+    return [f"{loss:.3f}" for loss in (*losses, statistics.mean(losses))]
+
+
 def measure_optimizers() -> list[dict[str, Any]]:
-    """Evaluation losses, by seed, of each kind of training under each optimizer."""
-    rows = []
+    """Each kind of training under each optimizer: losses by seed."""
     with tempfile.TemporaryDirectory() as folder:
         flags = {**KINDS, BEFORE: (f"--student-init={_trained_on_sources(Path(folder))}",)}
-        for kind in KINDS:
-            for optimizer in OPTIMIZERS:
-                runs = [train([f"--optimizer={optimizer}", *flags[kind]], seed) for seed in SEEDS]
-                losses, seconds = zip(*runs, strict=True)
-                row = {"kind": kind, "optimizer": optimizer, "eval_losses": losses}
-                rows.append({**row, "seconds": statistics.mean(seconds)})
-    return rows
+        return [
+            {"kind": kind, "optimizer": name, **_with_all_seeds([f"--optimizer={name}", *flags[kind]])}
+            for kind in KINDS
+            for name in OPTIMIZERS
+        ]
 
 
 def optimizers_table(rows: Sequence[dict[str, Any]]) -> Table:
     """What `measure_optimizers` returned, one row each."""
-    table = Table("training", "optimizer", *(f"seed {seed}" for seed in SEEDS), "mean", title=f"{STEPS} steps of tiny")
+    table = _table("training", "optimizer", *_LOSSES)
     for row in rows:
-        losses = row["eval_losses"]
-        cells = [*(f"{loss:.3f}" for loss in losses), f"{statistics.mean(losses):.3f}"]
-        table.add_row(row["kind"], row["optimizer"], *cells)
+        table.add_row(row["kind"], row["optimizer"], *_losses(row))
     return table
 
 
 def measure_choices(names: Sequence[str] = tuple(CHOICES)) -> list[dict[str, Any]]:
     """Each choice beside the default: losses by seed, and the time it takes."""
-    rows = []
-    for name in names:
-        runs = [train(CHOICES[name], seed) for seed in SEEDS]
-        losses, seconds = zip(*runs, strict=True)
-        rows.append({"choice": name, "eval_losses": losses, "seconds": statistics.mean(seconds)})
-    return rows
+    return [{"choice": name, **_with_all_seeds(CHOICES[name])} for name in names]
 
 
 def choices_table(rows: Sequence[dict[str, Any]]) -> Table:
     """What `measure_choices` returned, one row each."""
-    table = Table("choice", *(f"seed {seed}" for seed in SEEDS), "mean", "time", title=f"{STEPS} steps of tiny")
+    table = _table("choice", *_LOSSES, "time")
     for row in rows:
-        losses = row["eval_losses"]
-        cells = [*(f"{loss:.3f}" for loss in losses), f"{statistics.mean(losses):.3f}"]
-        table.add_row(row["choice"], *cells, f"{row['seconds'] / rows[0]['seconds']:.2f}")
+        table.add_row(row["choice"], *_losses(row), f"{row['seconds'] / rows[0]['seconds']:.2f}")
     return table

@@ -143,10 +143,11 @@ def run_race(
         seen = {batch: trial.evaluate(batch) for batch in further}
     finally:
         restore()  # random numbers and running means move
+    judging = cost_in_steps(0, config.judges)
     judges = [batch for batch, loss in seen.items() if math.isfinite(loss)]
     if not judges:
         reason = f"the loss of the untouched weights is not finite on any of {config.judges} batches"
-        return Found("race", (), (), None, None, reason, cost_in_steps(0, config.judges))
+        return Found("race", (), (), None, None, reason, judging)
     untouched = _mean([seen[batch] for batch in judges])
     losses: dict[float, float] = {}
     while len(losses) < pace.candidates and (lr := next_candidate(losses, middle, config)) is not None:
@@ -154,7 +155,6 @@ def run_race(
             losses[lr] = _mean(_short_run(trial, [lr * factor for factor in factors], first_batch, judges))
         finally:
             restore()
-    judging = cost_in_steps(0, config.judges)
     cost = judging + len(losses) * (pace.steps + judging)
     lr, why = _verdict(losses, untouched)
     rates = tuple(sorted(losses))
