@@ -23,7 +23,7 @@ class CommandBar(ttk.Frame):
         self.columnconfigure(0, weight=1)
         self._label = ttk.Label(self, style="Muted.TLabel")
         self._label.grid(row=0, column=0, sticky="w")
-        self._shown = ReadOnlyText(self, look, "TkFixedFont", wrap="char")
+        self._shown = ReadOnlyText(self, look, "TkFixedFont")
         self._shown.grid(row=1, column=0, sticky="ew")
         self._copy = ttk.Button(self, text="Copy", underline=0, command=self.copy)
         self._copy.grid(row=0, column=1, rowspan=2, padx=(look.px(8), 0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tkinter as tk
 from tkinter import ttk
-from typing import Literal
 
 from aios.gui.look import Look
 from aios.gui.scrolling import AutoScrollbar
@@ -13,12 +12,10 @@ from aios.gui.scrolling import AutoScrollbar
 class ReadOnlyText(ttk.Frame):
     """A text with a scrollbar that comes when needed; `text` is the Tk widget."""
 
-    def __init__(
-        self, parent: tk.Misc, look: Look, font: str = "TkDefaultFont", wrap: Literal["char", "word"] = "word"
-    ) -> None:
+    def __init__(self, parent: tk.Misc, look: Look, font: str = "TkDefaultFont") -> None:
         super().__init__(parent)
         self._look, self._shown = look, ""
-        self.text = tk.Text(self, height=1, width=1, wrap=wrap, font=font, relief="flat", borderwidth=0)
+        self.text = tk.Text(self, height=1, width=1, wrap="word", font=font, relief="flat", borderwidth=0)
         bar = AutoScrollbar(self, orient="vertical", command=self.text.yview)
         self.text.configure(yscrollcommand=bar.set, state="disabled", highlightthickness=1, cursor="")
         self.text.grid(row=0, column=0, sticky="nsew")
