@@ -236,6 +236,14 @@ def test_noise_alone_is_hardly_ever_taken_for_a_fall(steps: int) -> None:
     assert len(fooled) <= 3
 
 
+@pytest.mark.parametrize("steps", [300, 1000, 5000])
+def test_a_fall_of_four_times_the_noise_between_batches_is_seen(steps: int) -> None:
+    """As that of a LoRA adapter, whose frozen model does most of the work."""
+    falling = valley(0.3, depth=0.4, start=2.6)
+    blind = [seed for seed in range(60) if not climbed(falling, steps=steps, noise=0.1, seed=seed).found.lr]
+    assert len(blind) <= 3
+
+
 @pytest.mark.parametrize("change", [0.0, 1e-9, math.nan])
 def test_an_optimizer_that_moves_nothing_ends_it_with_a_sentence(change: float) -> None:
     climb, steps = Climb(1000, CONFIG), 0

@@ -182,18 +182,26 @@ class Climb:
         """What the points so far show; there must be one."""
         config, smooth = self.config, [p[2] for p in self._points]
         losses = [p[1] for p in self._points]
-        lowest, first, usual = min(smooth), statistics.fmean(losses[:3]), scatter(losses)
-        before = losses[: smooth.index(lowest) + 1][-config.recent :]
-        then, now = (max(usual, scatter(part)) for part in (before, losses[-config.recent :]))
+        lowest, usual = min(smooth), scatter(losses)
+        down = losses[: smooth.index(lowest) + 1]
+        then, now = (max(usual, scatter(part[-config.recent :])) for part in (down, losses))
         smoothing = math.sqrt(self._alpha / (2 - self._alpha))
-        fall = first - lowest
+        fall = statistics.fmean(losses[:3]) - lowest
         reach = lowest + max(config.tolerance * fall, config.tolerance_sigmas * smoothing * then)
         knee = next(i for i, loss in enumerate(smooth) if loss <= reach)
-        level = before[-max(1, self.steps_per_decade // 4) :]  # longer than the smoothing: it is to be sure
-        sigmas = config.clear_sigmas + low_by_chance(len(losses) / len(level))
-        error = math.sqrt(then * then / len(level) + usual * usual / 3)
-        clear = first - statistics.fmean(level) > max(sigmas * error, ROUNDING * abs(first))
-        return Shape(lowest, fall, smoothing * now, clear, knee)
+        return Shape(lowest, fall, smoothing * now, self._clear(losses, down, usual, then), knee)
+
+    def _clear(self, losses: list[float], down: list[float], usual: float, then: float) -> bool:
+        """Whether the loss fell by more than noise can make it: half a decade where it began against half a decade
+        where it was lowest, long enough to see an adapter's small fall in the noise of its batches.
+
+        `down` are the losses up to the lowest; `usual` and `then` the noise at both ends.
+        """
+        count = max(3, self.steps_per_decade // 2)
+        first, level = statistics.fmean(down[:count]), statistics.fmean(down[-count:])
+        sigmas = self.config.clear_sigmas + low_by_chance(len(losses) / count)
+        error = math.sqrt((usual * usual + then * then) / min(count, len(down)))
+        return first - level > max(sigmas * error, ROUNDING * abs(first))
 
     def settle(self) -> bool:
         """Let the climb be over where it knows its knee by now, because a copy of the state has to be taken; returns
