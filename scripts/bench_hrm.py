@@ -7,7 +7,8 @@ experts also against those computed densely.
 use all segments) on one CPU core, in one process, the two sides by turns; times are the processor's, which other
 processes on the machine do not lengthen as they do the clock's. It prints three tables; exit code 1 when a target is
 missed. With `--choices` it has the command train with each of the choices in `hrm_choices.py` instead, with
-`--optimizers` under each optimizer, for a quarter of an hour or more, and prints a table of evaluation losses.
+`--optimizers` under each optimizer, for half an hour or more, and prints a table of evaluation losses; interrupted and
+started again, it goes on.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from aios.core.architecture import PRESETS
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from dense_experts import make_dense
 from dense_step import PlainLoop, Products
-from hrm_choices import choices_table, measure_choices, measure_optimizers, optimizers_table
+from hrm_choices import STEPS, Trainings, choices_table, measure_choices, measure_optimizers, optimizers_table
 from plain_training import VOCABULARY, plain_step
 from remembered import put_figures
+
+ROOT = Path(__file__).resolve().parents[1]
 
 NEW_TOKENS = 128
 PROMPTS = (16, 128)
@@ -174,16 +177,16 @@ def step_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def compare_trainings(what: str, figures: Path | None) -> None:
+def compare_trainings(what: str, steps: int, figures: Path | None) -> None:
     """Train with each of the choices, or optimizers; print, and put the figures into the file if there is one."""
     measure, table = {
         "choices": (measure_choices, choices_table),
         "optimizers": (measure_optimizers, optimizers_table),
     }[what]
-    rows = measure()
+    rows = measure(Trainings.open(ROOT / "build" / "bench_hrm"), steps)
     Console().print(table(rows))
     if figures is not None:
-        put_figures(figures, {what: rows})
+        put_figures(figures, {what if steps == STEPS else f"{what}, {steps} steps": rows})
 
 
 def main() -> int:
@@ -193,10 +196,11 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each side")
     parser.add_argument("--choices", action="store_true", help="train with each choice instead")
     parser.add_argument("--optimizers", action="store_true", help="train under each optimizer instead")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each of those trainings [{STEPS}]")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.choices or args.optimizers:
-        compare_trainings("choices" if args.choices else "optimizers", args.json)
+        compare_trainings("choices" if args.choices else "optimizers", args.steps, args.json)
         return 0
     generation = [measure_generation(preset, n, args.repeats) for preset in ("tiny", "small") for n in PROMPTS]
     Console().print(generation_table(generation))
