@@ -70,6 +70,13 @@ def test_a_fresh_model_climbs_and_learns() -> None:
     assert run.auto.numbers()["auto_lr/climbing"] == 0
 
 
+def test_the_shorter_accumulation_at_the_end_of_an_epoch_has_a_whole_loss() -> None:
+    run = Run(gpt2(), 100, Windows(12), accumulate=2)  # 3 batches an epoch: every other step has but one
+    run.train(60)
+    early = [loss for _, loss in named(run.events, "adaptive_lr_climb")[0]["curve"][:6]]  # at rates that train nothing
+    assert min(early) > 0.95 * max(early)
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_race_leaves_nothing_behind(accumulate: int) -> None:
     """The steps that follow are those of a plain loop at the same rates: bit for bit."""

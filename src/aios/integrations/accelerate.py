@@ -151,7 +151,7 @@ class AutoLRLoop:
 
     def _update(self) -> None:
         norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
-        self._step.decide(torch.as_tensor(norm, dtype=torch.float32))
+        self._step.decide(torch.as_tensor(norm, dtype=torch.float32), self._accelerator.gradient_accumulation_steps)
         for optimizer in self._optimizers:
             optimizer.step()
         self._step.updated()

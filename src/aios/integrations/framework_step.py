@@ -33,6 +33,7 @@ class FrameworkStep:
         self._mean = mean
         self._groups = [len(optimizer.param_groups) for optimizer in auto.engine.optimizers]
         self._loss: Tensor | None = None  # of this step so far, of this worker
+        self._parts = 0  # micro-batches in it
         self._decided: tuple[Tensor, Tensor] | None = None  # loss and norm
 
     @property
@@ -44,18 +45,22 @@ class FrameworkStep:
         """Set the LR of the update to come; returns it. UserError where an optimizer has got another param group."""
         if self._groups != [len(optimizer.param_groups) for optimizer in self.auto.engine.optimizers]:
             raise UserError(JOINS_LATE)
-        self._loss, self._decided = None, None
+        self._loss, self._parts, self._decided = None, 0, None
         return self.auto.before_step()
 
     def see(self, loss: Tensor) -> None:
         """Add a micro-batch's part of the step's mean loss, a scalar."""
         loss = loss.detach().float()
         self._loss = loss if self._loss is None else self._loss + loss
+        self._parts += 1
 
-    def decide(self, norm: Tensor) -> None:
-        """Leave the update out where it would do harm; `norm` is that of the whole gradient before clipping."""
+    def decide(self, norm: Tensor, parts: int = 1) -> None:
+        """Leave the update out where it would do harm; `norm` is that of the whole gradient before clipping.
+
+        Each micro-batch was seen as one of `parts`; fewer may have come, as at the end of an epoch.
+        """
         assert self._loss is not None, "the update comes after a backward pass"
-        loss = self._mean(self._loss)
+        loss = self._mean(self._loss * max(1.0, parts / self._parts))
         self._decided = (loss, norm)
         skip = self.auto.skips(loss, norm)
         for guard in self.guards:

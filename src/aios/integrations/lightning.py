@@ -119,7 +119,8 @@ class AutoLRCallback(pl.Callback):
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Leave the update out where it would do harm; with several optimizers for each of them."""
         if self._open and self._step.seen:
-            self._step.decide(_norm(trainer) if pl_module.automatic_optimization else self._norm)
+            norm = _norm(trainer) if pl_module.automatic_optimization else self._norm
+            self._step.decide(norm, trainer.accumulate_grad_batches)
             self._decided = True
         else:
             self._left_out = self._open  # by a training_step that returned None; Lightning counts the step

@@ -51,8 +51,8 @@ def run_ahead(trainer: pl.Trainer, module: pl.LightningModule, engine: Engine, a
                 continue
             if torch.is_grad_enabled():
                 engine.backward(loss / micro)
-            losses.append(loss.detach().float() / micro)
-    return torch.stack(losses).sum() if losses else torch.tensor(math.nan, device=engine.device)
+            losses.append(loss.detach().float())
+    return torch.stack(losses).mean() if losses else torch.tensor(math.nan, device=engine.device)
 
 
 def _step(trainer: pl.Trainer, module: pl.LightningModule, inputs: Any, number: int) -> Any:
