@@ -46,11 +46,16 @@ ALL = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.na
         (ALL, (TRAINER,)),
         (("engines", "terminal"), ("aios.gui",)),
         (("core", "data", "runs", "distributed"), ("aios.settings", "aios.engines", TRAINER, "aios.gui")),
+        (("brains",), ("aios.settings", "aios.engines", "aios.terminal", "aios.gui")),
     ],
-    ids=["nothing below cli imports it", "engines and terminal", "the lowest folders"],
+    ids=["nothing below cli imports it", "engines and terminal", "the lowest folders", "the list of brains"],
 )
 def test_no_arrow_runs_back_up(folders: list[str], forbidden: tuple[str, ...]) -> None:
     assert not [(file, module) for file, module in arrows(*folders) if into(module, *forbidden)]
+
+
+def test_of_the_commands_only_gui_imports_the_window() -> None:
+    assert {file for file, module in arrows("cli") if into(module, "aios.gui")} == {"cli/gui_command.py"}
 
 
 def test_the_controller_knows_nothing_but_errors_and_the_door() -> None:
@@ -73,7 +78,7 @@ def test_the_fixed_scheduler_imports_nothing_of_ours() -> None:
     assert {m for m in imports(DOOR) if into(m, "aios.cli")} >= {FIXED}
 
 
-@pytest.mark.parametrize("folder", ["settings", "run_view", "terminal", "replay"])
+@pytest.mark.parametrize("folder", ["settings", "run_view", "brains", "terminal", "replay"])
 def test_torch_is_not_loaded_at_import(folder: str) -> None:
     modules = [f"aios.{folder}.{file.stem}" for file in sorted((SOURCE / folder).glob("*.py"))]
     code = f"import importlib, sys\nfor m in {modules}: importlib.import_module(m)\nassert 'torch' not in sys.modules"

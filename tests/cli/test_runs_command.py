@@ -8,10 +8,10 @@ from typing import get_args
 
 import pytest
 
+from aios.brains.columns import COLUMNS
+from aios.brains.notes import write_notes
 from aios.cli.runs_command import SortOption
-from aios.gui.brain_folders import write_notes
-from aios.gui.run_columns import COLUMNS
-from gui.left_behind import START, TRAIN, write_log
+from brains.left_behind import START, TRAIN, write_log
 from training_process import run_aios
 
 LONG = "the-king-james-bible-on-a-small-model-with-a-rate-of-0.001-and-batches-of-16"

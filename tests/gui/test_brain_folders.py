@@ -1,4 +1,4 @@
-"""A brain's folder renamed, deleted and annotated: only one of ours, and never one in training."""
+"""A brain's folder renamed and deleted: only one of ours, and never one in training."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from aios.brains.brain_list import Brain, list_brains, read_brain
+from aios.brains.notes import read_notes, write_notes
+from aios.brains.session_file import read_session
 from aios.errors import UserError
-from aios.gui.brain_folders import contents, delete_brain, read_notes, rename_brain, why_not_renamed, write_notes
-from aios.gui.brains import Brain, list_brains, read_brain, read_session
-from gui.left_behind import START, TRAIN, training_elsewhere, write_log, write_session
+from aios.gui.brain_folders import contents, delete_brain, rename_brain, why_not_renamed
+from brains.left_behind import START, TRAIN, training_elsewhere, write_log, write_session
 
 
 def made(folder: Path) -> Brain:
@@ -92,19 +94,3 @@ def test_what_no_training_left_is_left_alone(tmp_path: Path) -> None:
                 refused()
     assert sorted(path.name for path in bundle.iterdir()) == ["link", "papers"]
     assert found(elsewhere).loss == 5.25
-
-
-def test_notes_come_and_go_and_a_link_in_their_place_is_not_followed(tmp_path: Path) -> None:
-    document, brain = tmp_path / "document", tmp_path / "b"
-    document.write_text("the only copy")
-    brain.mkdir()
-    for name in ("notes.txt", ".notes.txt.new"):
-        (brain / name).symlink_to(document)
-    assert read_notes(brain) == ""
-    write_notes(brain, "  näher\nbetrachten\n")
-    assert read_notes(brain) == "näher\nbetrachten"
-    write_notes(brain, " ")
-    assert list(brain.iterdir()) == []
-    assert document.read_text() == "the only copy"
-    with pytest.raises(UserError, match="shorten"):
-        write_notes(brain, "x" * 20_000)

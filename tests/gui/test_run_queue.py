@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from aios.brains.brain_list import Brain, State, free_name, list_brains
 from aios.errors import UserError
 from aios.gui.background import Background
-from aios.gui.brains import Brain, State, free_name, list_brains
 from aios.gui.queue_control import QueueControl
 from aios.gui.run_queue import RunQueue, with_whole_paths
 from aios.settings.config import TrainingConfig
-from gui.left_behind import START, TRAIN, training_elsewhere, write_log
+from brains.left_behind import START, TRAIN, training_elsewhere, write_log
 
 
 @pytest.fixture

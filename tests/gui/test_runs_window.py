@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from aios.gui.brain_folders import read_notes
+from aios.brains.notes import read_notes
+from brains.left_behind import START, TRAIN, write_log
 from desktop import App, Screen
-from gui.left_behind import START, TRAIN, write_log
 from training_process import TIMEOUT, read_log
 
 LONG = "the-king-james-bible-on-a-small-model-with-a-rate-of-0.001-and-batches-of-{}"

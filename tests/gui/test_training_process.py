@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from aios.brains.brain_list import State, read_brain
+from aios.brains.process_identity import birth_of
+from aios.brains.session_file import SessionFile
 from aios.cli.flags import parse_config
 from aios.cli.hrm_commands import hrm_hf
 from aios.errors import UserError
-from aios.gui.brains import SessionFile, State
-from aios.gui.process_identity import birth_of
-from aios.gui.training_control import TrainingControl
+from aios.gui.training_control import TrainingControl, resume_config
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
 from aios.settings.config import TrainingConfig
+from brains.left_behind import START, TRAIN, write_log
 from training_process import TIMEOUT
 
 
@@ -132,3 +134,11 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("a file where the brain should be")
     with pytest.raises(UserError, match="cannot be started"):
         TrainingProcess.start(tiny(tmp_path))
+
+
+def test_a_resume_says_where_and_how_far(tmp_path: Path) -> None:
+    write_log(tmp_path / "mine", START, TRAIN)
+    brain = read_brain(tmp_path / "mine")
+    assert brain is not None
+    config = resume_config(brain, 90)
+    assert (config.brain_dir, config.steps, config.resume) == (tmp_path / "mine", 90, True)

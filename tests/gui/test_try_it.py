@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aios.gui.brains import read_brain
+from aios.brains.brain_list import read_brain
 from aios.gui.try_panel import about
 from desktop import App, Screen
 from training_process import TIMEOUT, run_aios, start_training, train, wait_for

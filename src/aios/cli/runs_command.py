@@ -1,4 +1,4 @@
-"""The command that lists the brains in a folder: `runs`. Thin: the list is the window's."""
+"""The command that lists the brains in a folder: `runs`. Thin: the list is the one that the window shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from aios.gui.brains import Brain
+    from aios.brains.brain_list import Brain
 
 SortOption = Annotated[
     Literal["newest", "name", "state", "steps", "loss", "eval", "best"],
@@ -29,8 +29,8 @@ def runs(
     debug: DebugOption = False,
 ) -> None:
     """List the brains in a folder: state, steps, newest loss, newest and best evaluation loss."""
-    from aios.gui.brains import list_brains
-    from aios.gui.run_columns import COLUMNS, Order, ordered
+    from aios.brains.brain_list import list_brains
+    from aios.brains.columns import COLUMNS, Order, ordered
     from aios.terminal.tables import listing, table_console
 
     folder = Path(bundle_dir)
@@ -50,7 +50,7 @@ def runs(
 
 def _told(brain: Brain) -> dict[str, Any]:
     """What --json says of a brain; null for what is not known."""
-    from aios.gui.brain_folders import read_notes
+    from aios.brains.notes import read_notes
 
     return {
         "name": brain.name,

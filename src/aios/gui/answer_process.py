@@ -9,9 +9,9 @@ import sys
 import tempfile
 from typing import IO
 
+from aios.brains.brain_list import Brain, State
+from aios.brains.printed_output import error_sentence
 from aios.errors import UserError
-from aios.gui.brains import Brain, State
-from aios.gui.printed_output import error_sentence
 from aios.gui.wording import in_window_words
 from aios.runs.brain import checkpoint_step, list_checkpoints, read_card
 from aios.settings.answering import Answering

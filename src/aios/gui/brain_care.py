@@ -10,10 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from aios.brains.brain_list import Brain
+from aios.brains.notes import read_notes, write_notes
 from aios.errors import UserError
 from aios.gui.automation import Inspector
-from aios.gui.brain_folders import contents, delete_brain, read_notes, rename_brain, why_not_renamed, write_notes
-from aios.gui.brains import Brain
+from aios.gui.brain_folders import contents, delete_brain, rename_brain, why_not_renamed
 from aios.gui.dialogs import Answer, Dialog, ask, ask_line
 from aios.gui.look import Look
 from aios.gui.read_only_text import move_on

@@ -1,4 +1,4 @@
-"""A brain's folder renamed or deleted, and the notes kept in it. No Tk here.
+"""A brain's folder renamed or deleted. No Tk here.
 
 Only a brain of ours is moved or deleted: a real folder right in the folder of brains, with something that a training
 leaves. Meanwhile its lock is held here, so that no training of it begins.
@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import time
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from aios.brains.brain_list import DELETED, LOOKING, Brain, is_training
+from aios.brains.notes import NOTES_FILE
+from aios.brains.printed_output import OUTPUT_FILE
+from aios.brains.session_file import SESSION_FILE, read_session
 from aios.errors import UserError
-from aios.gui.brains import DELETED, LOOKING, SESSION_FILE, Brain, is_training, read_session
-from aios.gui.printed_output import OUTPUT_FILE
 from aios.gui.wording import in_window_words
 from aios.run_view.reading import LOG_NAME, Outlines
 from aios.runs.brain import BRAIN_FILE, list_checkpoints, read_card
 from aios.runs.brain_name import why_not_a_name
 from aios.runs.lock import LOCK_FILE, BrainLock
-from aios.runs.publishing import replace_file
 
-NOTES_FILE = "notes.txt"
-"""Beside the brain, in UTF-8: nothing but the window writes it, and it goes with the folder wherever that goes."""
-MOST_NOTES = 16 * 1024
-"""Bytes of a note at most."""
 _OURS = (
     *("checkpoints", "best", BRAIN_FILE, LOG_NAME, SESSION_FILE, OUTPUT_FILE, NOTES_FILE, LOCK_FILE, "STOP"),
     *(".*.new", ".partial-*", "*.folder-[0-9]*"),
@@ -109,36 +105,6 @@ def _contents(folder: Path) -> Contents:
     entries = sorted(path.name for path in folder.iterdir())
     strange = [name for name in entries if name not in ours and not any(fnmatch(name, mark) for mark in _OURS)]
     return Contents(len(sizes), sum(sizes), strange)
-
-
-def read_notes(folder: Path) -> str:
-    """The notes on the brain in `folder`; empty where there are none that can be read."""
-    path = folder / NOTES_FILE
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):  # a stranger's link or pipe
-            return ""
-        with path.open("rb") as file:
-            return file.read(MOST_NOTES).decode("utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def write_notes(folder: Path, text: str) -> None:
-    """Keep `text` as the notes on the brain in `folder`; an empty one takes them away.
-
-    Raises:
-        UserError: when it is too long, or cannot be written.
-    """
-    path, written = folder / NOTES_FILE, text.strip().encode("utf-8", "replace")
-    if len(written) > MOST_NOTES:
-        raise UserError(f"The notes are {len(written):,} bytes long; shorten them to {MOST_NOTES:,}.")
-    try:
-        if written:
-            replace_file(path, lambda file: file.write(written + b"\n"))
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); free the folder.") from error
 
 
 def _move(brain: Brain, target: Path) -> None:

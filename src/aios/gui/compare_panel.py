@@ -8,8 +8,8 @@ from tkinter import font as tkfont
 from tkinter import ttk
 
 from aios.gui.automation import Inspector
+from aios.gui.column_widths import middle_ellipsis
 from aios.gui.look import Look
-from aios.gui.run_columns import middle_ellipsis
 from aios.gui.run_feed import RunFeed
 from aios.gui.scrolling import put_with_scrollbars
 from aios.gui.tooltip import Tooltip

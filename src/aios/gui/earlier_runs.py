@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from aios.brains.brain_list import tail_records
 from aios.errors import UserError
-from aios.gui.brains import tail_records
 from aios.run_view.events import number
 from aios.run_view.follow import LogFollower
 from aios.run_view.reading import LOG_NAME

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from aios.brains.brain_list import Brain, State, is_training
 from aios.errors import UserError
 from aios.gui.background import Background
-from aios.gui.brains import Brain, State, is_training
 from aios.gui.form import FormCheck, check_on_disk
 from aios.gui.run_queue import QueuedRun, RunQueue
 from aios.settings.config import TrainingConfig

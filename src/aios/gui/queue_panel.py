@@ -9,10 +9,10 @@ from tkinter import font as tkfont
 from tkinter import ttk
 
 from aios.gui.automation import Inspector
+from aios.gui.column_widths import middle_ellipsis
 from aios.gui.field_widgets import wrapped_label
 from aios.gui.look import Look
 from aios.gui.queue_control import QueueControl
-from aios.gui.run_columns import middle_ellipsis
 from aios.gui.run_queue import QueuedRun
 from aios.gui.scrolling import AutoScrollbar
 from aios.gui.tooltip import Tooltip

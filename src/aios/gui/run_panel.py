@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from tkinter import ttk
 
+from aios.brains.brain_list import Brain, State
 from aios.gui.automation import Inspector
-from aios.gui.brains import Brain, State
 from aios.gui.compare_panel import ComparePanel
 from aios.gui.field_widgets import wrapped_label
 from aios.gui.figures import Figures

@@ -8,15 +8,16 @@ from functools import partial
 from tkinter import font as tkfont
 from tkinter import ttk
 
+from aios.brains.brain_list import Brain, State
+from aios.brains.columns import COLUMNS, Column, Order, ordered
+from aios.brains.notes import read_notes
 from aios.gui.automation import Inspector
-from aios.gui.brain_folders import read_notes
-from aios.gui.brains import Brain, State
+from aios.gui.column_widths import NAME, middle_ellipsis, widths
 from aios.gui.field_widgets import wrapped_label
 from aios.gui.look import Look
 from aios.gui.preferences import Preferences
 from aios.gui.queue_control import QueueControl
 from aios.gui.queue_panel import QueuePanel
-from aios.gui.run_columns import COLUMNS, NAME, Column, Order, middle_ellipsis, ordered, widths
 from aios.gui.scrolling import put_with_scrollbars
 from aios.gui.tooltip import Tooltip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aios.gui.brains import Brain, State, resume_config
+from aios.brains.brain_list import Brain, State
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
 from aios.settings.config import TrainingConfig
 
@@ -78,3 +78,13 @@ class TrainingControl:
     def refresh(self) -> None:
         """Look how it stands."""
         self.brain = self._process.look() if self._process is not None else None
+
+
+def resume_config(brain: Brain, steps: int | None) -> TrainingConfig:
+    """The config that continues a brain, up to `steps` if given; everything else stays as that run had it.
+
+    Raises:
+        UserError: for steps that cannot be.
+    """
+    places = {"bundle_dir": str(brain.folder.parent), "brain_name": brain.name}
+    return TrainingConfig(**places, resume=True, **({"steps": steps} if steps is not None else {}))  # type: ignore[arg-type]

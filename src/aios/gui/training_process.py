@@ -11,10 +11,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from aios.brains.brain_list import Brain, State, read_brain
+from aios.brains.printed_output import OUTPUT_FILE, open_output
+from aios.brains.process_identity import birth_of
+from aios.brains.session_file import SessionFile
 from aios.errors import UserError
-from aios.gui.brains import Brain, SessionFile, State, read_brain
-from aios.gui.printed_output import OUTPUT_FILE, open_output
-from aios.gui.process_identity import birth_of
 from aios.run_view.reading import Outlines
 from aios.runs.lock import holder_of, refusal
 from aios.runs.stop_file import FINISH, StopFile

@@ -6,10 +6,10 @@ import tkinter as tk
 from collections.abc import Sequence
 from tkinter import ttk
 
+from aios.brains.brain_list import Brain, State
 from aios.errors import UserError
 from aios.gui.answer_process import AnswerProcess, answering_step
 from aios.gui.automation import Inspector
-from aios.gui.brains import Brain, State
 from aios.gui.field_widgets import wrapped_label
 from aios.gui.look import Look
 from aios.gui.read_only_text import ReadOnlyText, move_on

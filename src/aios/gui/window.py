@@ -12,12 +12,13 @@ from tkinter import filedialog
 from types import TracebackType
 from typing import Any
 
+from aios.brains.brain_list import Brain, State, free_name, list_brains, locate
+from aios.brains.printed_output import tail_text
 from aios.errors import RunError, UserError
 from aios.gui.arrangement import Arrangement
 from aios.gui.automation import Inspector
 from aios.gui.background import Background
 from aios.gui.brain_care import BrainCare
-from aios.gui.brains import Brain, State, free_name, list_brains, locate, resume_config
 from aios.gui.command_bar import CommandBar
 from aios.gui.dialogs import ask_close, ask_steps, show_keys, show_text, sure_to_kill, tell
 from aios.gui.form import FormModel
@@ -27,13 +28,12 @@ from aios.gui.look import PALETTES, Look
 from aios.gui.menus import KEYS, bind_buttons, build_menus
 from aios.gui.placement import is_maximised, place
 from aios.gui.preferences import load_form, load_preferences, save_all
-from aios.gui.printed_output import tail_text
 from aios.gui.queue_control import QueueControl
 from aios.gui.run_feed import RunFeed
 from aios.gui.run_panel import RunPanel
 from aios.gui.runs_panel import RunsPanel
 from aios.gui.settings_files import ask_and_export, ask_and_import
-from aios.gui.training_control import TrainingControl
+from aios.gui.training_control import TrainingControl, resume_config
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
 from aios.gui.try_panel import TryPanel
 from aios.run_view.reading import LOG_NAME, Outlines

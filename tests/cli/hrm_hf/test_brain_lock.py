@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from aios.brains.brain_list import State, read_brain
 from aios.errors import UserError
-from aios.gui.brains import State, read_brain
 from aios.gui.training_process import TrainingProcess
 from aios.runs.brain import list_checkpoints
 from aios.runs.lock import holder_of

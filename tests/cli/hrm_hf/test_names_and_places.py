@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aios.gui.brains import free_name
+from aios.brains.brain_list import free_name
 from aios.gui.form import check_on_disk
 from aios.runs.brain_name import MAX_BYTES, numbered, why_not_a_name
 from training_process import run_aios, train_args

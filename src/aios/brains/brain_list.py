@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sys
 import threading
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aios.brains.printed_output import last_error, tail_text
+from aios.brains.session_file import SessionFile, read_session
 from aios.errors import UserError
-from aios.gui.printed_output import last_error, tail_text
-from aios.gui.process_identity import is_alive
+from aios.run_view.events import number
 from aios.run_view.history import RunHistory, progress_text
 from aios.run_view.reading import LOG_NAME, Outlines
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
 from aios.runs.lock import holder_of
-from aios.runs.publishing import replace_file
-from aios.settings.config import TrainingConfig
-
-SESSION_FILE = "training.json"
-"""Beside the brain: the training that a window started last."""
 
 GROWING_SECONDS = 30.0
 """How much later than the output of a session its log must have grown to belong to another training."""
@@ -50,65 +44,6 @@ class State(Enum):
     KILLED = "killed"
     FAILED = "failed"
     UNFINISHED = "unfinished"  # ended without a closing record, and not started by a window
-
-
-@dataclass
-class SessionFile:
-    """What `training.json` tells: the training a window started, so that any window finds it again."""
-
-    pid: int
-    """Process id of the training; it leads its own process group."""
-    birth: str | None
-    """See `process_identity.birth_of`."""
-    started: float
-    """Unix seconds."""
-    command: list[str]
-    """The command line."""
-    log: str
-    """The training log."""
-    stop_file: str
-    """Its appearance asks the training to stop."""
-    output: str
-    """What the training prints."""
-    steps: int
-    """Steps the run was asked for."""
-    asked: str | None = None
-    """What a window asked of it: `pause`, `stop`, `finish`, `kill`."""
-
-    def save(self, brain_dir: Path) -> None:
-        """Write it beside the brain; complete or not at all."""
-        replace_file(brain_dir / SESSION_FILE, lambda file: file.write(json.dumps(asdict(self), indent=1).encode()))
-
-    def check(self) -> None:
-        """Check that the values are of their types, as they need not be in a file.
-
-        Raises:
-            TypeError: when one is not.
-        """
-        texts = [self.log, self.stop_file, self.output, *(t for t in (self.birth, self.asked) if t is not None)]
-        # A negative number would mean a process group, and all processes.
-        whole = type(self.pid) is int and 0 < self.pid < 1 << 31 and type(self.steps) is int
-        if not (whole and all(isinstance(text, str) and "\0" not in text for text in texts)):
-            raise TypeError(f"{SESSION_FILE} does not describe a training")
-        if _number(self.started) is None:
-            raise TypeError(f"{SESSION_FILE} does not say when the training began")
-
-    @property
-    def alive(self) -> bool:
-        """Whether the training still runs."""
-        return is_alive(self.pid, self.birth)
-
-
-def read_session(brain_dir: Path) -> SessionFile | None:
-    """The training that a window started last, None where there is none or its file is damaged."""
-    if not os.path.isfile(brain_dir / SESSION_FILE):  # a pipe would be waited for
-        return None
-    try:
-        session = SessionFile(**json.loads((brain_dir / SESSION_FILE).read_text(encoding="utf-8")))
-        session.check()
-        return session
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None  # a damaged note about a process is as good as none: the log still tells the rest
 
 
 @dataclass(frozen=True)
@@ -194,7 +129,7 @@ def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
     evals = outline.series("eval_loss")
     return Brain(
         folder, log, state, step, _last_step(session, outline),
-        loss=_number(newest.get("ce")),
+        loss=_finite(number(newest, "ce")),
         eval_loss=_least(evals.mean[-1:]),
         best_loss=_least(evals.low[np.isfinite(evals.low)]),
         sentence=sentence, modified=modified, session=session, has_checkpoint=bool(list_checkpoints(folder)),
@@ -222,8 +157,11 @@ def _last_step(session: SessionFile | None, outline: RunHistory) -> int | None:
 
 def _least(values: NDArray[np.float64]) -> float | None:
     """The least of some values; None where there is none, or a NaN among them."""
-    least = float(values.min()) if len(values) else math.nan
-    return least if math.isfinite(least) else None
+    return _finite(float(values.min())) if len(values) else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _taken_over(session: SessionFile, log_modified: float) -> bool:
@@ -258,7 +196,11 @@ def judge(session: SessionFile | None, records: list[dict[str, Any]], held: bool
 def _ending(records: list[dict[str, Any]], since: float) -> dict[str, Any] | None:
     """The record that closed the newest sitting, if it began after `since` and was closed."""
     for record in reversed(records):
-        if (_number(record.get("ts")) or 0.0) < since or record.get("event") in ("train", "run_start", "run_resumed"):
+        if (_finite(number(record, "ts")) or 0.0) < since or record.get("event") in (
+            "train",
+            "run_start",
+            "run_resumed",
+        ):
             return None
         if record.get("event") in ("final", "stopped"):
             return record
@@ -279,12 +221,6 @@ def _record(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
-
-
-def _number(value: object) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > sys.float_info.max:
-        return None
-    return float(value)
 
 
 def free_name(bundle_dir: Path, name: str, queued: Collection[Path] = ()) -> str:
@@ -309,13 +245,3 @@ def locate(target: Path) -> tuple[Path, Path]:
         session = read_session(target)
         return (Path(session.log) if session is not None else target / LOG_NAME), target
     return target, target.parent
-
-
-def resume_config(brain: Brain, steps: int | None) -> TrainingConfig:
-    """The config that continues a brain, up to `steps` if given; everything else stays as that run had it.
-
-    Raises:
-        UserError: for steps that cannot be.
-    """
-    places = {"bundle_dir": str(brain.folder.parent), "brain_name": brain.name}
-    return TrainingConfig(**places, resume=True, **({"steps": steps} if steps is not None else {}))  # type: ignore[arg-type]

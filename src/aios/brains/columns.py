@@ -1,19 +1,12 @@
-"""The columns of the list of runs: what they say, how they sort, how wide they are. No Tk here."""
+"""The columns of the list of brains: what they say and how they sort."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from aios.gui.brains import Brain, State
-
-ELLIPSIS = "…"
-NAME = "name"
-"""The column that gives way where there is no room for all."""
-
-Measure = Callable[[str], int]
-"""How wide a text is, in pixels."""
+from aios.brains.brain_list import Brain, State
 
 
 class Column(NamedTuple):
@@ -89,33 +82,3 @@ def natural(name: str) -> list[tuple[int, str]]:
     """Sorts `run-2` before `run-10`, and capitals with small letters."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     return [(int(part[:18]), "") if part[0] in "0123456789" else (-1, part) for part in parts]
-
-
-def middle_ellipsis(text: str, room: int, measure: Measure) -> str:
-    """`text`, or as much of its beginning and of its end as `room` pixels hold, with an ellipsis between."""
-    if measure(text) <= room:
-        return text
-    fewest, most = 0, len(text) - 1  # letters kept: so many fit for sure, so many may
-    while fewest < most:
-        kept = (fewest + most + 1) // 2
-        if measure(_cut(text, kept)) <= room:
-            fewest = kept
-        else:
-            most = kept - 1
-    return _cut(text, fewest)
-
-
-def _cut(text: str, kept: int) -> str:
-    """`kept` letters of a text, of an odd number one more from its beginning."""
-    tail = kept // 2
-    return text[: kept - tail] + ELLIPSIS + (text[-tail:] if tail else "")
-
-
-def widths(needed: Mapping[str, int], room: int, least_name: int) -> dict[str, int]:
-    """How wide each column is, in pixels: as wide as it needs, the name's with what is left of `room`.
-
-    The name's is never narrower than `least_name`, unless it needs less: all may then be wider together than `room`,
-    and the list is scrolled.
-    """
-    others = sum(width for name, width in needed.items() if name != NAME)
-    return {**needed, NAME: max(min(needed[NAME], least_name), room - others)}

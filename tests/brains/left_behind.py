@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aios.gui.brains import SessionFile
-from aios.gui.process_identity import birth_of
+from aios.brains.process_identity import birth_of
+from aios.brains.session_file import SessionFile
 
 START = {"event": "run_start", "config": {"steps": 40}}
 TRAIN = {"event": "train", "ce": 5.25}

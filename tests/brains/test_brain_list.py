@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from aios.gui.brains import Brain, State, free_name, list_brains, read_brain, resume_config
-from aios.gui.printed_output import open_output
-from aios.gui.process_identity import birth_of, is_alive
-from gui.left_behind import NOBODY, START, TRAIN, training_elsewhere, write_log, write_session
+from aios.brains.brain_list import Brain, State, free_name, list_brains, read_brain
+from aios.brains.printed_output import open_output
+from aios.brains.process_identity import birth_of, is_alive
+from brains.left_behind import NOBODY, START, TRAIN, training_elsewhere, write_log, write_session
 
 
 def state_of(folder: Path) -> Brain:
@@ -207,9 +207,3 @@ def test_a_session_that_has_not_begun_in_the_log_ends_where_the_window_asked(tmp
     assert state_of(tmp_path).steps == 600
     write_log(tmp_path, {"event": "run_resumed", "config": {"steps": 70}})
     assert state_of(tmp_path).steps == 70
-
-
-def test_a_resume_says_where_and_how_far(tmp_path: Path) -> None:
-    write_log(tmp_path / "mine", START, TRAIN)
-    config = resume_config(state_of(tmp_path / "mine"), 90)
-    assert (config.brain_dir, config.steps, config.resume) == (tmp_path / "mine", 90, True)

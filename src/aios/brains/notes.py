@@ -1,0 +1,45 @@
+"""The notes on a brain, in its folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from aios.errors import UserError
+from aios.runs.publishing import replace_file
+
+NOTES_FILE = "notes.txt"
+"""Beside the brain, in UTF-8: nothing but the window writes it, and it goes with the folder wherever that goes."""
+MOST_NOTES = 16 * 1024
+"""Bytes of a note at most."""
+
+
+def read_notes(folder: Path) -> str:
+    """The notes on the brain in `folder`; empty where there are none that can be read."""
+    path = folder / NOTES_FILE
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):  # a stranger's link or pipe
+            return ""
+        with path.open("rb") as file:
+            return file.read(MOST_NOTES).decode("utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def write_notes(folder: Path, text: str) -> None:
+    """Keep `text` as the notes on the brain in `folder`; an empty one takes them away.
+
+    Raises:
+        UserError: when it is too long, or cannot be written.
+    """
+    path, written = folder / NOTES_FILE, text.strip().encode("utf-8", "replace")
+    if len(written) > MOST_NOTES:
+        raise UserError(f"The notes are {len(written):,} bytes long; shorten them to {MOST_NOTES:,}.")
+    try:
+        if written:
+            replace_file(path, lambda file: file.write(written + b"\n"))
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); free the folder.") from error
