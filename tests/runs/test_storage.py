@@ -38,7 +38,7 @@ def test_full_disk_is_one_sentence_whoever_writes(small_disk: SmallDisk, writer:
     with pytest.raises(StorageError) as caught, writing(disk, disk, LARGE):
         WRITERS[writer](disk / "file")
     said = str(caught.value)
-    assert said.startswith(f"The disk {disk} is full (No space left on device): about 1152921504.6 GB are needed in ")
+    assert said.startswith(f"The disk {disk} is full (No space left on device): about 1,152,922 TB are needed in ")
     assert said.endswith("are free; nothing is saved yet: start again once there is room.")
 
 

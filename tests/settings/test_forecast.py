@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,12 @@ def test_epochs_count_every_sequence_of_every_worker() -> None:
     assert known(**shape).epochs == pytest.approx(0.4)
     assert known(**shape, ddp=True, world_size=2).epochs == pytest.approx(0.8)
     assert known(**shape).facts[0] == "100,000 tokens of text; 100 steps read 40 % of them."
+
+
+def test_time_and_memory_are_told_in_two_digits_as_an_estimate_is() -> None:
+    told = dataclasses.replace(known(steps=1000), step_seconds=5.678).facts[1]
+    assert told.endswith(" about 1 h 35 min, by the speed of earlier runs.")
+    assert re.search(r"; about \d\.?\d0? [MG]B of memory; ", told)
 
 
 def test_doubts_are_told_where_there_are_any() -> None:

@@ -19,7 +19,7 @@ from aios.gui.dialogs import Answer, Dialog, ask, ask_line
 from aios.gui.look import Look
 from aios.gui.read_only_text import move_on
 from aios.gui.tooltip import Tooltip
-from aios.runs.file_size import show_size
+from aios.quantities import show_bytes
 
 _OPENERS = {"linux": (("xdg-open",), ("gio", "open")), "darwin": (("open",),), "win32": (("explorer",),)}
 _LOOK_MS = 200
@@ -104,7 +104,7 @@ class BrainCare:
         """
         held = contents(brain.folder)
         text = (
-            f"{brain.folder.absolute()} goes with its {held.files:,} files ({show_size(held.bytes)}): the brain, its "
+            f"{brain.folder.absolute()} goes with its {held.files:,} files ({show_bytes(held.bytes)}): the brain, its "
             "checkpoints, its log and notes. It cannot be brought back."
         )
         if not brain.log.absolute().is_relative_to(brain.folder.absolute()):

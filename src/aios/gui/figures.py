@@ -10,6 +10,7 @@ from tkinter import ttk
 from aios.gui.automation import Inspector
 from aios.gui.look import Look
 from aios.gui.tooltip import Tooltip
+from aios.quantities import show_duration
 from aios.run_view.history import RunHistory, progress_text
 
 _FIGURES = (
@@ -103,7 +104,7 @@ def figure_texts(history: RunHistory, now: float) -> Mapping[str, str]:
         "lr": _newest(history, "lr", ".3g"),
         "grad_norm": _newest(history, "grad_norm", ".3g"),
         "speed": _newest(history, "tokens_per_sec", ",.0f"),
-        "eta": show_duration(history.eta_seconds(now)),
+        "eta": show_duration(left) if (left := history.eta_seconds(now)) is not None else "—",
     }
 
 
@@ -113,13 +114,3 @@ def _newest(history: RunHistory, key: str, form: str) -> str:
         return "—"
     value = float(series.mean[-1])
     return format(value, form) if math.isfinite(value) and not series.non_finite[-1] else "NaN"
-
-
-def show_duration(seconds: float | None) -> str:
-    """`1 h 04 min`, `3 min 20 s`, `12 s`, or a dash."""
-    if seconds is None:
-        return "—"
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aios.errors import RunError, UserError
+from aios.quantities import show_bytes
 from aios.runs.checkpoints import newest_valid
-from aios.runs.file_size import show_size
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
@@ -58,8 +58,8 @@ def _trouble(number: int, folder: Path, needed: int) -> str:
     reason = os.strerror(number)
     if number not in _FULL:
         return f"{folder} cannot be written any more ({reason})"
-    need = f"about {show_size(needed)} are needed" if needed else "the log needs some room"
-    return f"The disk {_disk(folder)} is full ({reason}): {need} in {folder} and {show_size(_free(folder))} are free"
+    need = f"about {show_bytes(needed)} are needed" if needed else "the log needs some room"
+    return f"The disk {_disk(folder)} is full ({reason}): {need} in {folder} and {show_bytes(_free(folder))} are free"
 
 
 def _kept(brain_dir: Path, number: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aios.distributed.environment import place_of
 from aios.errors import UserError
+from aios.quantities import show_bytes
 from aios.settings.config import TrainingConfig
 from aios.settings.estimate import RunSize, block_applications, step_seconds, training_memory, weights_memory
 from aios.settings.flag_values import flag_name
@@ -87,7 +88,7 @@ def _check_memory(
         return
     name = _most_out_of_line(size, config, _MEMORY_FIELDS)
     raise UserError(
-        f"{_flag(size, name)} needs about {shown_bytes(needed(size))} for {what}, but {owner} {shown_bytes(there)}; "
+        f"{_flag(size, name)} needs about {show_bytes(needed(size))} for {what}, but {owner} {show_bytes(there)}; "
         f"{_remedy(size, name, lambda smaller: needed(smaller) <= there)}."
     )
 
@@ -146,11 +147,3 @@ def _largest(size: RunSize, name: str, fits: Callable[[RunSize], bool]) -> float
         changed: dict[str, Any] = {name: middle * step}
         low, high = (middle, high) if fits(dataclasses.replace(size, **changed)) else (low, middle)
     return low * step if low else None
-
-
-def shown_bytes(number: int) -> str:
-    """`number` of bytes for people, in powers of 1000."""
-    for unit, factor in (("TB", 10**12), ("GB", 10**9)):
-        if number >= factor:
-            return f"{number / factor:.3g} {unit}"
-    return f"{number / 10**6:.3g} MB"

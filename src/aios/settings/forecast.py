@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from aios.auto_lr.search import SHORTEST_RUN
 from aios.data.text_source import check_dataset
 from aios.data.token_estimate import estimated_tokens
+from aios.quantities import show_bytes, show_duration
 from aios.settings.config import TrainingConfig
 from aios.settings.estimate import RunSize, adapter_parameters, model_parameters, training_memory
-from aios.settings.fits import likely_device, shown_bytes, size_of_run
+from aios.settings.fits import likely_device, size_of_run
 
 MANY_READINGS = 8
 """Epochs from which a text is said to be too small: twice those that are as good as new text (4, arXiv 2305.16264)."""
@@ -45,12 +46,13 @@ class Forecast:
         about = "" if self.counted else "About "
         times = f"{self.epochs:.1f}" if self.epochs < 10 else f"{self.epochs:,.0f}"
         read = f"read {100 * self.epochs:.0f} % of them" if self.epochs < 1 else f"read them {times} times"
-        tokens = self.tokens if self.counted else float(f"{self.tokens:.2g}")
+        tokens = self.tokens if self.counted else _roughly(self.tokens)
         parameters = model_parameters(self.size) + adapter_parameters(self.size)
-        memory = shown_bytes(int(float(f"{training_memory(self.size):.2g}")))
+        memory = show_bytes(int(_roughly(training_memory(self.size))))
         time = "the time is known after the first steps"
         if self.step_seconds is not None:
-            time = f"about {_duration(self.config.steps * self.step_seconds)}, by the speed of earlier runs"
+            seconds = max(1.0, _roughly(self.config.steps * self.step_seconds))
+            time = f"about {show_duration(seconds)}, by the speed of earlier runs"
         return [
             f"{about}{tokens:,.0f} tokens of text; {self.config.steps:,} steps {read}.",
             f"{_count(parameters)} parameters; about {memory} of memory; {time}.",
@@ -99,7 +101,6 @@ def _count(number: int) -> str:
     return f"{number / 1e6:.3g} million" if number >= 1e6 else f"{number:,}"
 
 
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, round(seconds)):.0f} s"
+def _roughly(number: float) -> float:
+    """As precise as an estimate is: two digits."""
+    return float(f"{number:.2g}")
