@@ -49,11 +49,13 @@ class RunSize(Architecture):
     compute_bytes: int
     """Bytes of one activation."""
     keeps_snapshot: bool
-    """Whether a copy of weights and moments is kept to go back to."""
+    """Whether a copy of weights, moments and averages is kept to go back to."""
     splits_state: bool
     """Whether DeepSpeed splits or offloads gradients and moments."""
     muon: bool
     """Whether the matrices within the blocks have one moment, not two."""
+    averages: bool
+    """Whether a moving average of the trained weights is kept beside them, in fp32."""
 
     @classmethod
     def of(cls, config: TrainingConfig, vocab_size: int, workers: int, mixed: bool) -> RunSize:
@@ -79,6 +81,7 @@ class RunSize(Architecture):
             keeps_snapshot=config.auto_adjust_lr and config.adaptive_lr_profile == "auto",
             splits_state=config.uses_deepspeed,
             muon=config.optimizer == "muon",
+            averages=config.ema > 0,
         )
 
     @property
@@ -150,10 +153,11 @@ def training_memory(size: RunSize) -> int:
     spared = size.layers * block_parameters(size) if size.muon else 0
     moments = 0 if size.splits_state else (2 * trained - spared) * size.weight_bytes
     gradients = 0 if size.splits_state else trained * size.weight_bytes
+    averages = 4 * trained if size.averages else 0
     copies = 0
     if size.keeps_snapshot and not size.splits_state:
-        copies = (model_parameters(size) + adapter_parameters(size)) * size.weight_bytes + moments
-    per_worker = gradients + moments + copies + activation_memory(size)
+        copies = (model_parameters(size) + adapter_parameters(size)) * size.weight_bytes + moments + averages
+    per_worker = gradients + moments + averages + copies + activation_memory(size)
     return weights_memory(size) + size.world_size * per_worker
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -83,6 +84,26 @@ def test_adapter_parameters_are_exact() -> None:
     add_adapters(model, config)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert adapter_parameters(size_of(config)) == trained
+
+
+@pytest.mark.parametrize("flags", [{}, {"model_dtype": "bf16"}, {"use_peft": True, "lora_rank": 5}], ids=str)
+@pytest.mark.parametrize("searches", [False, True], ids=["fixed rate", "with a snapshot"])
+def test_the_average_of_the_weights_counts_as_it_is_held(flags: dict[str, object], searches: bool) -> None:
+    from aios.cli.hrm_hf.lora import add_adapters
+    from aios.cli.hrm_hf.model_setup import new_model
+    from aios.data.tokenizer import load_tokenizer
+    from aios.engines.weight_average import WeightAverage
+
+    plain = TrainingConfig(**flags, auto_adjust_lr=searches)
+    averaged = dataclasses.replace(plain, ema=0.999)
+    model = new_model(averaged, load_tokenizer())
+    if averaged.use_peft:
+        pytest.importorskip("peft")
+        add_adapters(model, averaged)
+    *averages, _count = WeightAverage(model, averaged.ema).tensors
+    held = sum(tensor.nbytes for tensor in averages)
+    more = training_memory(size_of(averaged)) - training_memory(size_of(plain))
+    assert more == (2 * held if searches else held)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is in other units elsewhere")
