@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from aios.data.dataset import DataConfig, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
 from aios.runs.brain import list_checkpoints, read_card
 from aios.runs.checkpoints import load_state, newest_valid
+from aios.settings.estimate import PROCESS_BYTES
 from training_process import TIMEOUT, read_log, run_aios, start_training, train, train_args
 from worker_processes import independent_pids, records_of, until_gone, wait_for_worker
 
@@ -23,8 +25,18 @@ TWO = ("--parallel-independent", "--world-size=2", "--lr=4e-3", "--warmup-steps=
 def three_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The brain of a run of three workers over 120 steps, merged every 60."""
     folder = tmp_path_factory.mktemp("three")
-    train(folder, *THREE, "--steps=120", "--merge-every=60", "--eval-every=60", "--eval-batches=8")
+    done = train(folder, *THREE, "--steps=120", "--merge-every=60", "--eval-every=60", "--eval-batches=8")
+    (folder / "said.txt").write_text(done.stdout, encoding="utf-8")
     return folder / "brain"
+
+
+def test_what_all_workers_read_and_take_together_is_foretold(three_workers: Path) -> None:
+    said = (three_workers.parent / "said.txt").read_text(encoding="utf-8")
+    tokens = read_log(three_workers, "run_start")[0]["train_tokens"]
+    assert f"{tokens:,} tokens of text; 120 steps read {100 * 3 * 120 * 4 * 32 / tokens:.0f} % of them.\n" in said
+    memory = re.search(r"parameters; about (\d+) MB of memory; the time is known after the first steps.\n", said)
+    assert memory is not None
+    assert 3 * PROCESS_BYTES < int(memory[1]) * 1e6 < 3 * PROCESS_BYTES + 60e6
 
 
 def test_each_worker_has_its_own_learning_rate_path_and_tag_in_one_log(three_workers: Path) -> None:

@@ -31,7 +31,7 @@ from aios.cli.hrm_hf.parallel_state import TOKENIZER_FOLDER, Task, join_states, 
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
 from aios.cli.hrm_hf.session import Session
 from aios.cli.hrm_hf.summary import summary_rows
-from aios.cli.hrm_hf.train_actv1 import start_record
+from aios.cli.hrm_hf.train_actv1 import foretold, start_record
 from aios.cli.hrm_hf.train_epoch import evaluate
 from aios.data.dataset import unigram_entropy
 from aios.distributed.environment import PARENT
@@ -75,6 +75,8 @@ def train_independently(origin: Origin) -> None:
     task = make_task(config)
     setup = prepare(origin, console.tokenizing)
     check_shares(setup, task)
+    for sentence in foretold(origin, setup, task.world_size):
+        console.say(sentence)
     entropy = unigram_entropy(setup.data.train)
     run_id = secrets.token_hex(6)
     board = TensorBoardLog(config.tensorboard, origin.state["step"] if origin.state is not None else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import platform
 import secrets
@@ -65,7 +66,7 @@ def _train(origin: Origin, workers: Workers) -> None:
         return
 
     setup = prepare(origin, console.tokenizing, workers)
-    for sentence in foretold(origin, setup):
+    for sentence in foretold(origin, setup, workers.world_size):
         console.say(sentence)
     stop = StopRequest(config.stop_request if workers.is_main else None, launcher=workers.place.launcher)
     first_step = origin.state["step"] if origin.state is not None else 0
@@ -102,13 +103,14 @@ def _train(origin: Origin, workers: Workers) -> None:
         console.say(left_over)
 
 
-def foretold(origin: Origin, setup: Setup) -> list[str]:
-    """What a new run will be, and what is doubtful about it; nothing of one that goes on from other weights."""
+def foretold(origin: Origin, setup: Setup, workers: int) -> list[str]:
+    """What a new run of so many workers will be, and what is doubtful about it; nothing of one from other weights."""
     if origin.weights is not None:
         return []
     tokens = setup.data.train.stop - setup.data.train.start
-    size = size_of_run(origin.config, len(setup.tokenizer), setup.device.type)
-    known = Forecast(origin.config, tokens, counted=True, size=size)
+    config = dataclasses.replace(origin.config, world_size=workers)  # which the devices may say instead of a flag
+    size = size_of_run(config, len(setup.tokenizer), setup.device.type)
+    known = Forecast(config, tokens, counted=True, size=size)
     return [*known.facts, *known.doubts]
 
 
