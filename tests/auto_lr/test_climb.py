@@ -58,8 +58,10 @@ def climbed(
     jitter: float = 0.0,
     seed: int = 0,
     spoil: Iterable[int] = (),
+    odd: tuple[int, float] = (0, 1.0),
 ) -> Trace:
-    """Climb to the end; an update at `lr` changes `strength` x lr, give or take, and batches in `spoil` give NaN."""
+    """Climb to the end; an update at `lr` changes `strength` x lr, give or take, batches in `spoil` give NaN, and the
+    loss of the one that `odd` names is so many times what it should be."""
     numbers, spoiled = random.Random(seed), set(spoil)
     noise_at = noise if callable(noise) else lambda change: noise
     trace = Trace(Climb(steps, CONFIG))
@@ -71,6 +73,7 @@ def climbed(
         if begun:
             trace.rates.append(lr)
             loss = math.nan if len(trace.rates) in spoiled else loss
+            loss *= odd[1] if len(trace.rates) == odd[0] else 1.0
         if trace.climb.observe(lr, loss, change):
             trace.kept.append(len(trace.rates) - 1)
     return trace
@@ -207,6 +210,19 @@ def test_one_loss_that_is_not_finite_is_left_out_and_changes_hardly_anything(at:
     assert spoiled.lr is not None
     assert 1 / 1.5 < spoiled.lr / plain.lr < 1.5
     assert all(math.isfinite(loss) for loss in spoiled.losses)
+
+
+@given(st.integers(1, 120), st.floats(0.1, 10), st.sampled_from([150, 300, 1000]), st.integers(0, 1000))
+@settings(deadline=None)
+def test_one_batch_far_easier_or_harder_than_the_others_changes_hardly_anything(
+    at: int, factor: float, steps: int, seed: int
+) -> None:
+    plain, odd = (
+        climbed(valley(), steps=steps, noise=0.01, seed=seed, odd=one).found for one in ((0, 1), (at, factor))
+    )
+    assert plain.lr is not None
+    assert odd.lr is not None
+    assert 1 / 1.5 < odd.lr / plain.lr < 1.5
 
 
 @given(st.integers(1, 60))

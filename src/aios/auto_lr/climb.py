@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,8 +158,7 @@ class Climb:
         if self._first_lr is None:
             self._approach(lr, change)
             return False
-        before = self._points[-1][2] if self._points else loss
-        self._points.append([lr, loss, before + self._alpha * (loss - before)])
+        self._take(lr, loss)
         return self._judge(change)
 
     def found(self, lost: int, second_moments: bool = True) -> Found:
@@ -186,20 +185,21 @@ class Climb:
         down = losses[: smooth.index(lowest) + 1]
         then, now = (max(usual, scatter(part[-config.recent :])) for part in (down, losses))
         smoothing = math.sqrt(self._alpha / (2 - self._alpha))
-        fall = statistics.fmean(losses[:3]) - lowest
+        fall = statistics.median(losses[:3]) - lowest
         reach = lowest + max(config.tolerance * fall, config.tolerance_sigmas * smoothing * then)
         knee = next(i for i, loss in enumerate(smooth) if loss <= reach)
-        return Shape(lowest, fall, smoothing * now, self._clear(losses, down, usual, then), knee)
+        return Shape(lowest, fall, smoothing * now, self._clear(len(losses), down, usual, then), knee)
 
-    def _clear(self, losses: list[float], down: list[float], usual: float, then: float) -> bool:
+    def _clear(self, points: int, down: list[float], usual: float, then: float) -> bool:
         """Whether the loss fell by more than noise can make it: half a decade where it began against half a decade
         where it was lowest, long enough to see an adapter's small fall in the noise of its batches.
 
         `down` are the losses up to the lowest; `usual` and `then` the noise at both ends.
         """
         count = max(3, self.steps_per_decade // 2)
-        first, level = statistics.fmean(down[:count]), statistics.fmean(down[-count:])
-        sigmas = self.config.clear_sigmas + low_by_chance(len(losses) / count)
+        even = middles(down)
+        first, level = statistics.fmean(even[:count]), statistics.fmean(even[-count:])
+        sigmas = self.config.clear_sigmas + low_by_chance(points / count)
         error = math.sqrt((usual * usual + then * then) / min(count, len(down)))
         return first - level > max(sigmas * error, ROUNDING * abs(first))
 
@@ -224,6 +224,18 @@ class Climb:
             self.ended = f"no weight moved at any rate up to {lr:.3g}: does the optimizer train the model?"
         else:
             self._trying = min(10 * lr, config.last_lr)
+
+    def _take(self, lr: float, loss: float) -> None:
+        """Add a point. It is smoothed by a moving average of the middle ones of three losses each, for one odd batch,
+        easy or corrupt, tells nothing of the rate."""
+        self._points.append([lr, loss, loss])
+        middle = middles([point[1] for point in self._points[-3:]])[-1]
+        if len(self._points) > 3:
+            before = self._points[-2][2]
+            self._points[-1][2] = before + self._alpha * (middle - before)
+        else:
+            for point in self._points:
+                point[2] = middle
 
     def _miss(self, lr: float) -> bool:
         """A loss that is not finite: one may be a bad batch, two in a row are the rate's doing."""
@@ -295,6 +307,11 @@ def divisor(pace: int, config: ClimbConfig, second_moments: bool) -> float:
     """What the knee of a climb with `pace` steps to a decade is divided by."""
     lagging = min(config.largest_divisor, 10 ** (config.lag / pace))
     return lagging if second_moments else lagging * config.unscaled_divisor
+
+
+def middles(losses: Sequence[float]) -> list[float]:
+    """The middle one of each loss and the two before it, at the start of as many as there are."""
+    return [statistics.median(losses[max(0, i - 2) : i + 1]) for i in range(len(losses))]
 
 
 def low_by_chance(n: float) -> float:
