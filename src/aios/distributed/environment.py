@@ -21,6 +21,8 @@ class WorkerPlace:
     """Workers of the run."""
     local_rank: int = 0
     """Number among the workers of this machine."""
+    local_world_size: int = 1
+    """Workers of this machine."""
     restarts: int = 0
     """Times the launcher has started the workers again."""
     launcher: int | None = None
@@ -35,6 +37,7 @@ def place_of(environ: Mapping[str, str] = os.environ) -> WorkerPlace | None:
         rank=int(environ["RANK"]),
         world_size=int(environ["WORLD_SIZE"]),
         local_rank=int(environ.get("LOCAL_RANK", "0")),
+        local_world_size=int(environ.get("LOCAL_WORLD_SIZE", "1")),
         restarts=int(environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
         launcher=parent_of(environ) if "TORCHELASTIC_RUN_ID" in environ else None,
     )

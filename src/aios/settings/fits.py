@@ -56,8 +56,9 @@ def likely_device(config: TrainingConfig) -> str:
 
 def size_of_run(config: TrainingConfig, vocab_size: int, device: str) -> RunSize:
     """The size of a run with a vocabulary of that size on a device of that kind (cpu, cuda or mps)."""
-    on_cpu = device == "cpu"
-    workers = (config.world_size or 1) if on_cpu and place_of() is None else 1
+    on_cpu, place = device == "cpu", place_of()
+    together = place.local_world_size if place is not None else config.world_size or 1
+    workers = together if on_cpu else 1  # others have a device each
     mixed = config.model_dtype == "fp16" or config.amp is True or (config.amp is None and not on_cpu)
     return RunSize.of(config, vocab_size, workers, mixed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -65,10 +66,11 @@ def test_two_workers_equal_one_process_with_the_doubled_batch_until_a_signal_sto
     alone = start_training(single.parent, *flags, "--batch-size=8")
     wait_for_step(alone, single, 40)
     alone.terminate()
-    alone.communicate(TIMEOUT)
+    said, _ = alone.communicate(TIMEOUT)
     launcher = start_training(brain.parent, *flags, *DDP)
     wait_for_step(launcher, brain, 40)
-    assert_stopped(launcher, brain, launcher.terminate, "signal")
+    said_of_two = assert_stopped(launcher, brain, launcher.terminate, "signal")
+    assert foretold_memory(said_of_two) == pytest.approx(2 * foretold_memory(said), rel=0.05)  # both workers'
     one, two = ({s: r for s, r in train_records(path).items() if s <= 40} for path in (single, brain))
     assert len(one) == 40
     assert relative_difference(one, two, "loss") < 1e-5
@@ -78,15 +80,23 @@ def test_two_workers_equal_one_process_with_the_doubled_batch_until_a_signal_sto
     assert (mine["step"], mine["tokens"] % theirs["tokens"]) == (theirs["step"], 0)
 
 
-def assert_stopped(launcher: Running, brain: Path, ask: Callable[[], object], reason: str) -> None:
-    """Ask two workers in training to stop; both do, in good order."""
+def assert_stopped(launcher: Running, brain: Path, ask: Callable[[], object], reason: str) -> str:
+    """Ask two workers in training to stop; both do, in good order. Returns what was said."""
     pids = worker_pids(launcher)
     ask()
-    _, errors = launcher.communicate(timeout=TIMEOUT)
+    said, errors = launcher.communicate(timeout=TIMEOUT)
     assert launcher.returncode == 0, errors
     until_gone(pids)
     assert read_log(brain, "stopped")[0]["reason"] == reason
     assert read_log(brain, "checkpoint")[-1]["step"] == max(train_records(brain))
+    return said
+
+
+def foretold_memory(said: str) -> int:
+    """Megabytes, as a run says before its first step."""
+    found = re.search(r"about (\d+) MB of memory", said)
+    assert found is not None, said
+    return int(found[1])
 
 
 @pytest.mark.slow
