@@ -23,7 +23,7 @@ from typing import Any
 
 from aios.auto_lr.robust_window import scatter
 from aios.auto_lr.saved_state import BALANCE, COUNT, NUMBER, POSITIVE_COUNT, RATE, check_state, optional, row, series
-from aios.auto_lr.search import BUDGET, Found
+from aios.auto_lr.search import BUDGET, LOST_IN_A_ROW, Found
 
 ROUNDING = 1e-6
 """A fall of a smaller part of the loss is none, however calm the loss."""
@@ -238,9 +238,9 @@ class Climb:
                 point[2] = middle
 
     def _miss(self, lr: float) -> bool:
-        """A loss that is not finite: one may be a bad batch, two in a row are the rate's doing."""
+        """A loss that is not finite."""
         self._lost += 1
-        if self._lost == 2:
+        if self._lost == LOST_IN_A_ROW:
             self.ended, self.broke = f"at {lr:.3g} the loss was no longer finite", True
         return False
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from aios.auto_lr.search import Found, Trial, cost_in_steps
+from aios.auto_lr.search import LOST_IN_A_ROW, Found, Trial, cost_in_steps
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,11 @@ def _verdict(losses: Mapping[float, float], untouched: float) -> tuple[float, st
 
 
 def _short_run(trial: Trial, rates: Sequence[float], first_batch: int, judges: Sequence[int]) -> list[float]:
-    """Losses on the batches `judges` after a run at `rates`; infinite where it broke: a loss that is not finite had no
-    update and may be a bad batch, two in a row are the rate's doing."""
+    """Losses on the batches `judges` after a run at `rates`; infinite where it broke."""
     lost = 0
     for step, lr in enumerate(rates):
         lost = 0 if math.isfinite(trial.train(first_batch + step, lr)) else lost + 1
-        if lost == 2:
+        if lost == LOST_IN_A_ROW:
             return [math.inf]
     return [trial.evaluate(batch) for batch in judges]
 

@@ -19,6 +19,9 @@ BUDGET = 0.08
 SHORTEST_RUN = 80
 """Steps below which there is no search: it would take most of the run."""
 
+LOST_IN_A_ROW = 2
+"""So many losses in a row that are not finite are the rate's doing; one, which had no update, may be a bad batch."""
+
 How = Literal["climb", "race"]
 """`climb`: the rate rose through the warm-up until the loss showed the edge; `race`: short runs were compared."""
 
