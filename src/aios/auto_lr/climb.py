@@ -73,7 +73,8 @@ class ClimbConfig:
     """So many losses in a row tell the noise between batches at a time: a model that has learned nothing yet finds all
     batches alike."""
     flat_decades: float = 0.45
-    """The climb ends when it is so far past its knee."""
+    """The climb ends when it is so far past its knee; a knee nearer to where harm ended it counts as so far below, for
+    of the same problem's climbs those that harm ends have higher knees, by up to twice."""
     lag: int = 10
     """The loss follows the rate by some steps, however fast the climb: the rate taken is that of so many before the
     knee ..."""
@@ -172,8 +173,8 @@ class Climb:
         if shape is None or not shape.clear:
             lr, reason = None, f"the loss did not fall clearly at any rate; {self.ended}"
         else:
-            knee = rates[shape.knee]
-            lr = knee / divisor(self.steps_per_decade, self.config, second_moments)
+            knee, calm = rates[shape.knee], rates[-1] / 10**self.config.flat_decades
+            lr = min(knee, calm) / divisor(self.steps_per_decade, self.config, second_moments)
             reason = f"higher rates than {knee:.3g} gained nothing; {self.ended}; back to where the loss was lowest"
         return Found("climb", rates, losses, lr, edge, reason, lost, self.broke, self.steps_per_decade)
 
