@@ -55,6 +55,13 @@ def test_a_fresh_model_climbs_and_learns(tmp_path: Path) -> None:
     assert logged[-1]["auto_lr/found_lr"] == events[0]["lr"]
 
 
+def test_the_shorter_accumulation_at_the_end_of_an_epoch_has_a_whole_loss(tmp_path: Path) -> None:
+    events: Events = []  # 3 batches an epoch: every other step has but one
+    steered(tmp_path, gpt2(), events, data=Windows(12), max_steps=100, gradient_accumulation_steps=2).train()
+    early = [loss for _, loss in named(events, "adaptive_lr_climb")[0]["curve"][:6]]  # at rates that train nothing
+    assert min(early) > 0.9 * max(early)
+
+
 def test_it_hands_on_the_mean_loss_and_the_norm_before_clipping(tmp_path: Path) -> None:
     trainer = make_trainer(
         tmp_path, gpt2(), max_steps=3, gradient_accumulation_steps=2, max_grad_norm=0.01, logging_steps=1,
