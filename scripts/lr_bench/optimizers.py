@@ -32,6 +32,26 @@ def sgd(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     return [torch.optim.SGD(trainable(model.parameters()), lr=lr, momentum=0.9)]
 
 
+def nesterov(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """SGD with Nesterov's momentum and some weight decay, as convolutional nets are trained."""
+    return [torch.optim.SGD(trainable(model.parameters()), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)]
+
+
+def adam(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """Adam with torch's defaults."""
+    return [torch.optim.Adam(trainable(model.parameters()), lr=lr)]
+
+
+def nadam(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """NAdam with torch's defaults."""
+    return [torch.optim.NAdam(trainable(model.parameters()), lr=lr)]
+
+
+def adagrad(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """Adagrad with torch's defaults."""
+    return [torch.optim.Adagrad(trainable(model.parameters()), lr=lr)]
+
+
 def rmsprop(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     """RMSprop with torch's defaults."""
     return [torch.optim.RMSprop(trainable(model.parameters()), lr=lr)]

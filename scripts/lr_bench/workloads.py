@@ -14,6 +14,7 @@ from torch import nn
 
 from lr_bench import optimizers
 from lr_bench.optimizers import MakeOptimizers
+from lr_bench.problems import unlike
 from lr_bench.problems.classify import digits, mnist1d
 from lr_bench.problems.pretrained import finetune, lora
 from lr_bench.problems.problem import Problem
@@ -52,7 +53,7 @@ class Workload:
     @property
     def sgd(self) -> bool:
         """Whether the optimizer is SGD: peers that bring their own then bring theirs."""
-        return self.make is optimizers.sgd
+        return self.make in (optimizers.sgd, optimizers.nesterov)
 
     def optimizers(self, model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
         """The workload's optimizers at `lr`."""
@@ -97,11 +98,24 @@ def _first_five(text: str) -> list[Workload]:
     ]
 
 
+def _unlike() -> list[Workload]:
+    """What nothing was fitted to."""
+    return [
+        Workload("autoencoder_nadam", 1000, unlike.autoencoder, optimizers.nadam, text=False),
+        Workload("vae_adam", 1000, unlike.variational, optimizers.adam, text=False),
+        Workload("contrastive_adamw", 1000, unlike.contrastive, optimizers.adamw_default, text=False),
+        Workload("factorization_adam", 1000, unlike.factorization, optimizers.adam, low=-3, text=False),
+        Workload("series_adam", 1000, unlike.series, optimizers.adam, low=-3, text=False),
+        Workload("bncnn_nesterov", 1000, unlike.normalised_digits, optimizers.nesterov, low=-3, text=False),
+        Workload("bncnn_adagrad", 1000, unlike.normalised_digits, optimizers.adagrad, low=-3, text=False),
+    ]
+
+
 def _named(workloads: list[Workload]) -> dict[str, Workload]:
     return {workload.name: workload for workload in workloads}
 
 
-REPORT = _named([*_first_five(BIBLE), *_texts(CODE, before=BIBLE), *_classifiers()])
+REPORT = _named([*_first_five(BIBLE), *_texts(CODE, before=BIBLE), *_classifiers(), *_unlike()])
 """Reported, on seeds 0 to 4."""
 DEVELOPMENT = _named(
     [replace(w, name=f"dev_{w.name}") for w in (*_first_five(CODE), *_texts(BIBLE, before=CODE), *_classifiers()[::2])]
