@@ -12,8 +12,9 @@ from aios.errors import shown
 
 LR_SPAN = 100.0
 """Lower bound of the LR: what was found / LR_SPAN."""
-HEADROOM = 1.5
-"""Upper bound of the LR: what was found x HEADROOM."""
+HEADROOM = 5.0
+"""Upper bound of the LR: what was found x HEADROOM, by increases that each need their evidence. The rates found scatter
+by more than a factor of two, and only where one is far too low does the loss earn more than two or three of them."""
 BUDGET = 0.08
 """Largest part of a run's steps that may go into finding rates, all work counted."""
 SHORTEST_RUN = 80
