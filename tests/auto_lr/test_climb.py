@@ -294,7 +294,7 @@ def test_whatever_is_observed_it_ends_and_says_something_that_can_be_logged(
     assert found.reason
     if found.lr is not None:
         assert found.edge is not None
-        assert 0 < found.lr < found.edge / 10**CONFIG.flat_decades
+        assert 0 < found.lr < found.edge / (10**CONFIG.flat_decades if found.broke else 1)
     record = json.loads(json.dumps(found.to_dict()))
     assert Found.from_dict(record).lr == found.lr
 

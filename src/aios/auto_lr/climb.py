@@ -173,7 +173,8 @@ class Climb:
         if shape is None or not shape.clear:
             lr, reason = None, f"the loss did not fall clearly at any rate; {self.ended}"
         else:
-            knee, calm = rates[shape.knee], rates[-1] / 10**self.config.flat_decades
+            knee = rates[shape.knee]
+            calm = rates[-1] / 10**self.config.flat_decades if self.broke else knee
             lr = min(knee, calm) / divisor(self.steps_per_decade, self.config, second_moments)
             reason = f"higher rates than {knee:.3g} gained nothing; {self.ended}; back to where the loss was lowest"
         return Found("climb", rates, losses, lr, edge, reason, lost, self.broke, self.steps_per_decade)
