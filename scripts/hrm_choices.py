@@ -14,14 +14,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from lr_bench.problems.text import CODE, text_bytes
-from remembered import recall, remember
+from remembered import Remembered
 
 SEEDS = (0, 1)
 STEPS = 300
@@ -50,46 +50,39 @@ BEFORE = "trained before"
 class Training:
     """One run of the command; equal ones give equal losses."""
 
-    flags: tuple[str, ...]
+    flags: str
+    """With blanks between them."""
     seed: int
     steps: int
     before: bool = False
     """Whether it goes on with a model that was trained on Python's sources."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trainings:
     """What has been run, and the folder that remembers it."""
 
     folder: Path
-    known: dict[Training, tuple[float, float]] = field(default_factory=dict)
+    runs: Remembered[Training]
 
     @classmethod
     def open(cls, folder: Path) -> Trainings:
         """Read what there is."""
-        trainings = cls(folder)
-        for record in recall(trainings._path):
-            training = Training(**{**record["training"], "flags": tuple(record["training"]["flags"])})
-            trainings.known[training] = (record["eval_loss"], record["seconds"])
-        return trainings
-
-    @property
-    def _path(self) -> Path:
-        return self.folder / "trainings.jsonl"
+        return cls(folder, Remembered(folder / "trainings.jsonl", Training))
 
     def result(self, training: Training) -> tuple[float, float]:
         """Evaluation loss at the end (nats per token), and seconds of the processor; it is run if it has not been."""
-        if training not in self.known:
-            flags = [*training.flags, *([f"--student-init={self._before()}"] if training.before else [])]
+        if training not in self.runs.records:
+            flags = [*training.flags.split(), *([f"--student-init={self._before()}"] if training.before else [])]
             with tempfile.TemporaryDirectory() as folder:
                 loss, seconds = train(Path(folder), flags, training.seed, training.steps)
-            self.known[training] = (loss, seconds)
-            remember(self._path, {"training": asdict(training), "eval_loss": loss, "seconds": seconds})
-        return self.known[training]
+            self.runs.add(training, {"eval_loss": loss, "seconds": seconds})
+        record = self.runs.records[training]
+        return record["eval_loss"], record["seconds"]
 
     def with_all_seeds(self, flags: Sequence[str], steps: int, *, before: bool = False) -> dict[str, Any]:
         """Evaluation losses of a training by seed, and the mean of its seconds."""
-        wanted = [Training(tuple(flags), seed, steps, before) for seed in SEEDS]
+        wanted = [Training(" ".join(flags), seed, steps, before) for seed in SEEDS]
         losses, seconds = zip(*map(self.result, wanted), strict=True)
         return {"steps": steps, "eval_losses": losses, "seconds": statistics.mean(seconds)}
 

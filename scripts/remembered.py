@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aios.runs.training_log import repair_torn_line
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Job = TypeVar("Job", bound="DataclassInstance")
 
 
 def recall(path: Path) -> list[dict[str, Any]]:
@@ -23,6 +29,23 @@ def remember(path: Path, record: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+class Remembered(Generic[Job]):
+    """Results of jobs, one JSON line each; the later of two lines for the same job counts.
+
+    A job is a frozen dataclass of plain values, and `job_of` makes it of them; equal jobs give equal results.
+    """
+
+    def __init__(self, path: Path, job_of: Callable[..., Job]) -> None:
+        self.path = path
+        self.records: dict[Job, dict[str, Any]] = {job_of(**record["job"]): record for record in recall(path)}
+        """What is known: by job, its result and the job itself."""
+
+    def add(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Remember the result of a job."""
+        self.records[job] = {"job": asdict(job), **result}
+        remember(self.path, self.records[job])
 
 
 def put_figures(path: Path, told: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from integration_bench.methods import (
 from integration_bench.problem import STEPS, held_out_loss, model_for, task_data
 from integration_bench.report import Row
 from integration_bench.trainers import by_transformers, by_trl
-from remembered import recall, remember
+from remembered import Remembered
 
 FRAMEWORKS: dict[str, Train] = {
     "transformers": by_transformers,
@@ -61,26 +61,26 @@ class Job:
         return loss if math.isfinite(loss) else math.inf
 
 
-@dataclass
+@dataclass(frozen=True)
 class Results:
-    """Held-out losses in nats per byte by job, one JSON line each; a diverged run's is null in the file."""
+    """Held-out losses in nats per byte by job; a diverged run's is null in the file."""
 
-    path: Path
-    losses: dict[Job, float] = field(default_factory=dict)
+    runs: Remembered[Job]
 
     @classmethod
     def open(cls, path: Path) -> Results:
         """Read what there is; a line cut off by an interruption is removed from the file."""
-        results = cls(path)
-        for record in recall(path):
-            loss = record["loss"]
-            results.losses[Job(**record["job"])] = math.inf if loss is None else loss
-        return results
+        return cls(Remembered(path, Job))
+
+    @property
+    def losses(self) -> dict[Job, float]:
+        """What is known, infinite where a run diverged."""
+        losses = {job: record["loss"] for job, record in self.runs.records.items()}
+        return {job: math.inf if loss is None else loss for job, loss in losses.items()}
 
     def add(self, job: Job, loss: float) -> None:
         """Remember the loss of a job."""
-        self.losses[job] = loss
-        remember(self.path, {"job": asdict(job), "loss": loss if math.isfinite(loss) else None})
+        self.runs.add(job, {"loss": loss if math.isfinite(loss) else None})
 
 
 @dataclass(frozen=True)

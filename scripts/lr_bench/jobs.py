@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lr_bench.disturbances import DISTURBANCES, NONE
 from lr_bench.methods import AT_FOUND, ON_SOME, OURS, PEERS, PRODIGY_DEFAULT, PRODIGY_GRID
 from lr_bench.regret import Losses, tuned_lr
 from lr_bench.workloads import REPORT, WORKLOADS, Workload
-from remembered import recall, remember
+from remembered import Remembered
 
 SOME = ("gpt", "chargpt", "mnist1d_mlp_adamw_100")
 """Workloads of the peers that are run on three only."""
@@ -78,24 +78,13 @@ class Settings:
         return Job(workload, method, lr, seed, self.steps(workload), disturbance)
 
 
-@dataclass
-class Store:
-    """Results, one JSON line each; the later of two lines for the same job counts."""
-
-    path: Path
-    records: dict[Job, dict[str, Any]] = field(default_factory=dict)
+class Store(Remembered[Job]):
+    """Results of the jobs, as `run_job` gives them."""
 
     @classmethod
     def open(cls, path: Path) -> Store:
         """Read the results there are; a line cut off by an interruption is removed from the file."""
-        store = cls(path)
-        store.records = {Job(**record["job"]): record for record in recall(path)}
-        return store
-
-    def add(self, job: Job, result: dict[str, Any]) -> None:
-        """Remember the result of a job."""
-        self.records[job] = {"job": asdict(job), **result}
-        remember(self.path, self.records[job])
+        return cls(path, Job)
 
     def forget(self, settings: Settings) -> None:
         """Drop the results of the chosen workloads and methods at these lengths, to run them again."""

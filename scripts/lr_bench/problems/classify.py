@@ -16,48 +16,40 @@ from mnist1d.data import get_dataset_args, make_dataset
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from lr_bench.problems.problem import CACHE, Problem, batch_seed
+from lr_bench.problems.problem import CACHE, Problem, Rows, batch_seed, on_rows, split
 
 TRAIN, HELD_OUT = 20_000, 4_000
+DIGITS_TRAIN = 1400
+"""Of scikit-learn's 1797; the others are held out."""
 
 
-def classification(
-    model: nn.Module, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], seed: int, rows: int
-) -> Problem:
+def classification(model: nn.Module, train: Rows, held_out: Rows, seed: int, rows: int) -> Problem:
     """Train `model` on batches of `rows` of (inputs, labels), evaluate on others."""
-
-    def loss(index: int) -> Tensor:
-        generator = torch.Generator().manual_seed(batch_seed(seed, index))
-        chosen = torch.randint(len(train[1]), (rows,), generator=generator)
-        return F.cross_entropy(model(train[0][chosen]), train[1][chosen])
 
     def corrupted(index: int) -> Tensor:
         generator = torch.Generator().manual_seed(batch_seed(seed, index))
         noise = torch.randn(rows, *train[0].shape[1:], generator=generator)
         return F.cross_entropy(model(noise), torch.randint(10, (rows,), generator=generator))
 
-    def evaluate() -> float:
-        model.eval()
-        with torch.no_grad():
-            loss = float(F.cross_entropy(model(held_out[0]), held_out[1]))
-        model.train()
-        return loss
+    plain = on_rows(model, lambda rows, _: F.cross_entropy(model(rows[0]), rows[1]), train, held_out, seed, rows)
+    return replace(plain, corrupted=corrupted)
 
-    model.train()
-    return Problem(model, loss, evaluate, corrupted)
+
+def digit_images(order: int) -> tuple[Tensor, Tensor]:
+    """scikit-learn's digits, in an order of chance that `order` seeds: images [1797, 64] in 0 to 1, labels [1797]."""
+    images, labels = load_digits(return_X_y=True)
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(order))
+    return torch.tensor(images, dtype=torch.float32)[shuffled] / 16, torch.tensor(labels)[shuffled]
 
 
 def digits(seed: int) -> Problem:
     """An MLP on scikit-learn's digits."""
     torch.manual_seed(seed)
-    images, labels = load_digits(return_X_y=True)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    x, y = torch.tensor(images, dtype=torch.float32)[order] / 16, torch.tensor(labels)[order]
+    x, y = digit_images(order=0)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
     exchanged = x[:, torch.randperm(64, generator=torch.Generator().manual_seed(1))]
     plain, changed = (
-        classification(model, (inputs[:1400], y[:1400]), (inputs[1400:], y[1400:]), seed, rows=32)
-        for inputs in (x, exchanged)
+        classification(model, *split((inputs, y), DIGITS_TRAIN), seed, rows=32) for inputs in (x, exchanged)
     )
     return replace(plain, changed=changed)
 
@@ -113,4 +105,4 @@ def mnist1d(seed: int, kind: str, rows: int) -> Problem:
     x, y = mnist1d_data()
     with torch.no_grad():
         model(x[:2])  # the lazy layer learns its size
-    return classification(model, (x[:TRAIN], y[:TRAIN]), (x[TRAIN:], y[TRAIN:]), seed, rows)
+    return classification(model, *split((x, y), TRAIN), seed, rows)

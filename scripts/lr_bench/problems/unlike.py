@@ -3,46 +3,19 @@ normalisation, embeddings alone. Nothing of `auto` was fitted to them; they show
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from lr_bench.problems.classify import classification
-from lr_bench.problems.problem import Problem, batch_seed
-
-DIGITS_TRAIN = 1400
-LossOfRows = Callable[[tuple[Tensor, ...], torch.Generator], Tensor]
-"""Mean loss of rows of the data; the generator gives the noise of a loss that needs some."""
+from lr_bench.problems.classify import DIGITS_TRAIN, classification, digit_images
+from lr_bench.problems.problem import Problem, Rows, on_rows, split
 
 
-@functools.cache
-def digit_images() -> tuple[Tensor, Tensor]:
-    """scikit-learn's digits in an order of chance: images [1797, 64] in 0 to 1, labels [1797]."""
-    images, labels = load_digits(return_X_y=True)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))
-    return torch.tensor(images, dtype=torch.float32)[order] / 16, torch.tensor(labels)[order]
-
-
-def on_rows(
-    model: nn.Module, loss_of: LossOfRows, data: tuple[Tensor, ...], train: int, seed: int, rows: int
-) -> Problem:
-    """Train `model` on batches of `rows` of the first `train` rows of `data`, evaluate on the others."""
-
-    def loss(index: int) -> Tensor:
-        generator = torch.Generator().manual_seed(batch_seed(seed, index))
-        chosen = torch.randint(train, (rows,), generator=generator)
-        return loss_of(tuple(part[chosen] for part in data), generator)
-
-    def evaluate() -> float:
-        with torch.no_grad():
-            return float(loss_of(tuple(part[train:] for part in data), torch.Generator().manual_seed(0)))
-
-    return Problem(model, loss, evaluate)
+def digit_parts() -> tuple[Rows, Rows]:
+    """Images [n, 64] and labels [n] of the digits, to train on and held out; another order than that of `digits`."""
+    return split(digit_images(order=5), DIGITS_TRAIN)
 
 
 def perceptron(*sizes: int) -> nn.Sequential:
@@ -57,9 +30,7 @@ def autoencoder(seed: int) -> Problem:
     """Digits through eight numbers and back; the mean squared error of a pixel."""
     torch.manual_seed(seed)
     model = nn.Sequential(perceptron(64, 64, 8), perceptron(8, 64, 64))
-    return on_rows(
-        model, lambda rows, _: F.mse_loss(model(rows[0]), rows[0]), digit_images()[:1], DIGITS_TRAIN, seed, rows=64
-    )
+    return on_rows(model, lambda rows, _: F.mse_loss(model(rows[0]), rows[0]), *digit_parts(), seed, rows=64)
 
 
 def variational(seed: int) -> Problem:
@@ -67,7 +38,7 @@ def variational(seed: int) -> Problem:
     torch.manual_seed(seed)
     model = nn.ModuleDict({"encoder": perceptron(64, 64, 16), "decoder": perceptron(8, 64, 64)})
 
-    def loss(rows: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
+    def loss(rows: Rows, generator: torch.Generator) -> Tensor:
         mean, log_variance = model["encoder"](rows[0]).chunk(2, 1)
         log_variance = log_variance.clamp(-8, 8)
         code = mean + torch.randn(mean.shape, generator=generator) * (log_variance / 2).exp()
@@ -75,7 +46,7 @@ def variational(seed: int) -> Problem:
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
         return (pixels + divergence).mean()
 
-    return on_rows(model, loss, digit_images()[:1], DIGITS_TRAIN, seed, rows=64)
+    return on_rows(model, loss, *digit_parts(), seed, rows=64)
 
 
 def contrastive(seed: int) -> Problem:
@@ -83,12 +54,12 @@ def contrastive(seed: int) -> Problem:
     torch.manual_seed(seed)
     model = perceptron(64, 64, 32)
 
-    def loss(rows: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
+    def loss(rows: Rows, generator: torch.Generator) -> Tensor:
         views = [rows[0] + 0.2 * torch.randn(rows[0].shape, generator=generator) for _ in range(2)]
         first, second = (F.normalize(model(view), dim=1) for view in views)
         return F.cross_entropy(first @ second.T / 0.1, torch.arange(len(first)))
 
-    return on_rows(model, loss, digit_images()[:1], DIGITS_TRAIN, seed, rows=64)
+    return on_rows(model, loss, *digit_parts(), seed, rows=64)
 
 
 def factorization(seed: int) -> Problem:
@@ -102,10 +73,10 @@ def factorization(seed: int) -> Problem:
     for table in model.children():
         nn.init.normal_(table.weight, std=0.1)  # type: ignore[arg-type]
 
-    def loss(rows: tuple[Tensor, ...], _: torch.Generator) -> Tensor:
+    def loss(rows: Rows, _: torch.Generator) -> Tensor:
         return F.mse_loss((model["people"](rows[0]) * model["things"](rows[1])).sum(1), rows[2])
 
-    return on_rows(model, loss, (who, what, ratings), 18_000, seed, rows=256)
+    return on_rows(model, loss, *split((who, what, ratings), 18_000), seed, rows=256)
 
 
 class Forecaster(nn.Module):
@@ -129,10 +100,10 @@ def series(seed: int) -> Problem:
     torch.manual_seed(seed)
     model = Forecaster()
 
-    def loss(rows: tuple[Tensor, ...], _: torch.Generator) -> Tensor:
+    def loss(rows: Rows, _: torch.Generator) -> Tensor:
         return F.mse_loss(model(rows[0][:, :-1]), rows[0][:, 1:])
 
-    return on_rows(model, loss, (values.unsqueeze(2),), 1800, seed, rows=32)
+    return on_rows(model, loss, *split((values.unsqueeze(2),), 1800), seed, rows=32)
 
 
 def normalised_digits(seed: int) -> Problem:
@@ -144,6 +115,4 @@ def normalised_digits(seed: int) -> Problem:
         nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
     )  # fmt: skip
-    images, labels = digit_images()
-    train, held_out = ((images[part], labels[part]) for part in (slice(DIGITS_TRAIN), slice(DIGITS_TRAIN, None)))
-    return classification(model, train, held_out, seed, rows=32)
+    return classification(model, *digit_parts(), seed, rows=32)

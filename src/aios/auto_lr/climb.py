@@ -199,8 +199,8 @@ class Climb:
         `down` are the losses up to the lowest; `usual` and `then` the noise at both ends.
         """
         count = max(3, self.steps_per_decade // 2)
-        even = middles(down)
-        first, level = statistics.fmean(even[:count]), statistics.fmean(even[-count:])
+        ends = down[:count], down[-count - 2 :]  # two more, for the middle ones of the first
+        first, level = (statistics.fmean(middles(end)[-count:]) for end in ends)
         sigmas = self.config.clear_sigmas + low_by_chance(points / count)
         error = math.sqrt((usual * usual + then * then) / min(count, len(down)))
         return first - level > max(sigmas * error, ROUNDING * abs(first))
@@ -231,7 +231,7 @@ class Climb:
         """Add a point. It is smoothed by a moving average of the middle ones of three losses each, for one odd batch,
         easy or corrupt, tells nothing of the rate."""
         self._points.append([lr, loss, loss])
-        middle = middles([point[1] for point in self._points[-3:]])[-1]
+        middle = statistics.median(point[1] for point in self._points[-3:])
         if len(self._points) > 3:
             before = self._points[-2][2]
             self._points[-1][2] = before + self._alpha * (middle - before)

@@ -24,6 +24,8 @@ from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
 from aios.runs.lock import holder_of
 
+_GOES_ON = ("train", "run_start", "run_resumed")
+"""Records of a sitting that is not closed yet."""
 GROWING_SECONDS = 30.0
 """How much later than the output of a session its log must have grown to belong to another training."""
 
@@ -196,11 +198,7 @@ def judge(session: SessionFile | None, records: list[dict[str, Any]], held: bool
 def _ending(records: list[dict[str, Any]], since: float) -> dict[str, Any] | None:
     """The record that closed the newest sitting, if it began after `since` and was closed."""
     for record in reversed(records):
-        if (_finite(number(record, "ts")) or 0.0) < since or record.get("event") in (
-            "train",
-            "run_start",
-            "run_resumed",
-        ):
+        if (_finite(number(record, "ts")) or 0.0) < since or record.get("event") in _GOES_ON:
             return None
         if record.get("event") in ("final", "stopped"):
             return record
