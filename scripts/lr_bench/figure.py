@@ -17,8 +17,12 @@ from lr_bench.jobs import Settings, Store
 from lr_bench.regret import mean_over_seeds, tuned_lr
 from lr_bench.workloads import WORKLOADS
 
-COLUMNS = 2
+COLUMNS = 3
 """Panels side by side: the picture is shown some 800 pixels wide."""
+PANEL = (3.4, 2.5)
+"""Inches."""
+REFINED = 10**0.25
+"""A peer that is best at the end of its grid is trained so far beyond it."""
 VISIBLE = 0.75
 """This part of all runs is in the picture; the worst leave it at its top."""
 WIDE = 5.0
@@ -29,7 +33,9 @@ def draw(settings: Settings, store: Store, path: Path) -> None:
     """Write a PNG with a panel per workload, a line per method."""
     names = settings.workloads
     rows = -(-len(names) // COLUMNS)
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(8, 3.2 * rows + 0.6), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        rows, COLUMNS, figsize=(PANEL[0] * COLUMNS, PANEL[1] * rows + 0.6), squeeze=False, layout="constrained"
+    )
     for axis, name in zip_longest(axes.flat, names):
         if name is None:
             axis.set_visible(False)
@@ -64,7 +70,8 @@ def _panel(axis: Axes, settings: Settings, name: str, store: Store) -> None:
         points = [(lr, mean) for lr, mean in zip(rates, means, strict=True) if mean is not None]
         if points:
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=method, **style)
-    axis.set(xscale="log", yscale="log", xlabel="learning rate", title=f"{name}, {settings.steps(name)} steps")
+    axis.set(xscale="log", yscale="log", xlabel="learning rate")
+    axis.set_title(f"{name}, {settings.steps(name)} steps", fontsize=10)
     finite = sorted(loss for loss in losses.values() if math.isfinite(loss))
     if finite:
         top = finite[int(VISIBLE * (len(finite) - 1))]
@@ -75,4 +82,4 @@ def _panel(axis: Axes, settings: Settings, name: str, store: Store) -> None:
     axis.yaxis.set_major_formatter("{x:.4g}")
     axis.yaxis.set_minor_formatter("{x:.4g}")
     axis.grid(alpha=0.3)
-    axis.set_xlim(WORKLOADS[name].grid[0], WORKLOADS[name].grid[-1])
+    axis.set_xlim(WORKLOADS[name].grid[0] / REFINED, WORKLOADS[name].grid[-1] * REFINED)
