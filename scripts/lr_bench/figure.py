@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from lr_bench.jobs import Settings, Store
+from lr_bench.jobs import REFINED, Settings, Store
 from lr_bench.regret import mean_over_seeds, tuned_lr
 from lr_bench.workloads import WORKLOADS
 
@@ -21,8 +21,6 @@ COLUMNS = 3
 """Panels side by side: the picture is shown some 800 pixels wide."""
 PANEL = (3.4, 2.5)
 """Inches."""
-REFINED = 10**0.25
-"""A peer that is best at the end of its grid is trained so far beyond it."""
 VISIBLE = 0.75
 """This part of all runs is in the picture; the worst leave it at its top."""
 WIDE = 5.0

@@ -17,6 +17,8 @@ from remembered import Remembered
 
 SOME = ("gpt", "chargpt", "mnist1d_mlp_adamw_100")
 """Workloads of the peers that are run on three only."""
+REFINED = 10**0.25
+"""So far to both sides of the best of its grid a peer is trained, too, beyond the grid where that is its end."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def peers_refined(settings: Settings, store: Store) -> Iterable[Job]:
             grid = settings.grid(WORKLOADS[name], method)
             best = tuned_lr({key: loss for key, loss in losses.items() if key[1] in grid}, method, settings.seeds[0])
             if best is not None and len(grid) > 1 and not settings.decades:
-                for factor in (10**-0.25, 10**0.25):
+                for factor in (1 / REFINED, REFINED):
                     yield settings.job(name, method, best * factor, settings.seeds[0])
 
 
