@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +23,11 @@ from aios.engines.weight_average import WeightAverage
 
 MODEL_NUMBERS = 4
 """Loss, cross-entropy, segments used, load-balancing loss."""
+_DDP_ASKS = inspect.signature(DistributedDataParallel).parameters
+_KEEP_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _DDP_ASKS else "broadcast_buffers": False
+}
+"""That no buffers are exchanged in a step, as this version of torch asks it: 2.13 warns of the name before."""
 
 
 class TrainEngine(Engine, Protocol):
@@ -176,7 +182,7 @@ class DDPEngine(LocalEngine):
         self._ddp = DistributedDataParallel(
             carried,
             device_ids=devices,
-            broadcast_buffers=False,  # no step changes them
+            **_KEEP_BUFFERS,  # no step changes them
             gradient_as_bucket_view=True,
         )
 

@@ -86,6 +86,7 @@ def assert_stopped(launcher: Running, brain: Path, ask: Callable[[], object], re
     ask()
     said, errors = launcher.communicate(timeout=TIMEOUT)
     assert launcher.returncode == 0, errors
+    assert "Warning" not in errors
     until_gone(pids)
     assert read_log(brain, "stopped")[0]["reason"] == reason
     assert read_log(brain, "checkpoint")[-1]["step"] == max(train_records(brain))
