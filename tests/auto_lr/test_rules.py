@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers.optimization import GreedyLR
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
-from aios.auto_lr.rules import NoiseRules, clip_outliers, decide_by_noise, fit_trend, summarize_window
+from aios.auto_lr.rules import NoiseRules, WindowSums, clip_outliers, decide_by_noise, fit_trend, summarize_window
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler, LRDecision
 from auto_lr.problems import adamw, classifier, train
@@ -178,6 +178,28 @@ def test_state_survives_with_the_windows_since_the_last_change() -> None:
     second.load_state_dict(first.state_dict())
 
     assert lrs_of(second, plateau(0, 2000)) == expected[775:]
+
+
+def windows_of(loss_at: Callable[[int], float], count: int, seed: int) -> list[WindowSums]:
+    """Windows of 50 losses, with noise of 1 %."""
+    noise = random.Random(seed)
+    return [summarize_window([loss_at(50 * k + i) + noise.gauss(0, 0.02) for i in range(50)]) for k in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("slope", "decisions"),
+    [(0.0, {"plateau"}), (1e-4, {"plateau", "worsening"}), (-5e-4, {"steady"})],
+    ids=["rests", "rises", "falls on"],
+)
+@given(count=st.integers(8, 16), seed=st.integers(0, 1000))
+@settings(deadline=None)
+def test_a_steep_fall_that_has_ended_does_not_hide_what_follows(
+    slope: float, decisions: set[str], count: int, seed: int
+) -> None:
+    """The line through all losses still falls then, faster than that of a plateau may."""
+    windows = windows_of(lambda t: 2 + max(0.0, 1 - t / 150) + slope * max(0, t - 150), count, seed)
+    rules = NoiseRules(plateau_steps=100, plateau_gain=0.01)
+    assert decide_by_noise(windows, rules, may_raise=False)[1].split()[0] in decisions
 
 
 # --- without a search ---

@@ -65,6 +65,14 @@ class Trend(NamedTuple):
     steps: int
     """Losses behind it."""
 
+    @property
+    def sigmas(self) -> float:
+        """The slope in standard errors."""
+        return self.slope / self.stderr if self.stderr > 0 else math.copysign(math.inf, self.slope)
+
+    def __str__(self) -> str:
+        return f"{self.sigmas:+.1f} sigma over {self.steps} steps"
+
 
 def clip_outliers(losses: Sequence[float]) -> list[float]:
     """The losses of a window, outliers brought to `OUTLIER_SIGMAS` robust sigmas from the median.
@@ -122,19 +130,24 @@ def move_onto_trend(windows: Sequence[WindowSums], newest: WindowSums) -> list[W
 
 
 def decide_by_noise(windows: Sequence[WindowSums], rules: NoiseRules, may_raise: bool) -> tuple[LRDecision, str]:
-    """The decision for the windows since the last change (the newest last), and its reason."""
+    """The decision for the windows since the last change (the newest last), and its reason.
+
+    A steep fall that has ended lies in the line through all of them still: the newest half is asked, too.
+    """
     newest, trend = windows[-1], fit_trend(windows)
     if len(windows) >= 2 and (jump := _jump(windows[-2], newest, rules)) is not None:
         return LRDecision.SPIKE_DECREASE, jump
-    sigmas = trend.slope / trend.stderr if trend.stderr > 0 else math.copysign(math.inf, trend.slope)
-    known = f"{sigmas:+.1f} sigma over {trend.steps} steps"
-    if len(windows) >= 2 and trend.slope > 0 and sigmas > rules.worsen_sigmas:
-        return LRDecision.DECREASE, f"worsening ({known})"
+    judged = [trend] if len(windows) >= 2 else []
+    judged += [fit_trend(windows[len(windows) // 2 :])] if len(windows) >= 4 else []
+    for part in judged:
+        if part.slope > 0 and part.sigmas > rules.worsen_sigmas:
+            return LRDecision.DECREASE, f"worsening ({part})"
     gain = -trend.slope * newest.size / abs(trend.level) if trend.level else 0.0
-    if may_raise and sigmas < -rules.raise_sigmas and gain > rules.raise_gain:
-        return LRDecision.INCREASE, f"improving ({gain:.2%} per window, {known})"
-    if len(windows) >= 2 and _is_plateau(trend, rules):
-        return LRDecision.DECREASE, f"plateau ({known})"
+    if may_raise and trend.sigmas < -rules.raise_sigmas and gain > rules.raise_gain:
+        return LRDecision.INCREASE, f"improving ({gain:.2%} per window, {trend})"
+    for part in judged:
+        if _is_plateau(part, rules):
+            return LRDecision.DECREASE, f"plateau ({part})"
     return LRDecision.HOLD, "steady"
 
 
