@@ -42,12 +42,19 @@ def told_at(watch: LearningWatch, losses: list[float]) -> list[int]:
 def test_a_loss_that_stays_after_harm_is_told_again_and_again_but_not_for_ever(steps: int, level: float) -> None:
     told = told_at(watch_over(steps, broke=True), [level] * steps)
     assert 1 <= len(told) <= MOST_CUTS
-    assert told[0] <= math.ceil(0.2 * steps) + 1
+    assert told[0] <= math.ceil(0.1 * steps) + 1
 
 
 @given(lengths, st.floats(4.0, 6.0))
-def test_where_higher_rates_did_no_harm_it_is_told_once(steps: int, level: float) -> None:
-    assert len(told_at(watch_over(steps, broke=False), [level] * steps)) == 1
+def test_where_higher_rates_did_no_harm_it_is_told_once_and_late(steps: int, level: float) -> None:
+    """Nothing is at stake, and a steady rate takes its time to come below a loss whose rate had fallen to zero."""
+    (told,) = told_at(watch_over(steps, broke=False), [level] * steps)
+    assert told >= math.floor(0.3 * steps)
+
+
+@given(lengths)
+def test_a_loss_that_comes_down_late_is_no_alarm_where_nothing_broke(steps: int) -> None:
+    assert told_at(watch_over(steps, broke=False), [4.5 if step < 0.2 * steps else 3.9 for step in range(steps)]) == []
 
 
 @given(lengths, st.booleans(), st.floats(-10, 3.9))
@@ -80,13 +87,13 @@ def test_a_loop_whose_loss_is_back_where_it_began_gets_a_lower_rate_only_after_h
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     auto = AutoLR(model, optimizer, steps=300, log_fn=events.append)
     auto.search()
-    x = torch.randn(16, 4)
+    x, highest = torch.randn(16, 4), 0.0
     while not auto.finished:
         optimizer.zero_grad()
         model(x).square().mean().backward()
-        rate = auto.before_step()
-        fall = min(1.0, rate / 1e-2) if auto.climbing else 0.0
-        harm = 3.0 if broke and auto.climbing and rate > 3e-2 else 0.0
+        highest = max(highest, auto.before_step())
+        fall = min(1.0, highest / 1e-2) if auto.climbing else 0.0
+        harm = 3.0 if broke and auto.climbing and highest > 3e-2 else 0.0
         optimizer.step()
         auto.after_step(5.0 - fall + harm, 0.1)
     (climb,) = [event for event in events if event["event"] == "adaptive_lr_climb"]

@@ -16,8 +16,11 @@ from typing import Any
 from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, NUMBER, check_state, series
 from aios.auto_lr.search import Found
 
-PATIENCE = 0.2
-"""Part of the run after which it is asked first, and then again."""
+PATIENCE = 0.1
+"""Part of the run after which it is asked first, and then again, where harm had ended the climb ..."""
+CALM_PATIENCE = 0.3
+"""... and where none had: there is nothing to try, and it takes a steady rate its time to come below a loss at whose
+place the rate had fallen to zero."""
 WINDOW = 0.05
 """Part of the run whose median loss answers."""
 SHARE = 0.02
@@ -48,7 +51,7 @@ class Expected:
 
 
 class LearningWatch:
-    """Asks, `PATIENCE` after `step` and again, whether the loss has come below `expected`, until it has."""
+    """Asks, some time after `step` and again, whether the loss has come below `expected`, until it has."""
 
     def __init__(self, expected: Expected, step: int, steps: int) -> None:
         self.expected = expected
@@ -64,7 +67,8 @@ class LearningWatch:
         """Take the loss of optimizer step `step`; returns the median loss where that says: not learning."""
         if self.over:
             return None
-        due = self.since + max(10, round(PATIENCE * self._steps))
+        patience = PATIENCE if self.expected.broke else CALM_PATIENCE
+        due = self.since + max(10, round(patience * self._steps))
         if step > due - max(5, round(WINDOW * self._steps)):
             self._losses.append(loss)
         if step < due:
