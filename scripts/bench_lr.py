@@ -29,7 +29,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here 
 
 from rich.console import Console
 
-from lr_bench.auto_adapter import auto_available
 from lr_bench.figure import draw
 from lr_bench.jobs import Settings, Store
 from lr_bench.methods import OURS, PEERS
@@ -99,8 +98,6 @@ def settings_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Se
         chosen[key] = tuple(getattr(args, key).split(",")) if getattr(args, key) else usual[key]
         if unknown := [name for name in chosen[key] if name not in known]:
             parser.error(f"--{key}: no {', '.join(unknown)}; there are {', '.join(known)}")
-    if not auto_available():
-        chosen["methods"] = tuple(name for name in chosen["methods"] if name != "auto")
     seeds = tuple(args.seeds or ((0,) if args.quick else range(5)))
     factor = args.steps_factor or (QUICK_FACTOR if args.quick else 1.0)
     return Settings(

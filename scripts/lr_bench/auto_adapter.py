@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from typing import Any
 
+from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.errors import RunError
 from lr_bench.disturbances import NONE, disturbed, kick_of
 from lr_bench.methods import Trace
@@ -14,15 +14,8 @@ from lr_bench.problems.problem import Problem
 from lr_bench.workloads import Workload
 
 
-def auto_available() -> bool:
-    """Whether the package has `auto`; without it the benchmark measures the others."""
-    return importlib.util.find_spec("aios.auto_lr.api") is not None
-
-
 def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, trouble: str = NONE) -> Trace:
     """Train for `steps` steps, search included, from `lr`, with `trouble` in the middle."""
-    from aios.auto_lr import AutoLR, AutoLRConfig
-
     optimizers = workload.optimizers(problem.model, lr)
     events: list[dict[str, Any]] = []
     # The search counts: peers get the same sum of steps.

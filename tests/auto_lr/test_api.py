@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr.climb import ClimbConfig
 from auto_lr.problems import adamw, classifier, fingerprint, sgd, train
 
 MAKERS = {"adamw": adamw, "fused": lambda m, lr=1e-3: adamw(m, lr, fused=True), "sgd": sgd}
@@ -65,7 +66,7 @@ def test_the_events_tell_the_run_in_order() -> None:
     climb, init = events[0], events[1]
     assert (climb["how"], climb["step"], init["step"]) == ("climb", ended, ended)
     assert set(climb) == {
-        "event", "step", "how", "lr", "edge", "curve", "search_steps", "broke", "steps_per_decade", "reason",
+        "event", "step", "how", "lr", "edge", "curve", "search_steps", "broke", "steps_per_cycle", "reason",
         "lr_min", "lr_max",
     }  # fmt: skip
     assert init["initial_lr"] == climb["lr"]
@@ -110,7 +111,7 @@ def test_ten_bad_batches_are_skipped_and_braked_and_training_goes_on(kind: str) 
     auto = AutoLR(model, MAKERS[kind](model, 1e-3), 400, log_fn=events.append)
 
     auto.search(forward)
-    losses, _ = train(auto, lambda i: forward(i) * (math.nan if 100 <= i < 110 else 1.0))
+    losses, _ = train(auto, lambda i: forward(i) * (math.nan if 180 <= i < 190 else 1.0))
 
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert mean(losses[-20:]) < 0.4 * mean(losses[:5])
@@ -137,6 +138,25 @@ def test_param_groups_keep_the_ratio_of_their_rates(kind: str) -> None:
         ratios.append(optimizer.param_groups[1]["lr"] / optimizer.param_groups[0]["lr"])
 
     assert ratios == pytest.approx([0.1] * len(ratios))
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.Sequential], ids=["itself", "a part"])
+@pytest.mark.parametrize(("given", "divisor"), [(None, 2.5), (1.0, 1.0)], ids=["by the model", "by the settings"])
+def test_a_model_may_ask_for_a_part_of_what_its_climb_finds(
+    wrap: Callable[[nn.Module], nn.Module], given: float | None, divisor: float
+) -> None:
+    rates = {}
+    for asks in (False, True):
+        model, forward = classifier()
+        if asks:
+            model.climb_divisor = 2.5
+        events: list[dict[str, Any]] = []
+        config = AutoLRConfig(climb=ClimbConfig(divisor=given))
+        auto = AutoLR(wrap(model), adamw(model), 300, config, events.append)
+        auto.search(forward)
+        train(auto, forward)
+        (rates[asks],) = (event["lr"] for event in events if event["event"] == "adaptive_lr_climb")
+    assert rates[True] == pytest.approx(rates[False] / divisor)
 
 
 def test_training_is_repeatable_bit_for_bit() -> None:

@@ -170,8 +170,8 @@ def test_a_race_moves_the_weights_after_a_skipped_step() -> None:
     model, forward = classifier()
     events: list[dict[str, Any]] = []
     calm = TroubleConfig(healthy_after=1)  # the race waits for one good step only
-    config = AutoLRConfig(race=RaceConfig(again=(0.4,)), trouble=calm)
-    auto = AutoLR(model, adamw(model, fused=True), 600, config, events.append)
+    config = AutoLRConfig(race=RaceConfig(again=(0.2,)), trouble=calm)
+    auto = AutoLR(model, adamw(model, fused=True), 1200, config, events.append)
     weights: list[torch.Tensor] = []
 
     def watched(batch: int) -> torch.Tensor:

@@ -36,18 +36,18 @@ def test_apart_or_together_the_run_is_the_same_to_the_last_bit(again: tuple[floa
         model, forward = classifier()
         optimizer = adamw(model)
         events: list[dict[str, Any]] = []
-        auto = AutoLR(model, optimizer, 400, AutoLRConfig(race=RaceConfig(again=again)), events.append)
+        auto = AutoLR(model, optimizer, 800, AutoLRConfig(race=RaceConfig(again=again)), events.append)
         auto.search(forward)
 
         def spoiled(batch: int, forward: Forward = forward) -> Tensor:
-            return forward(batch) * (math.nan if batch in (150, 151) else 1.0)
+            return forward(batch) * (math.nan if batch in (300, 301) else 1.0)
 
         trained = train_apart(auto, optimizer, spoiled) if apart else train(auto, spoiled)
         skips = [e["step"] for e in events if e.get("rung") == "skip"]
         assert len([e for e in events if e["event"] == "adaptive_lr_race"]) == len(again)
         ends.append(([repr(value) for values in trained for value in values], skips, fingerprint(model, optimizer)))
     assert ends[0] == ends[1]
-    assert ends[0][1] == [151, 152]
+    assert ends[0][1] == [301, 302]
 
 
 def test_a_step_is_reported_once_with_what_was_given_along() -> None:

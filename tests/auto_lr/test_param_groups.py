@@ -322,10 +322,13 @@ def test_auto_lr_trains_a_role_at_its_own_rate() -> None:
     assert [group["lr_scale"] for group in adam.param_groups[1:]] == [0.5]
     losses, _ = train(auto, spoiled)
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
-    changes = [event["groups"]["head"] for event in events if event["event"] == "adaptive_lr_adjustment"]
+    changes = [event for event in events if event["event"] == "adaptive_lr_adjustment"]
     (init,) = (event for event in events if event["event"] == "adaptive_lr_init")
     first = init["groups"]["head"]["lr"]
     assert first == init["initial_lr"] / 2
-    assert min(change["new_lr"] for change in changes) < first == max(change["new_lr"] for change in changes)
+    rates = [change["groups"]["head"]["new_lr"] for change in changes]
+    assert rates == [pytest.approx(change["new_lr"] / 2) for change in changes]
+    back = next(i for i, change in enumerate(changes) if change["decision"] == "trouble_over_increase")
+    assert rates[back - 1] < rates[back] <= first
     with pytest.raises(ValueError, match="no param group"):
         AutoLR(model, adamw(copy.deepcopy(model)), 10, config)

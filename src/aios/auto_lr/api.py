@@ -387,9 +387,8 @@ class AutoLR:
             # An overflow under loss scaling is the scaler's business: it skips the update and lowers its scale.
             overflow = self.engine.scales_loss and math.isfinite(loss) and not math.isfinite(grad_norm)
             if self._finding.climbing is not None:
-                if not overflow:
-                    seen = loss if math.isfinite(grad_norm) else math.nan
-                    self._finding.climbing.observe(self.step_count, launched.lrs[0], seen, change)
+                seen = None if overflow else loss if math.isfinite(grad_norm) else math.nan
+                self._finding.climbing.observe(self.step_count, launched.lrs[0], seen, change)
                 continue
             assert self.control is not None
             self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)

@@ -34,9 +34,10 @@ class Found:
     how: How
     """The way it was found."""
     rates: tuple[float, ...]
-    """Those tried, in order."""
+    """Those tried, in order: of a climb the peaks of its cycles."""
     losses: tuple[float, ...]
-    """What each showed: of a climb the training loss, smoothed; of a race the loss at the end of its short run."""
+    """What each showed: of a climb the training loss at the end of each cycle; of a race that at the end of each short
+    run."""
     lr: float | None
     """The rate to train with; None when nothing could be told, and the rate asked for stays."""
     edge: float | None
@@ -47,8 +48,8 @@ class Found:
     """Optimizer steps' worth of work that trained nothing (a forward pass alone counts a third)."""
     broke: bool = False
     """Of a climb: whether it was ended by harm, a loss that had risen or was no longer finite."""
-    steps_per_decade: int | None = None
-    """Of a climb: its pace, which corrects for the run's length: a slower climb finds a lower rate."""
+    steps_per_cycle: int | None = None
+    """Of a climb: its pace, which corrects for the run's length: longer cycles find a lower rate."""
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -65,7 +66,7 @@ class Found:
             "curve": [[lr, loss if math.isfinite(loss) else None] for lr, loss in points],
             "search_steps": self.steps,
             "broke": self.broke,
-            "steps_per_decade": self.steps_per_decade,
+            "steps_per_cycle": self.steps_per_cycle,
             "reason": self.reason,
         }  # fmt: skip
 
@@ -74,12 +75,12 @@ class Found:
         """What `to_dict` made, or what the searches of earlier versions logged; ValueError for anything else."""
         if "suggestion" in record:
             record = _from_range_test(record)
-        check_state("what a search found", record, _RECORD, may_lack=("broke", "steps_per_decade"))
+        check_state("what a search found", record, _RECORD, may_lack=("broke", "steps_per_cycle"))
         points = [(float(lr), math.nan if loss is None else float(loss)) for lr, loss in record["curve"]]
         rates, losses = tuple(lr for lr, _ in points), tuple(loss for _, loss in points)
         how: How = "race" if record["how"] == "race" else "climb"
         reached = (record["lr"], record["edge"], str(record["reason"]), record["search_steps"])
-        return cls(how, rates, losses, *reached, record.get("broke", False), record.get("steps_per_decade"))
+        return cls(how, rates, losses, *reached, record.get("broke", False), record.get("steps_per_cycle"))
 
 
 def _from_range_test(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +99,7 @@ _RECORD = {
         "reason": Kind("text", lambda v: type(v) is str),
     },
     **{"lr": optional(RATE), "edge": optional(RATE), "search_steps": COUNT, "broke": FLAG},
-    **{"steps_per_decade": optional(POSITIVE_COUNT), "curve": series(row(RATE, optional(LOSS)))},
+    **{"steps_per_cycle": optional(POSITIVE_COUNT), "curve": series(row(RATE, optional(LOSS)))},
 }
 
 

@@ -14,6 +14,9 @@ from aios.run_view.legends import Entries, columns_that_fit, put_legend, rows_of
 from aios.run_view.searches import SearchCurve
 from aios.run_view.theme import LIGHT, Theme
 
+MOST_MARKED = 40
+"""So many points are marked one by one; a climb of earlier versions has one for each step."""
+
 
 class SearchPicture:
     """Drawn into `figure`, which is cleared first."""
@@ -27,10 +30,10 @@ class SearchPicture:
         axes.set_xscale("log")
         axes.set_xlabel("learning rate")
         is_climb = curve.how == "climb"
-        axes.set_ylabel("training loss, smoothed (nats per token)" if is_climb else "loss after a short run")
+        axes.set_ylabel("training loss (nats per token)" if is_climb else "loss after a short run")
         known = [(lr, loss) for lr, loss in curve.points if math.isfinite(loss) and lr > 0]
         (line,) = axes.plot(
-            [lr for lr, _ in known], [loss for _, loss in known], "-" if is_climb else "o-",
+            [lr for lr, _ in known], [loss for _, loss in known], "o-" if len(known) <= MOST_MARKED else "-",
             color=theme.curves[0], linewidth=1.9, ms=5, zorder=4,
         )  # fmt: skip
         self._entries: Entries = [("loss of the climb" if is_climb else "loss of each short run", line)]

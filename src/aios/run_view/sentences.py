@@ -99,8 +99,9 @@ def _climb(record: Record) -> str:
     if not curve_of(record):
         return f"No learning rate was searched for: {reason}."
     taken = f"{_rate(record, 'lr')} is taken" if record.get("lr") is not None else "none of them stood out"
-    steps = f"{_tried(record)} over {len(curve_of(record))} steps"
-    return f"Raised the learning rate {steps} to see what the model bears; {taken}: {reason}."
+    count, cycle = len(curve_of(record)), value_of(record, "steps_per_cycle")
+    each = f"in {count} cycles of {cycle} steps" if "steps_per_cycle" in record else f"over {count} steps"
+    return f"Raised the learning rate {_tried(record)} {each} to see what the model bears; {taken}: {reason}."
 
 
 def _race(record: Record) -> str:

@@ -39,9 +39,12 @@ def test_climb_anneal_and_end(climbed: Path) -> None:
     assert (init["initial_lr"], init["lr_min"], init["lr_max"]) == (climb["lr"], climb["lr_min"], climb["lr_max"])
     records = train_records(brain)
     assert list(records) == list(range(1, AUTO_STEPS + 1))  # those of the climb train, too
-    rising = [records[step]["lr"] for step in range(1, climb["step"] + 1)]
-    assert rising == sorted(rising)
-    assert rising[-1] == pytest.approx(climb["edge"])
+    cycle, rates = climb["steps_per_cycle"], [records[step]["lr"] for step in range(1, climb["step"] + 1)]
+    in_cycles = rates[-cycle * len(climb["curve"]) :]
+    peaks = [max(in_cycles[i : i + cycle]) for i in range(0, len(in_cycles), cycle)]
+    assert peaks == pytest.approx([lr for lr, _ in climb["curve"]])
+    assert peaks == sorted(peaks)
+    assert peaks[-1] == pytest.approx(climb["edge"])
     assert records[climb["step"] + 1]["lr"] == climb["lr"]  # no other warm-up
     assert records[climb["step"] + 1]["ce"] < records[1]["ce"] - 0.3  # what was learned is kept
     (anneal,) = read_log(brain, "adaptive_lr_anneal")
@@ -104,9 +107,9 @@ def test_run_killed_in_the_climb_in_the_rules_and_in_the_anneal_resumes_exactly(
     brain = tmp_path / "brain"
     kill_after(8, tmp_path, *AUTO, "--save-every=4")
     assert not read_log(brain, "adaptive_lr_climb")
-    # A checkpoint that is due past the knee ends the climb, as in any run that saves there: none is at every 17th step.
-    kill_after(110, tmp_path, *AUTO, "--save-every=17", "--resume")
-    kill_after(225, tmp_path, *AUTO, "--resume")
+    # A checkpoint that is due past the knee ends the climb, as in any run that saves there: none is at every 29th step.
+    kill_after(120, tmp_path, *AUTO, "--save-every=29", "--resume")
+    kill_after(240, tmp_path, *AUTO, "--resume")
     train(tmp_path, *AUTO, "--resume")
     straight, resumed = (train_records(b) for b in (climbed / "brain", brain))
     first, second, third = (record["step"] for record in read_log(brain, "run_resumed"))

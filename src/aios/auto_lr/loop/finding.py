@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from aios.auto_lr.climb import Climb
+from aios.auto_lr.climb import Climb, ClimbConfig
 from aios.auto_lr.loop.climbing import Climbing, climb_and_restore
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.trial import Paired, find_unit
@@ -21,6 +21,14 @@ from aios.auto_lr.search import BUDGET, SHORTEST_RUN, Found, Trial
 SCALED = 256.0
 """So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
 _NOTHING_MOVES = "no weight moved at any rate: does the optimizer's step do anything, and hold the model's weights?"
+
+
+def asked_by(model: nn.Module, config: ClimbConfig) -> ClimbConfig:
+    """`config`, where it has no divisor with the one that `model` asks for: `climb_divisor` of the model or a part of
+    it, a number, for models known to want less in a whole run than what is best in a short one."""
+    asked = (getattr(part, "climb_divisor", None) for part in model.modules())
+    divisor = next((float(number) for number in asked if isinstance(number, int | float)), None)
+    return config if config.divisor is not None else replace(config, divisor=divisor)
 
 
 class Finding:
@@ -36,7 +44,7 @@ class Finding:
         self.search_steps = 0
         """Optimizer steps' worth of work that finding the rate took."""
         self._model, self._engine = model, engine
-        self._steps, self._config = steps, config
+        self._steps, self._config = steps, replace(config, climb=asked_by(model, config.climb))
         self._races = 0  # of those on the way, how many are over
         self._first_loss: float | None = None  # of the first batch, untrained
         self._moves = True  # whether the climb saw a weight move
