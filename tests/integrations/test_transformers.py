@@ -152,7 +152,7 @@ def test_a_race_on_the_way_leaves_the_order_of_the_data_alone(tmp_path: Path) ->
     events: Events = []
 
     def run(config: AutoLRConfig | None) -> list[float]:
-        trainer = make_trainer(tmp_path, gpt2(), Windows(200), Recorded, max_steps=600)  # an epoch has 50 steps
+        trainer = make_trainer(tmp_path, gpt2(), Windows(200), Recorded, max_steps=1200)  # an epoch has 50 steps
         trainer.add_callback(InStep(trainer))
         if config is not None:
             AutoLRCallback.attach(trainer, config, events.append)
@@ -160,7 +160,7 @@ def test_a_race_on_the_way_leaves_the_order_of_the_data_alone(tmp_path: Path) ->
         trainer.train()
         return trainer.trained
 
-    raced = run(AutoLRConfig(race=RaceConfig(again=(0.43,))))
+    raced = run(AutoLRConfig(race=RaceConfig(again=(0.215,))))
     assert named(events, "adaptive_lr_race")[0]["step"] == 258
     assert len(raced) == 305
     assert raced == run(None)

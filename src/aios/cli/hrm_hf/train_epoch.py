@@ -249,7 +249,8 @@ def evaluate(run: TrainingRun) -> float:
     first, every = (0, 1) if run.engine.in_step else (run.workers.rank, run.workers.world_size)
     run.model.eval()
     total, tokens = 0.0, 0.0
-    with shown_weights(run), torch.inference_mode():
+    # No inference mode: what ZeRO-3 gathers in it could not be trained on afterwards.
+    with shown_weights(run), torch.no_grad():
         for rows in islice(run.eval_batches, first, None, every):
             targets, batch = rows.targets, rows.to(run.device)
             with run.precision.autocast_context(run.device):
