@@ -76,3 +76,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def peaks_of(rates: list[float], cycle: int) -> list[float]:
+    """The highest of the rates of each cycle of a climb, `cycle` steps long."""
+    return [max(rates[i : i + cycle]) for i in range(0, len(rates), cycle)]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from aios.auto_lr.climb import Climb, ClimbConfig, comparable, level, part_of_peak, steps_per_cycle
 from aios.auto_lr.robust_window import scatter
 from aios.auto_lr.search import Found
+from auto_lr.problems import peaks_of
 
 CONFIG = ClimbConfig()
 Landscape = Callable[[float], float]
@@ -211,7 +212,7 @@ def test_a_loss_that_never_breaks_ends_the_climb_in_its_part_of_the_run(steps: i
 def test_peaks_rise_evenly_from_an_update_that_trains_little(strength: float, noise: float, seed: int) -> None:
     trace = climbed(valley(), strength, noise=noise, seed=seed)
     factor, cycle = 10 ** (1 / CONFIG.cycles_per_decade), trace.climb.steps_per_cycle
-    peaks = [max(trace.rates[i : i + cycle]) for i in range(0, len(trace.rates), cycle)]
+    peaks = peaks_of(trace.rates, cycle)
     assert len(trace.rates) % cycle == 0
     assert strength * peaks[0] == pytest.approx(CONFIG.first_change)
     assert peaks == pytest.approx([peaks[0] * factor**i for i in range(len(peaks))])
@@ -324,8 +325,7 @@ def test_steps_that_tell_nothing_take_their_place_in_the_cycles(silent: set[int]
             rates.append(lr)
     found, cycle = climb.found(0), climb.steps_per_cycle
     assert len(rates) % cycle == 0
-    peaks = [max(rates[i : i + cycle]) for i in range(0, len(rates), cycle)]
-    assert found.rates == pytest.approx(peaks)
+    assert found.rates == pytest.approx(peaks_of(rates, cycle))
     if not silent:
         assert found.lr is not None
 
@@ -493,7 +493,7 @@ values = st.one_of(
 @example("steps_per_cycle", 0)
 @example("points", [[0, math.nan, math.nan]])
 @example("points", [])
-@example("first_peak", None)
+@example("unit", None)
 @example("early", 3)
 @example("observed", 15)
 @example("launched", 2**53)

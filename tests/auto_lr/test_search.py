@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr import AutoLR, AutoLRConfig, Found, RaceConfig
-from auto_lr.problems import Forward, adamw, classifier, fingerprint, sgd, train, train_plainly
+from auto_lr.problems import Forward, adamw, classifier, fingerprint, peaks_of, sgd, train, train_plainly
 
 
 def rmsprop(model: nn.Module, lr: float = 1e-4) -> torch.optim.Optimizer:
@@ -147,7 +147,7 @@ def test_rates_rise_through_the_climb_and_are_told_with_their_losses() -> None:
     cycle = climb["steps_per_cycle"]
     in_cycles = lrs[-cycle * len(curve) :]
     assert lrs[: -len(in_cycles)] == sorted(lrs[: -len(in_cycles)])  # until an update shows
-    assert [lr for lr, _ in curve] == [max(in_cycles[i : i + cycle]) for i in range(0, len(in_cycles), cycle)]
+    assert [lr for lr, _ in curve] == peaks_of(in_cycles, cycle)
     assert [lr for lr, _ in curve] == sorted(lr for lr, _ in curve)
     assert curve[-1][0] == climb["edge"]
     assert (init["initial_lr"], init["warmup_steps"]) == (climb["lr"], 0)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios.auto_lr.robust_window import scatter
+from aios.auto_lr.robust_window import low_by_chance, scatter
 from aios.auto_lr.saved_state import COUNT, NUMBER, POSITIVE_COUNT, RATE, check_state, optional, row, series
 from aios.auto_lr.search import LOST_IN_A_ROW, Found
 
@@ -117,7 +117,6 @@ class Climb:
         """Whether it was ended by harm: a loss that had risen or was no longer finite."""
         self.most_points = max(1, round(config.longest * steps))
         self._trying = config.first_lr
-        self._first_peak: float | None = None
         self._early = 0  # steps launched before the first cycle and not yet observed
         self._launched = self._observed = 0  # steps of cycles
         self._points: list[list[float]] = []  # [number of the cycle (-1: before the first), loss, change]
@@ -173,12 +172,12 @@ class Climb:
 
     def shape(self) -> Shape | None:
         """What the cycles so far show; None before the first has ended, or where no loss was told."""
-        levels, config = self._levels(), self.config
-        if not levels or not self._start():
+        levels, start, config = self._levels(), self._start(), self.config
+        if not levels or not start:
             return None
         scale = comparable([loss for _, loss, _ in self._points])
         ends = tuple(map(scale, levels))
-        lowest, before = min(ends), scale(level(self._start()))
+        lowest, before = min(ends), scale(level(start))
         best, newest = ends.index(lowest), len(ends) - 1
         then, now = (self._noise(number, scale) / math.sqrt(self._telling) for number in (best, newest))
         fall = before - lowest
@@ -188,7 +187,8 @@ class Climb:
     def _levels(self) -> tuple[float, ...]:
         """The loss at the end of each complete cycle, at rates that hardly make noise."""
         levels: list[float] = []
-        before = level(self._start()) if self._start() else math.inf
+        start = self._start()
+        before = level(start) if start else math.inf
         for number in range(self._observed // self.steps_per_cycle):
             losses = self._losses_of(number)[-self._telling :]
             levels.append(level(losses) if losses else (levels or [before])[-1])  # nothing new was told
@@ -221,6 +221,11 @@ class Climb:
         sigmas = self.config.clear_sigmas + low_by_chance(1 + self._points[-1][0])
         return scale(level(start)) - scale(level(end)) > sigmas * math.hypot(*errors)
 
+    @property
+    def _first_peak(self) -> float | None:
+        """The highest rate of the first cycle; None until it is known where to begin."""
+        return None if self.unit is None else min(self.config.first_change / self.unit, self.config.last_lr)
+
     def _peak(self, number: float) -> float:
         """The highest rate of cycle `number`."""
         assert self._first_peak is not None
@@ -249,7 +254,6 @@ class Climb:
         config = self.config
         if math.isfinite(change) and change >= config.visible_change:
             self.unit = change / lr
-            self._first_peak = min(config.first_change / self.unit, config.last_lr)
         elif lr >= config.last_lr:
             self.ended = f"no weight moved at any rate up to {lr:.3g}: does the optimizer train the model?"
         else:
@@ -286,7 +290,7 @@ class Climb:
         """Plain values."""
         return {
             **{"steps_per_cycle": self.steps_per_cycle, "most_points": self.most_points},
-            **{"unit": self.unit, "trying": self._trying, "first_peak": self._first_peak, "early": self._early},
+            **{"unit": self.unit, "trying": self._trying, "early": self._early},
             **{"launched": self._launched, "observed": self._observed},
             **{"lost": self._lost, "points": [list(point) for point in self._points]},
         }
@@ -306,7 +310,7 @@ class Climb:
         cls.check_state(state)
         climb = cls(1, config)
         climb.steps_per_cycle, climb.most_points = state["steps_per_cycle"], state["most_points"]
-        climb.unit, climb._trying, climb._first_peak = state["unit"], state["trying"], state["first_peak"]
+        climb.unit, climb._trying = state["unit"], state["trying"]
         climb._early, climb._launched, climb._observed = state["early"], state["launched"], state["observed"]
         climb._lost, climb._points = state["lost"], [list(point) for point in state["points"]]
         return climb
@@ -348,14 +352,9 @@ def _past(shape: Shape) -> int:
     return len(shape.ends) - 1 - math.ceil(shape.knee)
 
 
-def low_by_chance(n: float) -> float:
-    """Standard deviations by which the lowest of about `n` independent normal numbers lies below their mean."""
-    return math.sqrt(2 * math.log(max(1.0, n)))
-
-
 _STATE = {
     **dict.fromkeys(("steps_per_cycle", "most_points"), POSITIVE_COUNT),
-    **{"unit": optional(RATE), "trying": RATE, "first_peak": optional(RATE)},
+    **{"unit": optional(RATE), "trying": RATE},
     **dict.fromkeys(("early", "launched", "observed", "lost"), COUNT),
     "points": series(row(NUMBER, NUMBER, NUMBER)),
 }

@@ -7,13 +7,12 @@ scatter is read off the evaluations themselves, from their second differences, w
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from aios.auto_lr.robust_window import scatter
+from aios.auto_lr.robust_window import low_by_chance, scatter
 from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, NUMBER, Kind, check_state, optional, row, series
 
 LATEST = 2
@@ -117,10 +116,9 @@ class OverfitWatch:
         if len(self._newest) < LEAST:
             return None
         sigma = scatter([e.loss for e in self._newest])
-        # The expected minimum of n normal numbers is about sqrt(2 ln n) standard deviations below their mean; of the m
-        # differences that the scatter is the median of, the error is about 1 / sqrt(m), at few of them far more.
+        # The scatter is the median of m differences: its error is about 1 / sqrt(m), at few of them far more.
         unsure = 1 + 2 / (len(self._newest) - 2)
-        return max((SURE + math.sqrt(2 * math.log(self._count))) * sigma * unsure, SHARE * fall)
+        return max((SURE + low_by_chance(self._count)) * sigma * unsure, SHARE * fall)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""

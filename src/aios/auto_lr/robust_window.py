@@ -1,4 +1,5 @@
-"""Robust spread: of the last numbers of a stream, at a cost that does not show in a training step; around a course."""
+"""Robust spread: of the last numbers of a stream, at a cost that does not show in a training step; around a course; and
+what the lowest of many owes to chance."""
 
 import math
 import statistics
@@ -17,6 +18,11 @@ def scatter(numbers: Sequence[float]) -> float:
     """
     bends = [abs(a - 2 * b + c) for a, b, c in zip(numbers, numbers[1:], numbers[2:], strict=False)]
     return MAD_TO_SIGMA * statistics.median(bends) / math.sqrt(6) if bends else 0.0
+
+
+def low_by_chance(n: float) -> float:
+    """Standard deviations by which the lowest of about `n` independent normal numbers lies below their mean."""
+    return math.sqrt(2 * math.log(max(1.0, n)))
 
 
 class RobustWindow:

@@ -34,7 +34,6 @@ def between(low: float, high: float) -> Kind:
 
 COUNT = Kind("a whole number from 0 to 2^53", lambda v: type(v) is int and 0 <= v <= LARGEST)
 POSITIVE_COUNT = Kind("a count > 0", lambda v: COUNT.fits(v) and v > 0)
-BALANCE = Kind("a whole number", lambda v: type(v) is int and abs(v) <= LARGEST)
 NUMBER = between(-_HIGHEST, _HIGHEST)
 RATE = between(1 / _HIGHEST, _HIGHEST)
 LOSS = Kind("a number", _is_number)

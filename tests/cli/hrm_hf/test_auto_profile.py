@@ -12,6 +12,7 @@ from aios.replay.recording import read_recording
 from aios.replay.replay import Choice, replay
 from aios.settings.config import UNSEARCHED_LR
 from aios.terminal.replay_view import same_decisions
+from auto_lr.problems import peaks_of
 from training_process import (
     AUTO,
     AUTO_STEPS,
@@ -41,7 +42,7 @@ def test_climb_anneal_and_end(climbed: Path) -> None:
     assert list(records) == list(range(1, AUTO_STEPS + 1))  # those of the climb train, too
     cycle, rates = climb["steps_per_cycle"], [records[step]["lr"] for step in range(1, climb["step"] + 1)]
     in_cycles = rates[-cycle * len(climb["curve"]) :]
-    peaks = [max(in_cycles[i : i + cycle]) for i in range(0, len(in_cycles), cycle)]
+    peaks = peaks_of(in_cycles, cycle)
     assert peaks == pytest.approx([lr for lr, _ in climb["curve"]])
     assert peaks == sorted(peaks)
     assert peaks[-1] == pytest.approx(climb["edge"])

@@ -48,12 +48,12 @@ class Climbing:
     def observe(self, step: int, lr: float, loss: float | None, change: float) -> None:
         """Take the numbers of a step, as `Climb.observe` does; `step` is the newest one launched."""
         worth_keeping = self.climb.observe(lr, loss, change)
-        if self._candidate is not None and loss is not None and math.isfinite(loss) and not self.over:
-            self._kept_at, self._kept = self._candidate
+        if loss is not None:
+            if self._candidate is not None and math.isfinite(loss) and not self.over:
+                self._kept_at, self._kept = self._candidate
+            self._candidate = None
         if worth_keeping:
             self._candidate = (step, self._engine.snapshot())
-        elif loss is not None:
-            self._candidate = None
 
     def keep(self, step: int) -> None:
         """Copy the state of now, after optimizer step `step`: beside each checkpoint, too, so that resume is exact."""

@@ -26,9 +26,10 @@ _NOTHING_MOVES = "no weight moved at any rate: does the optimizer's step do anyt
 def asked_by(model: nn.Module, config: ClimbConfig) -> ClimbConfig:
     """`config`, where it has no divisor with the one that `model` asks for: `climb_divisor` of the model or a part of
     it, a number, for models known to want less in a whole run than what is best in a short one."""
+    if config.divisor is not None:
+        return config
     asked = (getattr(part, "climb_divisor", None) for part in model.modules())
-    divisor = next((float(number) for number in asked if isinstance(number, int | float)), None)
-    return config if config.divisor is not None else replace(config, divisor=divisor)
+    return replace(config, divisor=next((number for number in asked if isinstance(number, int | float)), None))
 
 
 class Finding:
