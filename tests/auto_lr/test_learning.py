@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from aios.auto_lr import AutoLR
 from aios.auto_lr.learning import LESS, MOST_CUTS, Expected, LearningWatch
 from aios.auto_lr.search import Found
+from auto_lr.problems import fingerprint
 
 CURVE = (5.0, 5.0, 5.0, 4.5, 4.0, 4.2)
 lengths = st.integers(100, 2000)
@@ -78,28 +80,79 @@ def test_nothing_is_expected_where_no_climb_has_found_a_rate(what: Found) -> Non
     assert Expected.after(what) is None
 
 
+class MadeRun:
+    """A loop whose losses are made: they fall while the climb goes on, end it as asked, and are then `after`."""
+
+    def __init__(self, after: float, broke: bool = True) -> None:
+        torch.manual_seed(0)
+        self.model = torch.nn.Linear(4, 1)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+        self.auto = AutoLR(self.model, self.optimizer, steps=300, log_fn=self._note)
+        self.events: list[dict[str, Any]] = []
+        self.weights: dict[str, list[Any]] = {}
+        """Weights and moments when an event of each kind was last told."""
+        self._after, self._broke = after, broke
+        self._x, self._highest = torch.randn(16, 4), 0.0
+
+    def _note(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        self.weights[event.get("decision", event["event"])] = self.now()
+
+    def now(self) -> list[Any]:
+        """Weights and moments."""
+        return fingerprint(self.model, self.optimizer)[:2]
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        """The events of a kind, or with a decision."""
+        return [event for event in self.events if kind in (event["event"], event.get("decision"))]
+
+    def train(self, steps: int = 300) -> None:
+        """Train until so many steps have been made."""
+        if self.auto.step_count == 0:
+            self.auto.search()
+        while self.auto.step_count < steps:
+            self.optimizer.zero_grad()
+            self.model(self._x).square().mean().backward()
+            self._highest = max(self._highest, self.auto.before_step())
+            loss = 5.0 - min(1.0, self._highest / 1e-2) if self.auto.climbing else self._after
+            harm = 3.0 if self._broke and self.auto.climbing and self._highest > 3e-2 else 0.0
+            self.optimizer.step()
+            self.auto.after_step(loss + harm, 0.1)
+
+
 @pytest.mark.parametrize("broke", [True, False])
 def test_a_loop_whose_loss_is_back_where_it_began_gets_a_lower_rate_only_after_harm(broke: bool) -> None:
-    """The loss is made: it falls while the climb goes on, ends as asked, and then stays at its first level."""
-    torch.manual_seed(0)
-    model = torch.nn.Linear(4, 1)
-    events: list[dict[str, Any]] = []
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    auto = AutoLR(model, optimizer, steps=300, log_fn=events.append)
-    auto.search()
-    x, highest = torch.randn(16, 4), 0.0
-    while not auto.finished:
-        optimizer.zero_grad()
-        model(x).square().mean().backward()
-        highest = max(highest, auto.before_step())
-        fall = min(1.0, highest / 1e-2) if auto.climbing else 0.0
-        harm = 3.0 if broke and auto.climbing and highest > 3e-2 else 0.0
-        optimizer.step()
-        auto.after_step(5.0 - fall + harm, 0.1)
-    (climb,) = [event for event in events if event["event"] == "adaptive_lr_climb"]
+    run = MadeRun(5.0, broke)
+    run.train()
+    (climb,) = run.told("adaptive_lr_climb")
     assert climb["broke"] is broke
-    told = [event for event in events if event["event"] == "not_learning"]
-    cuts = [event for event in events if event.get("decision") == "learning_decrease"]
+    told, cuts = run.told("not_learning"), run.told("learning_decrease")
     assert 1 <= len(told) <= MOST_CUTS
     assert [(cut["step"], cut["new_lr"]) for cut in cuts] == [(e["step"], e["lr"]) for e in told if broke]
     assert all(cut["new_lr"] == pytest.approx(cut["old_lr"] / LESS) for cut in cuts)
+
+
+@pytest.mark.parametrize(("after", "back"), [(5.0, True), (4.0, False)])
+def test_after_a_loss_above_that_of_the_climbs_end_training_goes_on_from_there(after: float, back: bool) -> None:
+    """A GRU that had exploded behind the climb stayed bad at any rate. A loss that only rests has harmed nothing."""
+    run = MadeRun(after)
+    run.train()
+    assert [event["back"] for event in run.told("not_learning")] == [back] * MOST_CUTS
+    assert (run.weights["learning_decrease"] == run.weights["adaptive_lr_climb"]) is back
+
+
+def test_a_run_taken_up_between_climb_and_judgement_ends_as_the_unbroken_one() -> None:
+    """The newest checkpoint is what both go back to."""
+    run, resumed = MadeRun(5.0), MadeRun(5.0)
+    while not run.told("adaptive_lr_climb"):
+        run.train(run.auto.step_count + 1)
+    run.train(run.auto.step_count + 20)
+    run.auto.keep_snapshot()
+    saved, at = run.now(), run.auto.step_count
+    for name in ("model", "optimizer", "auto"):
+        getattr(resumed, name).load_state_dict(copy.deepcopy(getattr(run, name).state_dict()))
+    run.train()
+    resumed.train()
+    assert resumed.told("not_learning")[0]["step"] > at
+    assert resumed.weights["learning_decrease"] == run.weights["learning_decrease"] == saved
+    assert resumed.now() == run.now()

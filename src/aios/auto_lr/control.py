@@ -133,19 +133,23 @@ class LearningRateControl:
         if step > plan.warmup_end and self.scheduler is not None:
             self.scheduler.step(loss)
         if self.recovery is not None and grad_norm is not None:
-            self.recovery.after_step(step, loss, grad_norm, skip_above)
+            doubtful = self.learning is not None and self.learning.in_doubt and not self.anneal.begun(step + 1)
+            self.recovery.after_step(step, loss, grad_norm, skip_above, may_keep=not doubtful)
         self._watch_learning(step, loss)
 
     def _watch_learning(self, step: int, loss: float) -> None:
-        """Lower the rate, and say so, where the run does not learn at the one that was found."""
+        """Say so where the run does not learn at the rate that was found; where harm had ended the climb, lower it."""
         if self.learning is None or self.anneal.begun(step + 1) or not isinstance(self.scheduler, AutoLRScheduler):
             return
         now = self.learning.observe(step, loss)
         if now is None:
             return
         since, expected, lr = self.learning.since, self.learning.expected, self.adaptive_lr
-        reason = f"not_learning (loss {now:.4g} since step {since}, {expected.reference:.4g} at the end of the climb)"
-        told = {"since": since, "loss": now, "reference": expected.reference, "reason": reason}
+        harmed = expected.broke and now > expected.reference
+        back = harmed and self.recovery is not None and self.recovery.go_back(step)
+        seen = f"loss {now:.4g} since step {since}, {expected.reference:.4g} at the end of the climb"
+        reason = f"not_learning ({seen}{'; back to the last good state' if back else ''})"
+        told = {"since": since, "loss": now, "reference": expected.reference, "back": back, "reason": reason}
         lower = lr / LESS if expected.broke else lr
         self._log({"event": "not_learning", "step": step, **told, "lr": lower})
         if expected.broke:

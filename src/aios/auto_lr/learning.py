@@ -2,8 +2,10 @@
 
 At too high a rate a language model stays at the entropy of single tokens: the loss is finite and calm, no ladder sees
 trouble, and nothing is learned. What a run has to show is little: a part of the fall that the climb itself has brought
-in fewer steps. The rate is lowered only where the climb was ended by harm: where still higher rates did
-none, a loss that rests (at the best linear fit, say) does not rest because of the rate. Pure.
+in fewer steps. The rate is lowered only where the climb was ended by harm: where still higher rates did none, a loss
+that rests (at the best linear fit, say) does not rest because of the rate. A loss above that of the climb's end tells
+besides that the weights were harmed since, and what is harmed may stay so at any rate: training goes back, as it does
+at the edge of the climb. Pure.
 """
 
 from __future__ import annotations
@@ -62,6 +64,11 @@ class LearningWatch:
         self._losses: list[float] = []
         self.over = False
         """Whether there is nothing more to ask."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the rate may still turn out to be too high: the state of now is none to come back to."""
+        return self.expected.broke and not self.over
 
     def observe(self, step: int, loss: float) -> float | None:
         """Take the loss of optimizer step `step`; returns the median loss where that says: not learning."""

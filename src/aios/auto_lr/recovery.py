@@ -72,8 +72,10 @@ class Recovery:
         if self._take_snapshot is not None:
             self._kept = Kept(self._take_snapshot(), self.monitor.state_dict(), self.scheduler.rates())
 
-    def after_step(self, step: int, loss: float, grad_norm: float, skip_above: float) -> None:
+    def after_step(self, step: int, loss: float, grad_norm: float, skip_above: float, may_keep: bool = True) -> None:
         """Look at one step, whose update was skipped above `skip_above`, and act.
+
+        `may_keep`: whether a state of now may take the place of the one that is kept, where it is healthy.
 
         Raises:
             RunError: when nothing more can be done; its message is the advice.
@@ -85,7 +87,7 @@ class Recovery:
         if verdict.rung is not Rung.NONE:
             self._act(step, verdict)
         self._give_back(step, verdict.rung)
-        if verdict.rung is Rung.NONE and step % SNAPSHOT_EVERY == 0 and self.healthy:
+        if may_keep and verdict.rung is Rung.NONE and step % SNAPSHOT_EVERY == 0 and self.healthy:
             self.keep_snapshot()
 
     def _record(self, step: int, verdict: Verdict) -> None:
@@ -113,12 +115,18 @@ class Recovery:
             self.scheduler.restore(owed, "trouble_over_increase", "trouble_over (back to the LR of before)")
 
     def _rewind(self, step: int, reason: str) -> None:
-        self.restoration.forfeit(step)
-        if self._kept is not None:
-            self._kept.snapshot.restore()
-            self.monitor.rewound(step, self._kept.monitor)
-            self.scheduler.lower_to(self._kept.rates)
+        self.go_back(step)
         self.scheduler.intervene(LRDecision.SPIKE_DECREASE, "rewind_decrease", reason)
+
+    def go_back(self, step: int) -> bool:
+        """Bring back the state that is kept; returns whether there is one. What trouble took is not given back."""
+        self.restoration.forfeit(step)
+        if self._kept is None:
+            return False
+        self._kept.snapshot.restore()
+        self.monitor.rewound(step, self._kept.monitor)
+        self.scheduler.lower_to(self._kept.rates)
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; the snapshot is not among them, it is taken anew on resume."""

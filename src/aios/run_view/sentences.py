@@ -178,7 +178,8 @@ def _not_learning(record: Record) -> str:
         return "The model is not learning: " + looks.format(**names, entropy=value_of(record, "reference", ".4g"))
     then = f"since step {value_of(record, 'since')} the loss is {value_of(record, 'loss', '.4g')}"
     before = f"at the end of the climb it was {value_of(record, 'reference', '.4g')}"
-    return f"The model is not learning: {then}, {before}; the learning rate is {_rate(record, 'lr')} now."
+    back = "training goes on from the last good state, and " if record.get("back") else ""
+    return f"The model is not learning: {then}, {before}; {back}the learning rate is {_rate(record, 'lr')} now."
 
 
 def _experts(record: Record) -> str:
