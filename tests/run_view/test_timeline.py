@@ -154,6 +154,12 @@ SAID: list[tuple[Record, str, str]] = [
         "The model is not learning: since step 30 the loss is 7.62, at the end of the climb it was 5.756; "
         "the learning rate is 0.001 now.",
     ),
+    (
+        STALLED | {"lr": 1e-3, "back": True},
+        "not learning",
+        "The model is not learning: since step 30 the loss is 7.62, at the end of the climb it was 5.756; "
+        "training goes on from the last good state, and the learning rate is 0.001 now.",
+    ),
     (EXPERTS, "experts", "Mixture of experts: the learning rate is 0.0067 instead of 0.002 (measured)."),
     (OFF, "start", "The learning rate is not adjusted: DeepSpeed's own scheduler sets it."),
     ({"event": "stopped", "step": 45, "reason": "stop_file"}, "end", "Stopped and saved, as asked."),
