@@ -141,12 +141,13 @@ def test_after_a_loss_above_that_of_the_climbs_end_training_goes_on_from_there(a
     assert (run.weights["learning_decrease"] == run.weights["adaptive_lr_climb"]) is back
 
 
-def test_a_run_taken_up_between_climb_and_judgement_ends_as_the_unbroken_one() -> None:
+@pytest.mark.parametrize("behind", [1, 20])
+def test_a_run_taken_up_between_climb_and_judgement_ends_as_the_unbroken_one(behind: int) -> None:
     """The newest checkpoint is what both go back to."""
     run, resumed = MadeRun(5.0), MadeRun(5.0)
     while not run.told("adaptive_lr_climb"):
         run.train(run.auto.step_count + 1)
-    run.train(run.auto.step_count + 20)
+    run.train(run.auto.step_count + behind)
     run.auto.keep_snapshot()
     saved, at = run.now(), run.auto.step_count
     for name in ("model", "optimizer", "auto"):

@@ -286,8 +286,10 @@ class AutoLR:
         elif climbing is not None:
             climbing.keep(self.step_count)
         recovery = self.control.recovery if self.control is not None else None
-        if recovery is not None and (at_any_rate or recovery.healthy):
+        if recovery is not None and at_any_rate:
             recovery.keep_snapshot()
+        elif recovery is not None:
+            recovery.keep_checkpoint()
 
     def forget_reference(self) -> None:
         """The weights are being replaced (merged with other workers'): a jump of the loss will be no trouble."""

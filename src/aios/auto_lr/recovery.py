@@ -68,9 +68,14 @@ class Recovery:
         return self.monitor.healthy
 
     def keep_snapshot(self) -> None:
-        """Copy the training state now: at the start, after a resume, and beside every healthy checkpoint."""
+        """Copy the training state now: at the start, and after a resume."""
         if self._take_snapshot is not None:
             self._kept = Kept(self._take_snapshot(), self.monitor.state_dict(), self.scheduler.rates())
+
+    def keep_checkpoint(self) -> None:
+        """Copy the training state of a checkpoint, unless in trouble: a run that is resumed there has no other."""
+        if self.healthy or self.monitor.untroubled:
+            self.keep_snapshot()
 
     def after_step(self, step: int, loss: float, grad_norm: float, skip_above: float, may_keep: bool = True) -> None:
         """Look at one step, whose update was skipped above `skip_above`, and act.

@@ -109,8 +109,16 @@ class TroubleMonitor:
     @property
     def healthy(self) -> bool:
         """Whether a snapshot taken now would be a good one to come back to."""
-        calm = self._count - self._last_trouble >= self.config.healthy_after
-        return calm and self._episode is None and not (self._grad_streak or self._loss_streak)
+        return self._calm and self._count - self._last_trouble >= self.config.healthy_after
+
+    @property
+    def untroubled(self) -> bool:
+        """Whether there was no trouble at all so far, be it for fewer steps than it takes to be `healthy`."""
+        return self._calm and self._last_trouble == 0
+
+    @property
+    def _calm(self) -> bool:
+        return self._episode is None and not (self._grad_streak or self._loss_streak)
 
     @property
     def rewinds(self) -> int:

@@ -158,9 +158,8 @@ class _Player:
             if step in self.sitting.replaced:
                 self.control.forget_reference()
                 self._keep_snapshot()
-            recovery = self.control.recovery
-            if step in self.sitting.checkpoints and recovery is not None and recovery.healthy:
-                self._keep_snapshot()  # as the trainer does beside a checkpoint
+            if step in self.sitting.checkpoints and self.control.recovery is not None:
+                self.control.recovery.keep_checkpoint()
         return True
 
     def _feed(self, seen: Step) -> None:
