@@ -361,7 +361,7 @@ def test_a_fall_of_four_times_the_noise_between_batches_is_seen(steps: int) -> N
     """As that of a LoRA adapter, whose frozen model does most of the work."""
     falling = valley(0.3, depth=0.4, start=2.6)
     blind = [seed for seed in range(60) if not climbed(falling, steps=steps, noise=0.1, seed=seed).found.lr]
-    assert len(blind) <= 6
+    assert len(blind) <= 3
 
 
 @pytest.mark.parametrize("change", [0.0, 1e-9, math.nan])

@@ -133,28 +133,32 @@ class LearningRateControl:
         if step > plan.warmup_end and self.scheduler is not None:
             self.scheduler.step(loss)
         if self.recovery is not None and grad_norm is not None:
-            doubtful = self.learning is not None and self.learning.in_doubt and not self.anneal.begun(step + 1)
-            self.recovery.after_step(step, loss, grad_norm, skip_above, may_keep=not doubtful)
+            watch = self._watched(step)
+            self.recovery.after_step(step, loss, grad_norm, skip_above, may_keep=watch is None or not watch.in_doubt)
         self._watch_learning(step, loss)
+
+    def _watched(self, step: int) -> LearningWatch | None:
+        """What asks whether the run learns; None from the anneal on."""
+        return None if self.anneal.begun(step + 1) else self.learning
 
     def _watch_learning(self, step: int, loss: float) -> None:
         """Say so where the run does not learn at the rate that was found; where harm had ended the climb, lower it."""
-        if self.learning is None or self.anneal.begun(step + 1) or not isinstance(self.scheduler, AutoLRScheduler):
+        watch, recovery = self._watched(step), self.recovery
+        if watch is None or recovery is None:
             return
-        now = self.learning.observe(step, loss)
+        now = watch.observe(step, loss)
         if now is None:
             return
-        since, expected, lr = self.learning.since, self.learning.expected, self.adaptive_lr
-        harmed = expected.broke and now > expected.reference
-        back = harmed and self.recovery is not None and self.recovery.go_back(step)
+        since, expected, lr = watch.since, watch.expected, self.adaptive_lr
+        back = expected.harmed(now) and recovery.go_back(step)
         seen = f"loss {now:.4g} since step {since}, {expected.reference:.4g} at the end of the climb"
         reason = f"not_learning ({seen}{'; back to the last good state' if back else ''})"
         told = {"since": since, "loss": now, "reference": expected.reference, "back": back, "reason": reason}
         lower = lr / LESS if expected.broke else lr
         self._log({"event": "not_learning", "step": step, **told, "lr": lower})
         if expected.broke:
-            self._go_on_at(self.scheduler, lower, "learning_decrease", reason)
-            self.learning.go_on(step)
+            self._go_on_at(recovery.scheduler, lower, "learning_decrease", reason)
+            watch.go_on(step)
 
     @property
     def adaptive_lr(self) -> float:

@@ -43,6 +43,10 @@ class Expected:
     broke: bool
     """Whether the climb was ended by harm, so that the rate may be too high."""
 
+    def harmed(self, loss: float) -> bool:
+        """Whether a loss that does not count as learning tells of weights harmed since the climb."""
+        return self.broke and loss > self.reference
+
     @classmethod
     def after(cls, found: Found) -> Expected | None:
         """After a climb that found a rate; None after anything else."""

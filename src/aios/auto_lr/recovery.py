@@ -68,7 +68,7 @@ class Recovery:
         return self.monitor.healthy
 
     def keep_snapshot(self) -> None:
-        """Copy the training state now: at the start, and after a resume."""
+        """Copy the training state now: where training begins, goes on or has been given other weights."""
         if self._take_snapshot is not None:
             self._kept = Kept(self._take_snapshot(), self.monitor.state_dict(), self.scheduler.rates())
 
