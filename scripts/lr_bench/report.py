@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -64,8 +65,7 @@ def reporting(settings: Settings, store: Store) -> Settings:
 
 def tables(settings: Settings, store: Store) -> Iterator[Table]:
     """Everything there are results for."""
-    if (overview := rates_found(settings, store)).rows:
-        yield overview
+    yield from (table for table in (rates_found(settings, store), against_each_peer(settings, store)) if table.rows)
     for name in settings.workloads:
         losses = store.losses(settings, name)
         yield final_losses(settings, name, losses)
@@ -109,6 +109,43 @@ def rates_found(settings: Settings, store: Store) -> Table:
     columns = ["workload", "steps", "best tuned peer", "regret", "worst seed", "rate found", "WSD's best", "factor"]
     note = "Selection: WSD at the rate found, seed by seed, against the best tuned peer."
     return Table("auto against the best tuned peer", [*columns, "selection", "steps lost"], rows, note)
+
+
+def against_each_peer(settings: Settings, store: Store) -> Table:
+    """By workload: `auto` against each peer as tuned on the first seed, on the seeds that both were run on."""
+    behind = {name: _behind_peers(settings, store, name) for name in settings.workloads}
+    behind = {name: parts for name, parts in behind.items() if parts}
+    columns = {
+        peer: column for peer in PEERS if (column := [parts[peer] for parts in behind.values() if peer in parts])
+    }
+    rows = [
+        [name, *(_percent(parts[peer]) if peer in parts else NOTHING for peer in columns)]
+        for name, parts in behind.items()
+    ]
+    if rows:
+        rows += [
+            ["median", *(_percent(statistics.median(column)) for column in columns.values())],
+            ["geometric mean", *(_percent(_geometric_mean(column)) for column in columns.values())],
+            ["below it in", *(f"{sum(part < 0 for part in column)} of {len(column)}" for column in columns.values())],
+        ]
+    note = "Below zero `auto`, which nobody tunes, ends lower. Each peer at the setting best for it on the first seed."
+    return Table("auto against each tuned peer", ["workload", *columns], rows, note)
+
+
+def _behind_peers(settings: Settings, store: Store, name: str) -> dict[str, float]:
+    """By tuned peer: how far `auto` ends behind it, as a part of its loss."""
+    losses = store.losses(settings, name)
+    found: dict[str, float] = {}
+    for peer in PEERS:
+        reference = best_tuned_peer(losses, (peer,), settings.seeds)
+        if reference is not None:
+            result = regret(losses, reference, "auto", [WORKLOADS[name].starts[0]])
+            found |= {} if result is None else {peer: result.mean}
+    return found
+
+
+def _geometric_mean(parts: Sequence[float]) -> float:
+    return statistics.geometric_mean([1 + part for part in parts]) - 1
 
 
 def final_losses(settings: Settings, name: str, losses: Losses) -> Table:

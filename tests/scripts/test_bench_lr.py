@@ -163,6 +163,21 @@ def test_report_says_which_runs_diverged_and_is_valid_json(tmp_path):
     assert figures["workloads"]["digits_sgd"]["regret"]["wsd"]["worst"] == "diverged"
 
 
+def test_auto_is_held_against_each_peer_on_the_seeds_that_both_have(tmp_path):
+    start = WORKLOADS["digits_sgd"].starts[0]
+    store = jobs.Store.open(tmp_path / "runs.jsonl")
+    runs = [("auto", start, 0, 0.3), ("auto", start, 1, 0.1)]
+    runs += [("wsd", 0.1, 0, 0.2), ("wsd", 0.1, 1, 0.2), ("wsd", 1.0, 0, 0.3), ("wsd", 1.0, 1, 0.01)]
+    runs += [("cosine", 1.0, 0, 0.2)]
+    for method, lr, seed, final in runs:
+        store.add(DIGITS.job("digits_sgd", method, lr, seed), {"final": final})
+    table = report.against_each_peer(report.reporting(DIGITS, store), store)
+    assert table.columns == ["workload", "wsd", "cosine"]
+    assert table.rows[0] == ["digits_sgd", "+0.0 %", "+50.0 %"]
+    assert [row[0] for row in table.rows[1:]] == ["median", "geometric mean", "below it in"]
+    assert table.rows[-1] == ["below it in", "0 of 1", "0 of 1"]
+
+
 def test_disturbed_run_is_compared_with_its_own_method_undisturbed(tmp_path):
     store = jobs.Store.open(tmp_path / "runs.jsonl")
     curve = [1.0] * 100
