@@ -191,6 +191,17 @@ def test_the_evaluations_newest_and_best_however_much_was_trained_since(tmp_path
     assert (brain.eval_loss, brain.best_loss) == (None, 3.5)  # what was repeated counts no more
 
 
+def test_steps_that_a_later_sitting_has_gone_back_behind_are_not_counted(tmp_path: Path) -> None:
+    begun, trained = {**START, "step": 0}, [{**TRAIN, "step": step} for step in range(1, 58)]
+    resumed = [{**START, "event": "run_resumed", "step": 40}, {**TRAIN, "step": 41}, {**TRAIN, "step": 42}]
+    write_log(tmp_path, begun, *trained, *resumed)
+    assert state_of(tmp_path).step == 42
+    write_log(tmp_path, begun, *trained, *resumed, {**begun, "rank": None}, {**TRAIN, "step": 5})
+    assert state_of(tmp_path).step == 5
+    write_log(tmp_path, begun, *trained, {**resumed[0], "rank": 1}, {**resumed[1], "rank": 1})
+    assert state_of(tmp_path).step == 57  # one of several workers
+
+
 def test_a_run_that_was_asked_to_finish_ends_where_it_then_ends(tmp_path: Path) -> None:
     start = {"event": "run_start", "step": 0, "config": {"steps": 200}}
     anneal = {"event": "adaptive_lr_anneal", "step": 47, "start": 47, "end": 67, "reason": "finish_now"}

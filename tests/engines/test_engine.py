@@ -141,6 +141,23 @@ def test_an_update_after_each_segment_trains_as_so_many_steps_do() -> None:
     assert optimizer.state[other.lm_head.weight]["step"] == 6
 
 
+def test_no_update_of_a_step_is_carried_out_above_the_limit_and_the_largest_norm_is_told() -> None:
+    model, precision = make_model(), Precision(torch.float32, None, loss_scaling=False)
+    off, alike = torch.amp.GradScaler("cpu", enabled=False), {"per_segment": True, "updates_segments": True}
+    optimizers = build_optimizers(model, 1e-3, 0.1)
+    engine = LocalEngine(model, optimizers, off, torch.device("cpu"), precision=precision, **alike)
+    before = [p.detach().clone() for p in model.parameters()]
+    for number in (0, 1, 0):  # one of two neighbours has the larger norm, and tells nothing of the other
+        norms = []
+        for loss, _ in model.segment_losses(*batch(number), updated=True):
+            (3 * loss).backward()
+            norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), math.inf)))
+            model.zero_grad()
+        numbers = engine.accumulate(batch(number), torch.zeros(0), 1, last=True, skip_above=1e-6)
+        torch.testing.assert_close(float(engine.update(numbers[0], 1e-6)), max(norms))
+    assert all(torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
+
+
 def test_a_snapshot_brings_the_average_back() -> None:
     model = make_model()
     precision, off = Precision(torch.float32, None, loss_scaling=False), torch.amp.GradScaler("cpu", enabled=False)

@@ -63,10 +63,13 @@ def test_what_the_window_remembers_is_a_file_for_the_command_line(
     assert load_config_file(config_folder() / "training.toml") == {"steps": 80, "use_moe": True}
 
 
-def test_damaged_memories_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "damaged", ["{", "[]", '{"theme": "system"}', '{"datasets": null}', '{"datasets": [1]}', '{"maximised": "no"}']
+)
+def test_damaged_memories_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "aios").mkdir()
-    (tmp_path / "aios" / "window.json").write_text("{", encoding="utf-8")
+    (tmp_path / "aios" / "window.json").write_text(damaged, encoding="utf-8")
     (tmp_path / "aios" / "training.toml").write_text("steps = 0", encoding="utf-8")
     assert load_preferences() == Preferences()
     assert load_form() == {}

@@ -144,6 +144,25 @@ def test_line_longer_than_a_poll_is_read_whole(log: Path) -> None:
     assert steps(records) == [1, 2, 0, 3]
 
 
+def test_a_torn_line_is_not_read_again_until_the_file_changes(log: Path) -> None:
+    append(log, b"x" * 5300)
+    follower = LogFollower(log)
+    assert steps(follower.poll(max_bytes=100)) + steps(follower.poll(max_bytes=100)) == [1, 2]
+    assert follower.poll(max_bytes=100) == []
+    before = log.stat()
+    with log.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\n")
+    os.utime(log, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert follower.poll() == []
+    assert (follower.at_end, follower.bad_lines) == (True, 0)  # it looks unchanged, and 5 kB need not be read to see it
+    os.utime(log)
+    assert follower.poll() == []
+    assert follower.bad_lines == 1
+    append(log, LINES[2])
+    assert steps(follower.poll()) == [3]
+
+
 def test_endless_line_is_skipped_in_bounded_memory(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "MAX_LINE_BYTES", 1000)
     append(log, b"x" * 5300)

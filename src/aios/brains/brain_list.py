@@ -127,7 +127,7 @@ def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
         session = None
     state, sentence = judge(session, records, held)
     newest: dict[str, Any] = next((r for r in reversed(records) if r.get("event") == "train"), {})
-    step = max((r["step"] for r in records if isinstance(r.get("step"), int)), default=0)
+    step = _newest_step(records)
     evals = outline.series("eval_loss")
     return Brain(
         folder, log, state, step, _last_step(session, outline),
@@ -148,6 +148,16 @@ def is_training(folder: Path) -> bool:
     """Whether the brain in `folder` is being trained, by whomever, or about to be by a window."""
     session = read_session(folder)
     return (session is not None and session.alive) or is_held(folder)
+
+
+def _newest_step(records: list[dict[str, Any]]) -> int:
+    """How far the training has come: a sitting of all workers counts from where it began, not from the one before."""
+    step = 0
+    for record in records:
+        if type(told := record.get("step")) is int:
+            begins = record.get("event") in ("run_start", "run_resumed") and record.get("rank") is None
+            step = told if begins else max(step, told)
+    return step
 
 
 def _last_step(session: SessionFile | None, outline: RunHistory) -> int | None:

@@ -118,7 +118,9 @@ class DeepSpeedEngine:
         """What this worker holds."""
         return ZeroShards(self._engine.optimizer, self.stage, self.workers.rank, self.workers.world_size)
 
-    def accumulate(self, batch: Batch, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
+    def accumulate(
+        self, batch: Batch, asked: Tensor, micro_batches: int, last: bool, skip_above: float = math.inf
+    ) -> Tensor:
         """As `TrainEngine.accumulate`; DeepSpeed divides the gradient by the number of micro-batches itself."""
         out = self._engine(**batch._asdict())
         self.backward(out.loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -48,12 +49,14 @@ class TrainEngine(Engine, Protocol):
     def writes_parts(self) -> bool:
         """Whether every worker writes a part of each checkpoint."""
 
-    def accumulate(self, batch: Batch, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
+    def accumulate(
+        self, batch: Batch, asked: Tensor, micro_batches: int, last: bool, skip_above: float = math.inf
+    ) -> Tensor:
         """Add a micro-batch's share of the gradients; returns its share of the step's numbers.
 
         `batch` is on the device. The numbers are loss, cross-entropy, segments used and
         load-balancing loss, then those of `asked`, each over `micro_batches`: summed over the micro-batches they
-        are the worker's means.
+        are the worker's means. An update on the way is skipped above the norm `skip_above`, as `update` does it.
         """
 
     def average(self, numbers: Tensor) -> Tensor:
@@ -83,12 +86,16 @@ class LocalEngine(InProcess):
     """Whether each of them, all of one micro-batch, has an update of its own, too (HRM paper, section 2)."""
     ema: WeightAverage | None = field(kw_only=True, default=None)
     """Of this model, updated with it."""
+    _norm_between: Tensor | None = field(init=False, default=None)
+    """Largest gradient norm of the step's updates so far; None before the first."""
     in_step: ClassVar[bool] = False
     """Evaluations need no other worker."""
     writes_parts: ClassVar[bool] = False
     """The main worker writes all."""
 
-    def accumulate(self, batch: Batch, asked: Tensor, micro_batches: int, last: bool) -> Tensor:
+    def accumulate(
+        self, batch: Batch, asked: Tensor, micro_batches: int, last: bool, skip_above: float = math.inf
+    ) -> Tensor:
         """As `TrainEngine.accumulate`."""
         losses = self._losses(batch)
         count = self.model.config.halt_max_steps if self.per_segment else 1
@@ -100,7 +107,7 @@ class LocalEngine(InProcess):
                 numbers = step_numbers(out, asked) / micro_batches if out is not None else None
                 self._differentiate(loss * count if self.updates_segments else loss / micro_batches, numbers)
             if self.updates_segments and not is_end:
-                self._update_between()
+                self._update_between(skip_above)
         assert numbers is not None, "the model gives the step's numbers with its last loss"
         return numbers
 
@@ -122,18 +129,21 @@ class LocalEngine(InProcess):
         """Backward pass of a part of the loss; `numbers` are there with the last one."""
         self.backward(loss)
 
-    def _update_between(self) -> None:
-        """An update before the last one of a step, left out where the gradient is not finite."""
+    def _update_between(self, skip_above: float) -> None:
+        """An update before the last one of a step; its loss is not looked at, whose gradient tells as much."""
         fine = torch.zeros((), device=self.device)
-        clip_and_update(self.model, self.optimizers, self.scaler, fine, self.max_grad_norm)
+        norm = clip_and_update(self.model, self.optimizers, self.scaler, fine, self.max_grad_norm, skip_above)
+        self._norm_between = torch.maximum(self._norm_between, norm) if self._norm_between is not None else norm
 
     def average(self, numbers: Tensor) -> Tensor:
         """Nothing to average with."""
         return numbers
 
     def update(self, loss: Tensor, skip_above: float) -> Tensor:
-        """As `Engine.update`; the average takes in what has come of it."""
+        """As `Engine.update`, the norm being the largest of the step's; the average takes in what has come of it."""
         norm = super().update(loss, skip_above)
+        if self._norm_between is not None:
+            norm, self._norm_between = torch.maximum(norm, self._norm_between), None  # NaN where one of them is
         if self.ema is not None:
             self.ema.update()
         return norm

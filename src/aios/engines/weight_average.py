@@ -18,9 +18,9 @@ _TRAINED, _AVERAGED, _COUNT = "trained.", "averaged.", "updates"
 
 
 class WeightAverage:
-    """The average of each trained parameter, in fp32: kept <- decay * kept + (1 - decay) * weight at every update.
+    """The average of each trained parameter, in fp32: kept <- decay * kept + (1 - decay) * weight after every step.
 
-    Over the first updates the decay is (1 + n) / (10 + n) where that is less, as in TensorFlow's
+    Over the first steps the decay is (1 + n) / (10 + n) where that is less, as in TensorFlow's
     ExponentialMovingAverage: else a short run would show its random start. Used for HRMs by the Tiny Recursive Model
     (Jolicoeur-Martineau 2025, arXiv 2510.04871), with 0.999.
     """
@@ -39,7 +39,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after an update."""
+        """Take in the weights after a step, of one update or of several."""
         count = float(self._updates)
         self._updates += 1
         part = 1 - min(self._decay, (1 + count) / (10 + count))

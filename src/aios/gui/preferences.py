@@ -14,14 +14,16 @@ from aios.settings.settings_file import parse_json, read_small_file
 
 MOST_RECENT = 8
 """Datasets remembered."""
+THEMES = ("light", "dark")
+"""Of the window; what they look like says `gui.look`."""
 
 
 @dataclass
 class Preferences:
     """Kept in `window.json`; the form's settings lie beside it in `training.toml`, which `--config` takes."""
 
-    theme: str = "light"
-    """`light` or `dark`."""
+    theme: str = THEMES[0]
+    """One of `THEMES`."""
     geometry: str = ""
     """Size and place of the window, as Tk writes it; empty: its own choice."""
     maximised: bool = False
@@ -44,9 +46,17 @@ class Preferences:
 def load_preferences() -> Preferences:
     """What was remembered; the defaults where nothing was, or where it is damaged."""
     try:
-        return Preferences(**parse_json(read_small_file(config_folder() / "window.json").decode("utf-8")))
+        read = Preferences(**parse_json(read_small_file(config_folder() / "window.json").decode("utf-8")))
     except (UserError, ValueError, TypeError, RecursionError):
         return Preferences()
+    return read if _is_usable(read) else Preferences()
+
+
+def _is_usable(read: Preferences) -> bool:
+    """Whether every value is of its kind, and the theme one that there is."""
+    kinds = {name: type(value) for name, value in asdict(Preferences()).items()}
+    right = all(type(getattr(read, name)) is kind for name, kind in kinds.items())
+    return right and read.theme in THEMES and all(isinstance(dataset, str) for dataset in read.datasets)
 
 
 def load_form() -> dict[str, Any]:

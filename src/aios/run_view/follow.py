@@ -44,6 +44,7 @@ class LogFollower:
         self._tail = b""  # the bytes just before the offset
         self._identity: tuple[int, int] | None = None
         self._inside_long_line = False
+        self._seen_unfinished: tuple[int, int] | None = None  # size and time of a file that ends in a torn line
 
     @property
     def is_log(self) -> bool:
@@ -74,11 +75,14 @@ class LogFollower:
         if self._identity is not None and not self._is_same_file(file, identity, status.st_size):
             self._begin_again()
         self.missing, self._identity = False, identity
+        version = (status.st_size, status.st_mtime_ns)
+        if version == self._seen_unfinished:
+            self.at_end = True
+            return []
         file.seek(self._offset)
-        chunk = file.read(max_bytes)
-        while b"\n" not in chunk and len(chunk) < MAX_LINE_BYTES and (more := file.read(max_bytes)):
-            chunk += more
+        chunk = _read_to_a_line_end(file, max_bytes)
         self.at_end = self._offset + len(chunk) >= status.st_size
+        self._seen_unfinished = version if self.at_end and chunk and b"\n" not in chunk else None
         return self._take(chunk)
 
     def _is_same_file(self, file: BinaryIO, identity: tuple[int, int], size: int) -> bool:
@@ -90,7 +94,7 @@ class LogFollower:
     def _begin_again(self) -> None:
         self.restarted = True
         self.bad_lines = self.good_lines = self._offset = 0
-        self._tail, self._inside_long_line = b"", False
+        self._tail, self._inside_long_line, self._seen_unfinished = b"", False, None
 
     def _take(self, chunk: bytes) -> list[dict[str, Any]]:
         """Parse the whole lines of `chunk` and move the offset behind them."""
@@ -125,3 +129,11 @@ class LogFollower:
                 self.bad_lines += 1
         self.good_lines += len(records)
         return records
+
+
+def _read_to_a_line_end(file: BinaryIO, max_bytes: int) -> bytes:
+    """At most `max_bytes`, or as many pieces of so many as it takes to see a line end; less than that at the end."""
+    pieces, size = [file.read(max_bytes)], 0
+    while pieces[-1] and b"\n" not in pieces[-1] and (size := size + len(pieces[-1])) < MAX_LINE_BYTES:
+        pieces.append(file.read(max_bytes))
+    return b"".join(pieces)

@@ -196,10 +196,11 @@ def test_more_steps_go_on_from_an_ended_run(overfitted: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_other_evaluations_are_not_compared_with_those_of_before(overfitted: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["--eval-file={folder}/order.txt", "--eval-segments=2"])
+def test_other_evaluations_are_not_compared_with_those_of_before(overfitted: Path, tmp_path: Path, other: str) -> None:
     shutil.copytree(overfitted, tmp_path / "copy")
-    other = ("--on-overfit=keep-best", f"--eval-file={overfitted / 'order.txt'}", "--steps=60")
-    train(tmp_path / "copy", *flags(overfitted), "--resume", *other)
+    more = ("--on-overfit=keep-best", other.format(folder=overfitted), "--steps=60")
+    train(tmp_path / "copy", *flags(overfitted), "--resume", *more)
     brain = tmp_path / "copy" / "brain"
     ended, now = read_log(brain, "final")
     since = {r["step"]: r["loss"] for r in read_log(brain, "eval") if r["step"] > ended["steps"]}

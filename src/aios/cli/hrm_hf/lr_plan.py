@@ -89,6 +89,9 @@ _EVALUATED_BY = (
     "batch_size",
     "model_dtype",
     "amp",
+    "eval_segments",
+    "halting",
+    "ema",
 )
 """Settings that an evaluation loss depends on, besides the weights."""
 

@@ -184,22 +184,23 @@ def _is_due(every: int, step: int) -> bool:
 def take_step(run: TrainingRun, clock: float) -> None:
     """One optimizer step, from its micro-batches to its update; `clock` is when the step before was launched."""
     run.auto.before_step()
-    numbers = accumulate_gradients(run)
+    numbers = accumulate_gradients(run, run.auto.skip_above)
     grad_norm = run.engine.update(numbers[0], run.auto.skip_above)
     run.auto.after_step(numbers[1], grad_norm, numbers, tag=time.perf_counter() - clock)
 
 
-def accumulate_gradients(run: TrainingRun) -> Tensor:
+def accumulate_gradients(run: TrainingRun, skip_above: float) -> Tensor:
     """Add up the gradients of all micro-batches; returns the step's numbers, means over all workers, on the device.
 
-    They are loss, ce, used_segments, lb_loss and those of ASKED.
+    They are loss, ce, used_segments, lb_loss and those of ASKED. `skip_above`: see `TrainEngine.accumulate`.
     """
     micro_batches = run.config.gradient_accumulation_steps
     means = torch.zeros(MODEL_NUMBERS + len(ASKED), device=run.device)
     for i in range(micro_batches):
         batch = run.train_batches.batch(run.position).to(run.device)
         run.position += 1
-        means += run.engine.accumulate(batch, run._asked, micro_batches, last=i == micro_batches - 1)
+        is_last = i == micro_batches - 1
+        means += run.engine.accumulate(batch, run._asked, micro_batches, is_last, skip_above)
         run.beat()
     return run.engine.average(means)
 
@@ -228,7 +229,7 @@ class RunTrial:
         position, run.position = run.position, self._position(batch)
         set_learning_rate(JoinedGroups(run.engine.optimizers).param_groups, lr)
         try:
-            numbers = accumulate_gradients(run)
+            numbers = accumulate_gradients(run, math.inf)
         finally:
             run.position = position
         run.engine.update(numbers[0], math.inf)
