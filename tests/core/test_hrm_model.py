@@ -219,6 +219,19 @@ def test_overlong_input_and_misshapen_mask_are_refused(make_model: Any, tokens: 
         model(tokens[:, :8], attention_mask=torch.ones(2, 3))
 
 
+def test_pefts_causal_wrapper_trains_adapters_and_what_the_model_has_not_is_refused(
+    make_model: Any, tokens: Tensor
+) -> None:
+    peft = pytest.importorskip("peft")
+    wrapped = peft.get_peft_model(make_model(), peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
+    wrapped(input_ids=tokens, labels=tokens).loss.backward()
+    assert any(p.grad is not None for name, p in wrapped.named_parameters() if "lora" in name)
+    model = make_model().eval()
+    for asked in ({"output_hidden_states": True}, {"output_attentions": True}, {"inputs_embeds": torch.zeros(1, 2, 4)}):
+        with pytest.raises(ValueError, match="takes input_ids alone, and gives neither attentions nor hidden states"):
+            model(tokens, **asked)
+
+
 def test_tuple_output_on_request(make_model: Any, tokens: Tensor) -> None:
     model = make_model().eval()
     logits = model(tokens, return_dict=False)[0]

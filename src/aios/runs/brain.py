@@ -36,7 +36,7 @@ class BrainCard:
     created: float = field(default_factory=time.time)
     """Unix seconds of the first save."""
     last_session: dict[str, Any] = field(default_factory=dict)
-    """Run id, start and end (unix seconds), final losses and learning rate of the latest run."""
+    """Run id, start and end (unix seconds), and final losses of the latest run."""
 
 
 def checkpoint_dir(brain_dir: Path) -> Path:

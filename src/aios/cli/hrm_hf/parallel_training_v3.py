@@ -192,7 +192,6 @@ class Supervision:
         """Why the run stops early, once it does."""
         self._stop, self._console = stop, console
         self._number = 0
-        self._finishing = False
         self._hung: dict[int, str] = {}
         merges = task.config.brain_dir / "merge"
         self._folder = merges / session.run_id

@@ -116,6 +116,9 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         return_dict: bool | None = None,
         past_key_values: HRMCache | None = None,
         use_cache: bool | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> HRMOutput | tuple[Any, ...]:
         """Logits, and with `labels` the losses.
 
@@ -126,10 +129,13 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
 
         A cache in `past_key_values` keeps the tokens of earlier calls and takes in those of this one: `input_ids`
         and the output are of the new ones only, `attention_mask` is of all. `use_cache` makes one where none is given.
+        The last three are there for callers that hand them on (peft): the model has no use for them.
 
-        Raises ValueError when the text is longer than `max_position_embeddings`, when the mask's shape differs, and
+        Raises ValueError for any of those three, when the text is longer than `max_position_embeddings`, when the mask's shape differs, and
         for a cache of another kind, or in a step of training.
         """
+        if inputs_embeds is not None or output_attentions or output_hidden_states:
+            raise ValueError("an HRM takes input_ids alone, and gives neither attentions nor hidden states")
         cache = HRMCache(self.config) if use_cache and past_key_values is None else past_key_values
         length = self._check_cache(cache) + input_ids.shape[1]
         self._check_shapes(input_ids, length, attention_mask)
