@@ -19,6 +19,8 @@ def main() -> None:
             raise
         sys.stderr.write(f"Error: {sentence}\n")
         sys.exit(2)
+    except KeyboardInterrupt:  # before anything has begun
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,29 @@ def test_a_whole_number_of_any_type_is_taken(steps: Any) -> None:
     auto = AutoLR(model, adamw(model), steps)
     assert len(train(auto, forward)[0]) == 20
     assert type(auto.steps) is int
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"profile": "Auto"}, "profile = 'Auto' is not allowed: one of auto, rules, fixed, engine"),
+        ({"settings": {"lr_mim": 1e-5}}, "settings: 'lr_mim' is no field of AdaptiveLRConfig"),
+        ({"window_limit": 1}, "window_limit = 1 is not allowed: must be a whole number >= 2"),
+        ({"warmup_steps": 20.0}, "warmup_steps = 20.0 is not allowed: must be a whole number >= 0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_where_it_is_given(setting: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        AutoLRConfig(**setting)
+
+
+@pytest.mark.parametrize("lr", [0.0, math.nan, math.inf, -1e-3])
+def test_a_first_rate_that_no_other_can_keep_a_ratio_to_is_refused(lr: float) -> None:
+    model, _ = classifier()
+    optimizer = adamw(model)
+    optimizer.param_groups[0]["lr"] = lr
+    with pytest.raises(ValueError, match=r"the learning rate of the first param group is .* must be above 0"):
+        AutoLR(model, optimizer, 20)
 
 
 def test_an_optimizer_that_trains_nothing_of_the_model_is_refused() -> None:

@@ -159,6 +159,7 @@ TEXTS = {
     "latin-1": "En ma fin gît mon commencement. Où êtes-vous, cafés d'été ? " * 20,
     "cp1252": "He said: \u201cIt is \u2013 as they say \u2013 a naïve question\u2026\u201d and left. " * 20,
     "utf-16": "Text with an \u2018ï\u2019 that an editor of Windows saved as Unicode.\n" * 20,
+    "utf-32": "Text with an é that took four bytes a letter.\n" * 20,
     "utf-16-le": "The same, without the mark at its beginning: é.\n" * 20,
     "utf-16-be": "And the other way round: é.\n" * 20,
 }

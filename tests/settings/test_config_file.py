@@ -70,8 +70,9 @@ def write(folder: Path, name: str, text: str) -> Path:
     ],
 )
 def test_every_format_loads_with_underscores_or_dashes(tmp_path: Path, name: str, text: str) -> None:
-    loaded = load_config_file(write(tmp_path, name, text))
-    assert TrainingConfig(**loaded) == TrainingConfig(lr=1.0, max_seq_len=64, use_moe=True)
+    for mark in ("", "\ufeff"):  # as some editors begin a file
+        loaded = load_config_file(write(tmp_path, name, mark + text))
+        assert TrainingConfig(**loaded) == TrainingConfig(lr=1.0, max_seq_len=64, use_moe=True)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, ignore
-from aios.auto_lr.loop.arguments import number_on, vector_on, whole_steps
+from aios.auto_lr.loop.arguments import check_first_rate, number_on, vector_on, whole_steps
 from aios.auto_lr.loop.engine import Engine, in_process
 from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.limits import disabled_parts, effective_config, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
-from aios.auto_lr.loop.trial import Forward, as_trial
+from aios.auto_lr.loop.trial import Forward, as_trial, overflowed
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, start_scales, write_scales
 from aios.auto_lr.plan import AutoLRConfig, Plan, make_plan, resumed_plan
@@ -85,6 +85,7 @@ class AutoLR:
         for group in groups:
             # A number: a tensor LR is changed in place later, and torch's schedulers leave a tensor here for one.
             group["initial_lr"] = float(group.get("initial_lr", group["lr"]))
+        check_first_rate(groups[0]["initial_lr"])
         write_scales(groups, scales)
 
     @property
@@ -223,14 +224,15 @@ class AutoLR:
             raise ValueError("after_step comes after before_step: training has not begun")
         self.step_count += 1
         self.batch += 1
-        launched = Launched(self.step_count, self._rates, self.skip_above, tag)
+        base = climbing.base_lr if climbing is not None else self._rates[0]
+        launched = Launched(self.step_count, self._rates, base, self.skip_above, tag)
         change = climbing.change() if climbing is not None else None
         named = {"loss": loss, "grad_norm": grad_norm, "change": 0.0 if change is None else change}
         self._readback.push(launched, vector_on(self.engine.device, named, numbers))
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
         if climbing is not None and (climbing.over or self.step_count >= self.steps):
             self._end_climb()
-        elif self._finding.is_due(self.step_count):
+        elif climbing is None and self._finding.is_due(self.step_count):
             self._race_again()
 
     def flush(self) -> None:
@@ -244,7 +246,8 @@ class AutoLR:
         """
         if not self.begun:
             raise ValueError("finish_now comes after the first step: training has not begun")
-        if self.climbing:
+        if (climbing := self._finding.climbing) is not None:
+            climbing.climb.stop("the run was asked to finish")
             self._end_climb()
         (self.control or self._begin()).finish_now(self.step_count)
 
@@ -338,7 +341,7 @@ class AutoLR:
         """The controller that goes on from a checked state."""
         step, learned = saved["step_count"], saved["control"]
         config = effective_config(self.config, self.engine)
-        plan = resumed_plan(config, self.steps, self._asked_lr, self.use_moe, learned, step)
+        plan = resumed_plan(config, self.steps, self._asked_lr, self.use_moe, learned, step, forget)
         control = self._controller(plan, step)
         if not forget:
             control.load_state_dict(learned, step)
@@ -362,6 +365,8 @@ class AutoLR:
     def _end_climb(self) -> None:
         """Leave the edge, and settle on what the climb has told; where that is nothing, race."""
         self.flush()
+        if (climbing := self._finding.climbing) is not None:
+            climbing.climb.stop("the run ended")
         found = self._finding.end_climb(self.step_count)
         self._take(found)
         if self.step_count >= self.steps:
@@ -386,15 +391,15 @@ class AutoLR:
             self.evaluations.trained(loss)
             if self._on_step is not None:
                 self._on_step(StepReport(launched, loss, grad_norm, numbers))
-            # An overflow under loss scaling is the scaler's business: it skips the update and lowers its scale.
-            overflow = self.engine.scales_loss and math.isfinite(loss) and not math.isfinite(grad_norm)
+            overflow = overflowed(self.engine, loss, grad_norm)
             if self._finding.climbing is not None:
                 seen = None if overflow else loss if math.isfinite(grad_norm) else math.nan
-                self._finding.climbing.observe(self.step_count, launched.lrs[0], seen, change)
+                self._finding.climbing.observe(self.step_count, launched.base_lr, seen, change)
                 continue
             assert self.control is not None
             self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)
 
     @property
     def _asked_lr(self) -> float:
-        return float(self._groups.param_groups[0]["initial_lr"])
+        first = self._groups.param_groups[0]
+        return float(first.get("initial_lr", first["lr"]))  # none where another state was loaded into the optimizer

@@ -231,6 +231,10 @@ class Climb:
         assert self._first_peak is not None
         return float(self._first_peak * 10 ** min(number / self.config.cycles_per_decade, _MOST_DECADES))
 
+    def stop(self, why: str) -> None:
+        """Let the climb be over, for a reason that does not lie in it; one that it has found itself stands."""
+        self.ended = self.ended or why
+
     def settle(self) -> bool:
         """Let the climb be over where it knows its knee by now, because a copy of the state has to be taken; returns
         whether it is. Past the knee the state of now is not one to come back to."""

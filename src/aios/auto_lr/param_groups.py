@@ -223,6 +223,8 @@ def set_learning_rate(groups: Sequence[dict[str, Any]], lr: float) -> list[float
 
     Returns the rate of each group.
     """
+    for group in groups:
+        group.setdefault("initial_lr", float(group["lr"]))  # one that was added on the way has none
     first = groups[0]["initial_lr"]
     rates = [lr * (group["initial_lr"] / first) * group.get(SCALE, 1.0) for group in groups]
     for group, rate in zip(groups, rates, strict=True):

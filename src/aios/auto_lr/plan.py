@@ -81,14 +81,18 @@ class AutoLRConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} = {value!r} is not allowed: must be between 0 and 1")
-        if self.warmup_steps is not None and self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps = {self.warmup_steps!r} is not allowed: must be >= 0")
+        for name, least in (("warmup_steps", 0), ("window_limit", 2)):
+            value = getattr(self, name)
+            if value is not None and not (type(value) is int and value >= least):
+                raise ValueError(f"{name} = {value!r} is not allowed: must be a whole number >= {least}")
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm = {self.max_grad_norm!r} is not allowed: must be > 0")
-        if self.on_overfit not in get_args(OnOverfit):
-            raise ValueError(
-                f"on_overfit = {self.on_overfit!r} is not allowed: one of {', '.join(get_args(OnOverfit))}"
-            )
+        for name, known in (("profile", get_args(Profile)), ("on_overfit", get_args(OnOverfit))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} = {value!r} is not allowed: one of {', '.join(known)}")
+        fields = AdaptiveLRConfig.__dataclass_fields__
+        if unknown := [name for name in self.settings if name not in fields]:
+            raise ValueError(f"settings: {unknown[0]!r} is no field of AdaptiveLRConfig: {', '.join(fields)}")
 
 
 @dataclass(frozen=True)
@@ -172,12 +176,19 @@ def make_plan(
 
 
 def resumed_plan(
-    config: AutoLRConfig, steps: int, asked_lr: float, use_moe: bool, saved: Mapping[str, Any], step: int
+    config: AutoLRConfig,
+    steps: int,
+    asked_lr: float,
+    use_moe: bool,
+    saved: Mapping[str, Any],
+    step: int,
+    forget: bool = False,
 ) -> Plan:
     """The plan of a run that goes on after optimizer step `step`; `saved` is the state of its controller then.
 
     New settings win; what a search found stays. A warm-up that is over stays over; one in progress keeps its length
-    unless a new one is given. A run that was annealed and now goes on for longer rises gently to the rate it had.
+    unless a new one is given. A run that was annealed and now goes on for longer rises gently to the rate it had; to
+    that it begins at where what was learned is to be forgotten (`forget`), or no decision ever changes a rate.
     """
     base_lr, bounds = asked_lr, None
     if saved["bounds"] is not None and config.profile == saved.get("profile", "auto"):
@@ -191,7 +202,8 @@ def resumed_plan(
         return replace(plan, anneal=before, finishing=True)
     learned = saved["scheduler"]
     if learned is not None and before.begun(step) and not plan.anneal.begun(step):
-        lr = plan.settings.clamp(float(learned["current_lr"]))
+        keeps = plan.profile in ("auto", "rules") and not forget
+        lr = plan.settings.clamp(float(learned["current_lr"])) if keeps else plan.base_lr
         again = math.floor(WARMUP_FRACTION * (steps - step))
         return replace(plan, base_lr=lr, first_step=step, warmup_steps=again, rises_again=True)
     return plan

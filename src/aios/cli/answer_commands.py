@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -107,7 +108,7 @@ def chat(debug: DebugOption = False, **asked: Any) -> None:
     _, brain = _open(to_do)
     from aios.cli.hrm_hf.chat import QUIT, converse
 
-    if sys.stdin.isatty():
+    if _is_typed_in():
         _remark(
             f"{to_do.config.brain_dir} goes on with what you write. Ctrl-C ends an answer, {QUIT} the conversation."
         )
@@ -131,7 +132,7 @@ def _read_prompt(prompt: str) -> str:
     text = prompt
     if prompt == STDIN:
         try:
-            text = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
+            text = _standard_input().read().decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise UserError(
                 f"The prompt on standard input is not UTF-8 text (byte {error.start}); convert it first."
@@ -144,13 +145,22 @@ def _read_prompt(prompt: str) -> str:
     return text
 
 
+def _standard_input() -> IO[bytes]:
+    """Nothing where it was closed before we began."""
+    return sys.stdin.buffer if sys.stdin is not None else io.BytesIO()
+
+
+def _is_typed_in() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def _hear() -> str | None:
     """The next line that is typed, None at the end of input or on Ctrl-C."""
-    shows = sys.stdin.isatty()
+    shows = _is_typed_in()
     if shows:
         typer.echo("> ", err=True, nl=False)
     try:
-        line = sys.stdin.buffer.readline()
+        line = _standard_input().readline()
     except KeyboardInterrupt:
         line = b""
     if not line and shows:

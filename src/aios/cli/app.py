@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import sys
 import traceback
 from types import TracebackType
@@ -85,6 +86,8 @@ def main() -> None:
     """Run the command line: exit 0 done, 1 failed, 2 bad usage or bad input."""
     if "--debug" not in sys.argv:
         sys.excepthook = _report_failure
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a letter that a terminal has not shall cost no run
     try:
         _run()
     except (UserError, RunError) as error:

@@ -33,6 +33,8 @@ def known_encoding(name: str) -> str | None:
 
 def likely_encoding(block: bytes) -> str | None:
     """The encoding that bytes which are no UTF-8 look like; empty where they are text in some other; None: no text."""
+    if block.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the first begins as that of UTF-16 does
+        return "utf-32"
     if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if 0 in block:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from aios.auto_lr import AutoLR
+from aios.auto_lr.loop.trial import update_once
 from aios.auto_lr.loop.update import UpdateGuard
 from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
 from aios.errors import UserError
@@ -94,6 +94,4 @@ class FrameworkTrial:
     def train(self, batch: int, lr: float) -> float:
         """As `Trial.train`."""
         set_learning_rate(self._groups.param_groups, lr)
-        loss = self._run(batch).detach()
-        self._engine.update(loss, math.inf)
-        return float(loss)
+        return float(update_once(self._engine, lambda: self._run(batch).detach()))

@@ -26,8 +26,9 @@ def check_inputs(config: TrainingConfig) -> None:
     for text in (config.dataset_file, config.eval_file):
         if text is not None:
             check_dataset(text, config.text_encoding)
-    if config.student_init is not None and not os.path.isfile(Path(config.student_init) / "config.json"):
-        raise UserError(f"--student-init {config.student_init} is no brain folder: it has no config.json.")
+    student = None if config.resume else config.student_init  # a checkpoint has all that was taken from it
+    if student is not None and not os.path.isfile(Path(student) / "config.json"):
+        raise UserError(f"--student-init {student} is no brain folder: it has no config.json.")
     if config.tensorboard is not None:
         check_tensorboard()
     if config.use_peft:

@@ -123,7 +123,7 @@ def parse_settings_file(path: Path) -> Any:
     if parser is None:
         raise UserError(f"{path}: unknown suffix {path.suffix!r}; use one of {', '.join(PARSERS)}.")
     try:
-        text = read_small_file(path).decode("utf-8").replace("\r\n", "\n")
+        text = read_small_file(path).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     try:

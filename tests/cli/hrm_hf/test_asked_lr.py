@@ -9,7 +9,7 @@ import pytest
 
 from aios.cli.hrm_hf.lr_plan import unused_lr
 from aios.settings.config import TrainingConfig
-from training_process import read_log, train
+from training_process import read_log, train, train_records
 
 RULES = {"adaptive_lr_profile": "rules"}
 
@@ -45,3 +45,24 @@ def test_a_rate_that_no_model_trains_at_is_named_where_nothing_replaces_it(tmp_p
     (asked,) = read_log(tmp_path / "brain", "lr_asked")
     assert (asked["lr"], asked["used"]) == (5.0, True)
     assert "The learning rate asked for, 5, is used as it is: it is far above what models train at" in done.stdout
+
+
+def test_a_fixed_rate_asked_for_after_an_anneal_is_trained_at(tmp_path: Path) -> None:
+    train(tmp_path, "--steps=20", "--adaptive-lr-profile=auto")
+    train(tmp_path, "--resume", "--steps=24", "--no-auto-adjust-lr", "--lr=1e-4")
+    records = train_records(tmp_path / "brain")
+    assert [records[step]["lr"] for step in (22, 23, 24)] == [1e-4] * 3
+
+
+def test_a_run_that_forgets_rises_after_an_anneal_to_the_rate_asked_for(tmp_path: Path) -> None:
+    train(tmp_path, "--steps=20", "--adaptive-lr-profile=auto")
+    train(tmp_path, "--resume", "--steps=60", "--lr=3e-4", "--adaptive-lr-reset-state")
+    *_, risen = read_log(tmp_path / "brain", "warmup_complete")
+    assert (risen["step"], risen["lr"]) == (22, 3e-4)
+
+
+def test_what_is_said_of_the_rate_on_resume_has_the_step_of_now(tmp_path: Path) -> None:
+    train(tmp_path, "--steps=4")
+    train(tmp_path, "--resume", "--steps=6", "--lr=1e-4")
+    (asked,) = read_log(tmp_path / "brain", "lr_asked")
+    assert (asked["step"], asked["used"]) == (4, False)

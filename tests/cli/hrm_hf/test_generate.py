@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from aios.runs.brain import list_checkpoints
 from aios.settings.answering import Answering
 from aios.settings.config import TrainingConfig
 from strangers import AUTO_MAP, edit_json, refusal
-from training_process import run_aios, start_training, train, wait_for, wait_for_step
+from training_process import TIMEOUT, run_aios, start_training, train, wait_for, wait_for_step
 
 PROMPT = "And God said unto Moses"
 STEPS = 6
@@ -220,6 +221,15 @@ def test_a_bad_prompt_on_standard_input_is_one_sentence(
     done = run_aios(*generate_args(trained, prompt="-"), stdin=tmp_path / "prompt")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert sentence in done.stderr
+
+
+def test_a_closed_standard_input_is_an_empty_one(trained: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "aios", *generate_args(trained, prompt="-")])
+    done = subprocess.run(
+        ["bash", "-c", f"{command} <&-"], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input is empty" in done.stderr
 
 
 def test_bad_input_is_refused_before_torch_is_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -19,6 +20,14 @@ def whole_steps(steps: Any) -> int:
     if not (is_number and 1 <= steps <= LARGEST and steps == int(steps)):
         raise ValueError(f"steps = {shown(steps)} is not allowed: must be a whole number from 1 to 2^53")
     return int(steps)
+
+
+def check_first_rate(lr: float) -> None:
+    """Raise ValueError unless the rate of the first param group, to which all others keep their ratio, is above 0."""
+    if not 0 < lr < math.inf:
+        raise ValueError(
+            f"the learning rate of the first param group is {lr!r}: must be above 0, for others keep their ratio to it"
+        )
 
 
 def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
@@ -40,7 +49,8 @@ def number_on(device: torch.device, value: Any, name: str) -> Tensor:
         raise ValueError(f"{name} = {what} is not allowed: must be one number, such as the mean over the batch")
     too_large = isinstance(value, int) and abs(value) > LARGEST
     if isinstance(value, Real) and not isinstance(value, bool) and not too_large:
-        return torch.tensor(float(value), device=device)
+        as_fp32 = float(torch.tensor(float(value)))  # infinite where it is too large
+        return torch.full((), as_fp32, device=device)  # a copy from the host would make it wait for the device
     raise ValueError(f"{name} = {shown(value)} is not allowed: must be a number, or a tensor that holds one")
 
 

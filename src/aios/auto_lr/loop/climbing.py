@@ -27,6 +27,8 @@ class Climbing:
         self.climb = climb
         self._engine, self._meter = engine, ChangeMeter(engine.weights)
         self._groups = JoinedGroups(engine.optimizers)
+        self.base_lr = climb.config.first_lr
+        """Of the newest step, before the ratios and scales of the param groups."""
         self._kept_at = step
         self._kept: Snapshot = engine.snapshot()
         self._candidate: tuple[int, Snapshot] | None = None  # kept once the next loss shows that it is whole
@@ -39,7 +41,8 @@ class Climbing:
     def before_step(self) -> list[float]:
         """Set the rate of the next update; returns that of each param group."""
         self._meter.mark()
-        return set_learning_rate(self._groups.param_groups, self.climb.next_lr())
+        self.base_lr = self.climb.next_lr()
+        return set_learning_rate(self._groups.param_groups, self.base_lr)
 
     def change(self) -> Tensor:
         """What the update just launched has changed, a scalar on the device that all workers agree on."""
@@ -80,10 +83,10 @@ def climb_and_restore(climb: Climb, engine: Engine, trial: Trial, first_batch: i
     snapshot, climbing, step = engine.snapshot(), Climbing(climb, engine, 0), 0
     try:
         while not climbing.over:
-            lr = climbing.before_step()[0]
-            loss = trial.train(first_batch + step, lr)
+            climbing.before_step()
+            loss = trial.train(first_batch + step, climbing.base_lr)
             step += 1
-            climbing.observe(step, lr, loss, float(climbing.change()))
+            climbing.observe(step, climbing.base_lr, loss, float(climbing.change()))
         return climbing.go_back(step)
     finally:
         snapshot.restore()

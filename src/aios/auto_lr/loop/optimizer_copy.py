@@ -46,7 +46,8 @@ class OptimizerCopy:
     @property
     def bytes(self) -> int:
         """Memory the copies of `state` take."""
-        tensors = (v for own in self._state.values() for v in own.values() if isinstance(v, Tensor))
+        kept = (own for own in self._state.values() if isinstance(own, dict))
+        tensors = (v for own in kept for v in own.values() if isinstance(v, Tensor))
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def restore(self) -> None:
@@ -57,21 +58,27 @@ class OptimizerCopy:
         state = getattr(optimizer, "state", {})
         in_use = dict(state)
         state.clear()
-        for param, own in self._state.items():
-            now = in_use.get(param, {})
-            state[param] = {name: _brought_back(now.get(name), copy) for name, copy in own.items()}
-        for group, saved in zip(optimizer.param_groups, self._groups, strict=True):
+        for key, own in self._state.items():  # of a parameter a dict; a wrapper may keep anything besides
+            now = in_use.get(key)
+            if isinstance(own, dict):
+                there = now if isinstance(now, dict) else {}
+                state[key] = {name: _brought_back(there.get(name), copy) for name, copy in own.items()}
+            else:
+                state[key] = _brought_back(now, own)
+        for group, saved in zip(optimizer.param_groups, self._groups, strict=False):  # others were added since
             group.update({name: _brought_back(value, copy) for name, (value, copy) in saved.items()})
         optimizer.zero_grad(set_to_none=True)
 
 
 def copy_value(value: Any) -> Any:
-    """A copy that shares no memory; optimizers keep numbers, tensors, and dicts or lists of them."""
+    """A copy that shares no memory; most optimizers keep numbers, tensors, and dicts or lists of them."""
     if isinstance(value, Tensor):
         return value.detach().clone()
-    if isinstance(value, dict):
+    if type(value) is dict:
         return {k: copy_value(v) for k, v in value.items()}
-    return [copy_value(v) for v in value] if isinstance(value, list) else value
+    if type(value) in (list, tuple):
+        return type(value)(copy_value(v) for v in value)
+    return value if isinstance(value, (*_PLAIN, *_CODE)) else deepcopy(value)
 
 
 def _brought_back(in_use: Any, copy: Any) -> Any:

@@ -34,6 +34,7 @@ class Snapshot:
         self._scaler = scaler
         kept = list(tensors if tensors is not None else _tensors(model))
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept]
+        self._buffers = [(part._buffers, name, own) for part in model.modules() for name, own in part._buffers.items()]
         several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
         of_model = frozenset(id(tensor) for tensor in [*kept, *_tensors(model)])
         self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in several]
@@ -48,6 +49,8 @@ class Snapshot:
 
     def restore(self) -> None:
         """Bring model, optimizers, scaler and random state back; can be called again and again."""
+        for buffers, name, own in self._buffers:
+            buffers[name] = own  # a module may put another tensor in its place
         with torch.no_grad():
             for tensor, copy in self._tensors:
                 tensor.copy_(copy)

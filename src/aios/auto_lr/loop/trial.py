@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,30 @@ from aios.auto_lr.loop.weights import ChangeMeter
 from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
 from aios.auto_lr.search import Trial
 
+MOST_OVERFLOWS = 40
+"""So often in a row the loss scale may come down before an update of a trial: from 2^24 it is far below 1 then."""
 Forward = Callable[[int], Tensor]
 """The training loss on the micro-batch of a number, forward only; a pure function of number and weights."""
+
+
+def overflowed(engine: Engine, loss: float, grad_norm: float) -> bool:
+    """Whether the gradient was too large under loss scaling: the scaler's business, which lowers its scale."""
+    return engine.scales_loss and math.isfinite(loss) and not math.isfinite(grad_norm)
+
+
+def update_once(engine: Engine, gradients: Callable[[], Tensor]) -> Tensor:
+    """One update by what `gradients` leaves, which returns numbers, the loss first; returns them.
+
+    Where the loss scale is too high for it, the update is left out, and the scale comes down: then once more, for what
+    is tried and taken back always begins at the scale of before.
+    """
+    for _ in range(MOST_OVERFLOWS):
+        numbers = gradients()
+        loss = numbers.reshape(-1)[0]
+        norm = engine.update(loss, math.inf)
+        if not engine.scales_loss or not overflowed(engine, float(loss), float(norm)):
+            break
+    return numbers
 
 
 def find_unit(trial: Trial, engine: Engine, restore: Callable[[], object], batch: int, config: ClimbConfig) -> Unit:
@@ -85,6 +108,10 @@ class ClosureTrial:
     def train(self, batch: int, lr: float) -> float:
         """Training loss on the batch, then one clipped update with `lr`."""
         set_learning_rate(self._groups.param_groups, lr)
+        return float(update_once(self._engine, partial(self._gradients, batch)))
+
+    def _gradients(self, batch: int) -> Tensor:
+        """Those of the batch; returns its loss."""
         total: Tensor | None = None
         for number in self._numbers(batch):
             loss = self._forward(number) / self._micro_batches
@@ -92,8 +119,7 @@ class ClosureTrial:
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None, "a batch has a micro-batch"
         check_dense(self._model)
-        self._engine.update(total, math.inf)
-        return float(total)
+        return total
 
     def _numbers(self, batch: int) -> range:
         first = batch * self._micro_batches

@@ -57,6 +57,7 @@ def clip_and_update(
         scaler.update()
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)  # it may have parameters that no optimizer trains
     return grad_norm
 
 

@@ -21,11 +21,14 @@ class ChangeMeter:
     """Measures an update: the RMS of what it changes over the RMS of the weights, the median over all matrices.
 
     The median, because an embedding as torch initialises it outweighs all the rest. Weights that are zero (the second
-    half of fresh adapters) and vectors are left out, unless there is nothing else. Nothing waits for the device.
+    half of fresh adapters) and vectors are left out, unless there is nothing else, and so are those that the update
+    left alone, whoever may hold them. Nothing waits for the device.
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         self._weights = [w.detach() for w in weights if w.numel()]
+        device = self._weights[0].device if self._weights else None
+        self._matrices = torch.tensor([w.ndim >= 2 for w in self._weights], device=device)
         self._before: list[Tensor] = []
 
     def mark(self) -> None:
@@ -38,9 +41,9 @@ class ChangeMeter:
             return torch.zeros(())
         moved = torch.stack([n.float() for n in torch._foreach_norm(torch._foreach_sub(self._weights, self._before))])
         sizes = torch.stack([n.float() for n in torch._foreach_norm(self._before)])
-        matrix = torch.tensor([w.ndim >= 2 for w in self._weights], device=sizes.device)
-        counts = matrix & (sizes > 0)
-        counts = torch.where(counts.any(), counts, sizes > 0)
+        changed = (sizes > 0) & (moved > 0)
+        counts = self._matrices & changed
+        counts = torch.where(counts.any(), counts, changed)
         ratios = torch.where(counts, moved / sizes.clamp_min(torch.finfo(torch.float32).tiny), torch.nan)
         return torch.nan_to_num(ratios.nanmedian(), nan=0.0)
 

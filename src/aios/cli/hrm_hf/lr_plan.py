@@ -44,7 +44,7 @@ def _say_of_asked_lr(run: TrainingRun, state: Mapping[str, Any] | None) -> None:
     unused, absurd = unused_lr(run.config, state), absurd_lr(run.config)
     if (reason := unused or absurd) is not None:
         told = {"lr": run.config.lr, "used": unused is None, "reason": reason}
-        run.log_fn({"event": "lr_asked", "step": run.step, **told})
+        run.log_fn({"event": "lr_asked", "step": state["step"] if state is not None else 0, **told})
 
 
 def unused_lr(config: TrainingConfig, state: Mapping[str, Any] | None) -> str | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aios.auto_lr.api import AutoLR, StepReport
 from aios.auto_lr.events import LogFn
+from aios.auto_lr.loop.trial import update_once
 from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
 from aios.auto_lr.stalled import StalledWatch
 from aios.core.hrm_models import HRMForCausalLM
@@ -226,14 +227,17 @@ class RunTrial:
     def train(self, batch: int, lr: float) -> float:
         """Mean cross-entropy of the step, then one update with `lr`; the run's position stays where it was."""
         run = self._run
-        position, run.position = run.position, self._position(batch)
         set_learning_rate(JoinedGroups(run.engine.optimizers).param_groups, lr)
+        return float(update_once(run.engine, partial(self._gradients, batch))[1])
+
+    def _gradients(self, batch: int) -> Tensor:
+        """Those of the step; returns its numbers."""
+        run = self._run
+        position, run.position = run.position, self._position(batch)
         try:
-            numbers = accumulate_gradients(run, math.inf)
+            return accumulate_gradients(run, math.inf)
         finally:
             run.position = position
-        run.engine.update(numbers[0], math.inf)
-        return float(numbers[1])
 
     def _position(self, batch: int) -> int:
         """Micro-batches before batch number `batch`."""

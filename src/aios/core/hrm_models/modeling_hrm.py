@@ -131,8 +131,8 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         and the output are of the new ones only, `attention_mask` is of all. `use_cache` makes one where none is given.
         The last three are there for callers that hand them on (peft): the model has no use for them.
 
-        Raises ValueError for any of those three, when the text is longer than `max_position_embeddings`, when the mask's shape differs, and
-        for a cache of another kind, or in a step of training.
+        Raises ValueError for any of those three, when the text is longer than `max_position_embeddings`, when the
+        mask's shape differs, and for a cache of another kind, or in a step of training.
         """
         if inputs_embeds is not None or output_attentions or output_hidden_states:
             raise ValueError("an HRM takes input_ids alone, and gives neither attentions nor hidden states")

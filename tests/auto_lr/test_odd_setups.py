@@ -1,0 +1,199 @@
+"""`AutoLR` where model, optimizer or loop are not the usual ones."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import deque
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr.loop.snapshot import Snapshot
+from aios.auto_lr.param_groups import GroupSettings
+from aios.auto_lr.race import RaceConfig
+from auto_lr.problems import adamw, classifier, train, train_plainly
+
+
+def climb_of(auto: AutoLR, forward: Any, events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the climb of a whole run logged."""
+    auto.search(forward)
+    train(auto, forward)
+    (climb,) = (event for event in events if event["event"] == "adaptive_lr_climb")
+    return climb
+
+
+def test_a_role_with_a_ratio_on_the_first_group_climbs_as_on_any_other() -> None:
+    found = []
+    for told in ("embed", "head"):
+        model, forward = classifier()
+        first, second = (layer for layer in model.modules() if isinstance(layer, nn.Linear))
+        groups = [{"params": first.parameters(), "name": "embed"}, {"params": second.parameters(), "name": "head"}]
+        events: list[dict[str, Any]] = []
+        config = AutoLRConfig(groups={told: GroupSettings(lr_ratio=0.5)})
+        auto = AutoLR(model, torch.optim.AdamW(groups, lr=1e-3), 300, config, events.append)
+        looked = auto.look(forward)
+        climb = climb_of(auto, forward, events)
+        assert looked.lr == pytest.approx(climb["lr"], rel=0.5)
+        found.append(climb["lr"])
+    assert found[0] == pytest.approx(found[1], rel=1.0)
+
+
+def test_layers_that_the_optimizer_does_not_train_hide_nothing() -> None:
+    found = []
+    for frozen in (True, False):
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()).requires_grad_(not frozen)
+        model, events = nn.Sequential(body, nn.Linear(64, 10)), list[dict[str, Any]]()
+
+        def forward(batch: int, model: nn.Module = model) -> Tensor:
+            x = torch.randn(32, 16, generator=torch.Generator().manual_seed(batch))
+            return F.cross_entropy(model(x), x[:, :10].argmax(1))
+
+        config = AutoLRConfig(max_grad_norm=1e9)  # the body's gradient would count
+        auto = AutoLR(model, torch.optim.AdamW(model[1].parameters(), lr=1e-3), 300, config, events.append)
+        found.append(climb_of(auto, forward, events)["lr"])
+        assert all(p.grad is None for p in model.parameters())
+    assert found[0] == found[1] > 1e-4
+
+
+def test_layers_that_no_loss_reaches_hide_nothing() -> None:
+    model, forward = classifier()
+    whole = nn.ModuleList([model, *(nn.Linear(16, 16) for _ in range(3))])
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(whole, adamw(whole), 300, log_fn=events.append)
+    assert climb_of(auto, forward, events)["lr"] > 1e-4
+
+
+class Shelf(torch.optim.SGD):
+    """Keeps in its state what torch's own optimizers do not."""
+
+    def step(self, closure: Any = None) -> None:
+        """One step of SGD."""
+        self.state["steps"] = self.state.get("steps", 0) + 1
+        for parameter in self.param_groups[0]["params"]:
+            own = self.state[parameter]
+            own.setdefault("last", deque(maxlen=2)).append(parameter.detach().clone())
+            own.setdefault("pair", (torch.zeros(()), 0))[0].add_(1)
+        super().step(closure)
+
+
+def shelved(optimizer: Shelf) -> list[Any]:
+    """What `Shelf` keeps, as plain values."""
+    states = [own for own in optimizer.state.values() if isinstance(own, dict)]
+    return [optimizer.state["steps"], [[t.tolist() for t in own["last"]] + [float(own["pair"][0])] for own in states]]
+
+
+def test_state_of_any_kind_comes_back_and_lets_a_run_pass() -> None:
+    model, forward = classifier()
+    optimizer = Shelf(model.parameters(), lr=1e-2)
+    train_plainly(optimizer, forward, 3)
+    snapshot, before = Snapshot(model, optimizer), copy.deepcopy(shelved(optimizer))
+    for _ in range(2):
+        train_plainly(optimizer, forward, 3)
+        assert shelved(optimizer) != before
+        snapshot.restore()
+        assert shelved(optimizer) == before
+    model, forward = classifier()
+    auto = AutoLR(model, Shelf(model.parameters(), lr=1e-2), 200)
+    auto.search(forward)
+    assert len(train(auto, forward)[0]) == 200
+
+
+class Centred(nn.Module):
+    """Puts another tensor in the place of its buffer in every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 4)
+        self.register_buffer("mean", torch.zeros(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Centre and map."""
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
+        return self.linear(x - self.mean)
+
+
+def test_a_buffer_that_a_module_replaces_is_brought_back() -> None:
+    model = Centred()
+    snapshot = Snapshot(model, torch.optim.SGD(model.parameters(), lr=1e-2))
+    for _ in range(2):
+        model(torch.ones(3, 16))
+        assert model.mean.abs().sum() > 0
+        snapshot.restore()
+        assert model.mean.abs().sum() == 0
+
+
+def test_a_group_added_on_the_way_joins_and_survives_a_rewind() -> None:
+    model, forward = classifier()
+    first, second = (layer for layer in model.modules() if isinstance(layer, nn.Linear))
+    optimizer = torch.optim.AdamW(first.parameters(), lr=1e-3)
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, optimizer, 200, log_fn=events.append)
+    nan = itertools.chain([1.0] * 150, [float("nan")] * 20, itertools.repeat(1.0))
+    while not auto.finished:
+        if auto.step_count == 100:
+            optimizer.add_param_group({"params": list(second.parameters()), "lr": 2e-3})
+        loss = forward(auto.batch) * next(nan)
+        loss.backward()
+        auto.step(loss)
+    assert any(event["event"] == "adaptive_lr_trouble" and event["rung"] == "rewind" for event in events)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates[1] == pytest.approx(2 * rates[0])
+
+
+def test_another_state_may_be_loaded_into_the_optimizer_before_the_first_step() -> None:
+    model, forward = classifier()
+    before = adamw(model)
+    train_plainly(before, forward, 3)
+    model, forward = classifier()
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 20)
+    optimizer.load_state_dict(before.state_dict())
+    assert len(train(auto, forward)[0]) == 20
+
+
+def test_a_scale_that_is_too_high_at_first_hides_no_rate_from_a_race() -> None:
+    found = []
+    for scale in (256.0, 2.0**30):
+        model, forward = classifier()
+        train_plainly(adamw(model, 1e-2), forward, 200)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        events: list[dict[str, Any]] = []
+        auto = AutoLR(model, adamw(model), 400, log_fn=events.append, scaler=scaler)
+        for parameter in model.parameters():
+            parameter.register_hook(lambda grad: torch.where(grad.abs() > 1e4, torch.inf, grad))  # as fp16 has it
+        auto.search(forward)
+        (race,) = (event for event in events if event["event"] == "adaptive_lr_race")
+        found.append(race["lr"])
+    assert found[0] == found[1] is not None
+
+
+def test_finishing_in_the_climb_says_why_it_ended() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 200, log_fn=events.append)
+    auto.search(forward)
+    for _ in range(20):
+        loss = forward(auto.batch)
+        loss.backward()
+        auto.step(loss)
+    auto.finish_now()
+    (climb,) = (event for event in events if event["event"] == "adaptive_lr_climb")
+    assert "the run was asked to finish" in climb["reason"]
+    assert "None" not in climb["reason"]
+
+
+def test_no_race_on_the_way_falls_into_the_climb() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 400, AutoLRConfig(race=RaceConfig(again=(0.05, 0.6))), events.append)
+    auto.search(forward)
+    train(auto, forward)
+    assert [e["event"] for e in events if e["event"] in ("adaptive_lr_climb", "adaptive_lr_init")] == [
+        "adaptive_lr_climb", "adaptive_lr_init",
+    ]  # fmt: skip
