@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 from transformers import PreTrainedModel, get_constant_schedule
 
 from aios.errors import UserError
@@ -170,3 +170,25 @@ def test_another_scheduler_is_overruled(caplog: pytest.LogCaptureFixture) -> Non
             break
     assert rates[-1] == 0 or rates[-1] < rates[len(rates) // 2]  # annealed
     assert sum("scheduler that was prepared is overruled" in record.message for record in caplog.records) == 1
+
+
+class Unsized(IterableDataset[Any]):
+    """Windows of which nobody knows how many there are."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (Windows(128)[i] for i in range(128))
+
+
+def test_a_loader_of_no_length_is_looked_ahead_of(tmp_path: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    model = as_if_trained(gpt2())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, DataLoader(Unsized(), batch_size=4))
+    events: Events = []
+    auto = AutoLRLoop(accelerator, model, optimizer, 120, loader, log_fn=events.append)
+    for batch in loader:
+        loss = model(**batch).loss
+        accelerator.backward(loss)
+        auto.step(loss)
+        optimizer.zero_grad()
+    assert named(events, "adaptive_lr_race")[0]["lr"] is not None

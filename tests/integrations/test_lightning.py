@@ -14,11 +14,12 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from aios.auto_lr import AutoLRConfig, TroubleConfig
 from aios.errors import RunError, UserError
 from aios.integrations.lightning import STOPPED, AutoLRCallback
+from aios.integrations.look_ahead import generators_of
 from integrations.tiny_modules import DATA, Digits, Events, Manual, loader, make_trainer, named
 from integrations.tiny_trainers import as_if_trained, same, weights
 
@@ -261,3 +262,43 @@ def test_a_loader_of_one_batch_and_too_few_steps(tmp_path: Path, caplog: pytest.
     assert named(events, "adaptive_lr_race")[0]["lr"] is not None
     make_trainer(tmp_path, AutoLRCallback(), max_steps=2).fit(Digits(), one)
     assert sum("too few steps" in record.message for record in caplog.records) == 1
+
+
+class Unsized(IterableDataset[Any]):
+    """Digits of which nobody knows how many there are."""
+
+    def __iter__(self) -> Any:
+        return iter([DATA[i] for i in range(64)])
+
+
+def test_data_of_no_length_without_an_end_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, AutoLRCallback(), max_steps=-1, max_epochs=3)
+    with pytest.raises(UserError, match=r"no end that Lightning knows of: give max_steps, or AutoLRCallback\(steps"):
+        trainer.fit(Digits(), DataLoader(Unsized(), batch_size=32))
+
+
+def test_the_generators_of_several_loaders_are_all_brought_back(tmp_path: Path) -> None:
+    generators = {name: torch.Generator().manual_seed(number) for number, name in enumerate("ab")}
+    several = {name: DataLoader(DATA, batch_size=32, shuffle=True, generator=g) for name, g in generators.items()}
+    assert set(map(id, generators_of({**several, "c": [several["a"]]}))) == set(map(id, generators.values()))
+
+
+class Descending(Digits):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 1e-2)
+
+
+def test_a_checkpoint_holds_the_weights_that_were_evaluated(tmp_path: Path) -> None:
+    kept = ModelCheckpoint(tmp_path, monitor="val_loss", save_top_k=-1, filename="{step}")
+    trainer = make_trainer(
+        tmp_path, AutoLRCallback(), kept, max_steps=160, enable_checkpointing=True, val_check_interval=5,
+        check_val_every_n_epoch=None,
+    )  # fmt: skip
+    trainer.fit(Descending(0.0), loader(), loader(shuffle=False))
+    assert len(kept.best_k_models) > 20
+    for path, told in kept.best_k_models.items():
+        module = Descending(0.0)
+        module.load_state_dict(torch.load(path, weights_only=False)["state_dict"])
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        (seen,) = pl.Trainer(accelerator="cpu", **quiet).validate(module, loader(shuffle=False), verbose=False)
+        assert seen["val_loss"] == pytest.approx(float(told), rel=1e-4), path

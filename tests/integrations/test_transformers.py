@@ -407,3 +407,92 @@ def test_fewer_steps_than_a_search_needs(tmp_path: Path, caplog: pytest.LogCaptu
         record for record in caplog.records if record.levelno >= logging.WARNING and "too few steps" in record.message
     ]
     assert len(said) == 1
+
+
+class Unsized(IterableDataset[Any]):
+    """As many windows in each pass, but nobody knows how many."""
+
+    def __init__(self, count: int) -> None:
+        self._windows = Windows(count)
+
+    def __iter__(self) -> Any:
+        return (self._windows[i] for i in range(len(self._windows)))
+
+
+class Rates(TrainerCallback):
+    """The rate of each update."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_optimizer_step(self, *_: Any, optimizer: Any = None, **__: Any) -> None:
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
+def test_data_of_no_length_whose_passes_end_before_an_update_climb_at_the_rates_they_are_told_of(
+    tmp_path: Path,
+) -> None:
+    events: Events = []
+    trainer = steered(tmp_path, gpt2(), events, data=Unsized(43), max_steps=100, gradient_accumulation_steps=4)
+    rates = Rates()
+    trainer.add_callback(rates)
+    trainer.train()
+    (climb,) = named(events, "adaptive_lr_climb")
+    assert len(rates.seen) == 100
+    assert max(rates.seen[: climb["step"]]) == pytest.approx(climb["edge"])
+
+
+class Stream(IterableDataset[Any]):
+    """Windows that can be drawn but once, from a generator that it was given."""
+
+    def __init__(self, count: int) -> None:
+        self._once = (Windows(count)[i] for i in range(count))
+
+    def __iter__(self) -> Any:
+        return self._once
+
+
+def test_a_stream_that_is_handed_out_again_and_again_is_left_to_the_training(tmp_path: Path) -> None:
+    met: list[Any] = []
+
+    class Meeting(Trainer):
+        def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
+            met.append(inputs["input_ids"].clone())
+            return super().training_step(model, inputs, *rest)
+
+    trainer = make_trainer(tmp_path, gpt2(), Stream(40), kind=Meeting, max_steps=5)
+    AutoLRCallback.attach(trainer)
+    trainer.train()
+    first = torch.stack([Windows(40)[i]["input_ids"] for i in range(len(met[0]))])
+    assert torch.equal(met[0], first)
+
+
+def test_what_a_loss_gathers_stays_in_the_list_that_others_know(tmp_path: Path) -> None:
+    class Gathering(Trainer):
+        parts: list[float]
+
+        def compute_loss(self, *given: Any, **more: Any) -> Any:
+            loss = super().compute_loss(*given, **more)
+            self.parts.append(float(loss.detach()))
+            return loss
+
+    trainer = make_trainer(tmp_path, gpt2(), kind=Gathering, max_steps=5)
+    known = trainer.parts = []
+    AutoLRCallback.attach(trainer)
+    trainer.train()
+    assert trainer.parts is known
+    assert len(known) == 5
+
+
+def test_a_checkpoint_holds_the_weights_that_were_evaluated(tmp_path: Path) -> None:
+    events: Events = []
+    trainer = steered(
+        tmp_path, gpt2(), events, max_steps=200, eval_strategy="steps", save_strategy="steps", eval_steps=9,
+        save_steps=9, optim="sgd", learning_rate=1e-2, eval_dataset=Windows(16),
+    )  # fmt: skip
+    trainer.train()
+    told = {record["step"]: record["eval_loss"] for record in trainer.state.log_history if "eval_loss" in record}
+    (climb,) = named(events, "adaptive_lr_climb")
+    for step in [step for step in told if step <= climb["step"] + 9]:
+        there = steered(tmp_path / "other", type(trainer.model).from_pretrained(tmp_path / f"checkpoint-{step}"))
+        assert there.evaluate(Windows(16))["eval_loss"] == pytest.approx(told[step], rel=1e-4)

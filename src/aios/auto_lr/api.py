@@ -276,17 +276,21 @@ class AutoLR:
         """Stand at `step` without having trained: for whoever keeps count of what others train."""
         self.step_count = step
 
+    def settle(self) -> None:
+        """Follow everything that was launched, and end a climb that is past its knee: before weights that are to be
+        saved are evaluated, for there the weights of now are not those that stay."""
+        self.flush()
+        if (climbing := self._finding.climbing) is not None and climbing.climb.settle():
+            self._end_climb()
+
     def keep_snapshot(self, at_any_rate: bool = False) -> None:
         """Copy the state of now for rewinds, if it is a good one: beside each checkpoint, on every worker.
 
         So a run that is resumed there goes back to where this one would. `at_any_rate`: also in trouble, because the
         weights have just been replaced.
         """
-        self.flush()
-        climbing = self._finding.climbing
-        if climbing is not None and climbing.climb.settle():
-            self._end_climb()
-        elif climbing is not None:
+        self.settle()
+        if (climbing := self._finding.climbing) is not None:
             climbing.keep(self.step_count)
         recovery = self.control.recovery if self.control is not None else None
         if recovery is not None and at_any_rate:

@@ -7,6 +7,7 @@ from aios.integrations.versions import require
 
 require("accelerate")
 
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -176,4 +177,8 @@ class AutoLRLoop:
 
     def _begin_look(self) -> Ahead:
         first = self.auto.batch * self._accelerator.gradient_accumulation_steps
-        return ahead_of(self._loader, first, self._seen, len(self._loader))
+        try:
+            per_epoch = len(self._loader)
+        except TypeError:  # of unknown length: all of it for one epoch
+            per_epoch = sys.maxsize
+        return ahead_of(self._loader, first, self._seen, per_epoch)

@@ -35,6 +35,8 @@ class FrameworkStep:
         self._loss: Tensor | None = None  # of this step so far, of this worker
         self._parts = 0  # micro-batches in it
         self._decided: tuple[Tensor, Tensor] | None = None  # loss and norm
+        self.open = False
+        """Whether a step was begun that has not been followed yet."""
 
     @property
     def seen(self) -> bool:
@@ -46,6 +48,7 @@ class FrameworkStep:
         if self._groups != [len(optimizer.param_groups) for optimizer in self.auto.engine.optimizers]:
             raise UserError(JOINS_LATE)
         self._loss, self._parts, self._decided = None, 0, None
+        self.open = True
         return self.auto.before_step()
 
     def see(self, loss: Tensor) -> None:
@@ -74,7 +77,7 @@ class FrameworkStep:
     def follow(self) -> None:
         """Hand the step's numbers on; may rewind, race, or raise RunError."""
         assert self._decided is not None, "a step is followed once it was decided"
-        decided, self._decided = self._decided, None
+        decided, self._decided, self.open = self._decided, None, False
         self.auto.after_step(*decided)
 
 

@@ -145,7 +145,7 @@ class AutoLRCallback(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See that an evaluation finds the weights that count."""
         if self.auto is not None and self.auto.begun:
-            self._survive(self.auto.flush)
+            self._survive(self.auto.settle if trainer.checkpoint_callbacks else self.auto.flush)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand on the loss of an evaluation."""
@@ -243,7 +243,7 @@ def _steps_done(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
 def _steps_of(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
     """Steps of all optimizers together in the whole run."""
     steps = trainer.estimated_stepping_batches
-    if math.isinf(steps):
+    if math.isinf(steps) or steps < 0:  # -1 where the data has no length
         raise UserError("this run has no end that Lightning knows of: give max_steps, or AutoLRCallback(steps=...)")
     limited = 0 < trainer.max_steps <= steps
     return int(steps) // (_counted_as(trainer, pl_module) if limited else 1)

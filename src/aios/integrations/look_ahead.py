@@ -76,11 +76,14 @@ def draws_once(loader: Any) -> bool:
     if isinstance(loader, Iterator):
         return True
     dataset = getattr(loader, "dataset", None)
-    return isinstance(dataset, IterableDataset) and iter(dataset) is dataset
+    if not isinstance(dataset, IterableDataset):
+        return False
+    first = iter(dataset)
+    return first is dataset or first is iter(dataset)
 
 
 def generators_of(loader: Any) -> list[torch.Generator]:
-    """Those that a DataLoader and its samplers, one inside another, draw from."""
+    """Those that a DataLoader and its samplers, one inside another, draw from, or several in a dict or list."""
     found: dict[int, torch.Generator] = {}
     seen: set[int] = set()
     parts = [loader]
@@ -89,6 +92,9 @@ def generators_of(loader: Any) -> list[torch.Generator]:
         if part is None or id(part) in seen:
             continue
         seen.add(id(part))
+        if isinstance(part, (dict, list, tuple)):  # several loaders
+            parts += part.values() if isinstance(part, dict) else part
+            continue
         for name in ("generator", "synchronized_generator"):
             generator = getattr(part, name, None)
             if isinstance(generator, torch.Generator):

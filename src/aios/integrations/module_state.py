@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import nn
 
-_CONTAINERS = (list, dict, set, deque)
+from aios.integrations.containers import copied, refill
+
 _LIGHTNINGS = vars(pl.LightningModule()).keys()
 """The attributes by which torch and Lightning work."""
 
@@ -37,7 +37,7 @@ def attributes_kept(module: pl.LightningModule) -> Iterator[None]:
     Left alone are other objects, and the parts of the module.
     """
     own = {name: value for name, value in vars(module).items() if name not in _LIGHTNINGS}
-    held = {name: _copied(value) for name, value in own.items()}
+    held = {name: copied(value) for name, value in own.items()}
     try:
         yield
     finally:
@@ -45,26 +45,4 @@ def attributes_kept(module: pl.LightningModule) -> Iterator[None]:
             delattr(module, name)
         for name, value in own.items():
             vars(module)[name] = value
-            _refill(value, held[name])
-
-
-def _copied(value: Any) -> Any:
-    """A container, and the containers in it, with the same things inside; anything else as it is."""
-    if not isinstance(value, _CONTAINERS):
-        return value
-    twin: Any = copy.copy(value)
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            twin[key] = _copied(inner)
-    elif not isinstance(value, set):
-        for place, inner in enumerate(value):
-            twin[place] = _copied(inner)
-    return twin
-
-
-def _refill(container: Any, held: Any) -> None:
-    """Make a container hold that again; it stays the same object, which others may know."""
-    if isinstance(container, _CONTAINERS):
-        container.clear()
-        fill = container.extend if isinstance(container, (list, deque)) else container.update
-        fill(held)
+            refill(value, held[name])

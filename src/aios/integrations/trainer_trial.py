@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from aios.integrations.accelerated import mean_over_workers
+from aios.integrations.containers import CONTAINERS, copied, refill
 from aios.integrations.look_ahead import LookAhead
 from aios.integrations.replacing import replaced
 
@@ -39,17 +40,14 @@ def _no_backward(*_: Any, **__: Any) -> None:
 
 @contextmanager
 def _counts_kept(trainer: Trainer) -> Iterator[None]:
-    """Bring back every attribute of the trainer that holds plain numbers: tokens seen, metrics of the log, ..."""
-    before = {name: copy.deepcopy(value) for name, value in vars(trainer).items() if _is_plain(value)}
+    """Bring back every attribute of the trainer that is plain or a container, which stays the same object: tokens seen,
+    metrics of the log, what a `compute_loss` gathers."""
+    plain = (int, float, str, type(None), tuple, *CONTAINERS)
+    own = {name: value for name, value in vars(trainer).items() if isinstance(value, plain)}
+    held = {name: copied(value) for name, value in own.items()}
     try:
         yield
     finally:
-        vars(trainer).update(before)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(_is_plain(v) for v in value.values())
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(v) for v in value)
-    return isinstance(value, (int, float, str, type(None)))
+        for name, value in own.items():
+            vars(trainer)[name] = value
+            refill(value, held[name])

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from aios.auto_lr import AdaptiveLRScheduler, AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
@@ -177,7 +178,7 @@ class AutoLRCallback(TrainerCallback):
         self._load_state()  # where Trainer had no random numbers to load
         if self._step.auto.finished:
             self._step, control.should_training_stop = None, True
-        else:
+        elif not self._step.open:  # Trainer begins anew where an epoch ended before an update
             self._step.begin()
 
     def on_pre_optimizer_step(
@@ -203,14 +204,16 @@ class AutoLRCallback(TrainerCallback):
         with self._ahead:
             self._survive(self._step.follow, control)
         if control.should_evaluate and self._ended is None:
-            self._survive(auto.flush, control)
+            saves = control.should_save or args.save_strategy == SaveStrategy.BEST
+            self._survive(auto.settle if saves else auto.flush, control)
         if auto.finished:
             control.should_training_stop = True
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """As `on_step_end`, where evaluation comes with the epochs."""
         if self.auto is not None and control.should_evaluate and self._ended is None:
-            self._survive(self.auto.flush, control)
+            saves = control.should_save or args.save_strategy == SaveStrategy.BEST
+            self._survive(self.auto.settle if saves else self.auto.flush, control)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kw: Any
