@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import warnings
 from collections import deque
 from typing import Any
 
@@ -197,3 +198,28 @@ def test_no_race_on_the_way_falls_into_the_climb() -> None:
     assert [e["event"] for e in events if e["event"] in ("adaptive_lr_climb", "adaptive_lr_init")] == [
         "adaptive_lr_climb", "adaptive_lr_init",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_host_waits_for_the_device_only_where_a_climb_turns() -> None:
+    model, _ = classifier()
+    model.cuda()
+
+    def forward(batch: int) -> Tensor:
+        x = torch.randn(32, 16, generator=torch.Generator().manual_seed(batch)).cuda()
+        return F.cross_entropy(model(x), x[:, :10].argmax(1))
+
+    auto, waits = AutoLR(model, adamw(model, fused=True), 300), 0
+    auto.search(forward)
+    while not auto.finished:
+        loss = forward(auto.batch)
+        loss.backward()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                auto.step(loss)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        waits += any("synchroniz" in str(warning.message) for warning in told)
+    assert waits < 75  # once for each cycle of the climb, and at its end
