@@ -187,8 +187,8 @@ def resumed_plan(
     """The plan of a run that goes on after optimizer step `step`; `saved` is the state of its controller then.
 
     New settings win; what a search found stays. A warm-up that is over stays over; one in progress keeps its length
-    unless a new one is given. A run that was annealed and now goes on for longer rises gently to the rate it had; to
-    that it begins at where what was learned is to be forgotten (`forget`), or no decision ever changes a rate.
+    unless a new one is given. A run that was annealed and now goes on for longer rises gently to the rate it had, or to
+    its base rate where what was learned is to be forgotten (`forget`), and under a profile that decides nothing.
     """
     base_lr, bounds = asked_lr, None
     if saved["bounds"] is not None and config.profile == saved.get("profile", "auto"):
