@@ -48,8 +48,6 @@ _CONFIG_FILE = inspect.Parameter(
     ],
 )
 _HELP_ALL = inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAllOption)
-_OFF_TOO = {"use_moe": "--no-moe"}
-"""Second names of what turns a flag off: those of the contract where they are not made like all others."""
 _VALUE_KINDS: dict[type, str] = {int: "N", float: "NUMBER"}
 
 
@@ -61,7 +59,6 @@ def _parameter(f: dataclasses.Field[Any]) -> inspect.Parameter:
     names = f"{flag}/--no-{flag[2:]}" if is_bool and f.metadata["on_off"] else flag
     option = typer.Option(
         names,
-        *([f" /{_OFF_TOO[f.name]}"] if f.name in _OFF_TOO else []),  # the space: no other name that turns it on
         metavar=f.metadata["value"] or next((_VALUE_KINDS[t] for t in types if t in _VALUE_KINDS), None),
         help=f.metadata["help"],
         rich_help_panel=f.metadata["panel"],
