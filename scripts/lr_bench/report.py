@@ -113,8 +113,7 @@ def rates_found(settings: Settings, store: Store) -> Table:
 
 def against_each_peer(settings: Settings, store: Store) -> Table:
     """By workload: `auto` against each peer as tuned on the first seed, on the seeds that both were run on."""
-    behind = {name: _behind_peers(settings, store, name) for name in settings.workloads}
-    behind = {name: parts for name, parts in behind.items() if parts}
+    behind = {name: parts for name in settings.workloads if (parts := _behind_peers(settings, store, name))}
     columns = {
         peer: column for peer in PEERS if (column := [parts[peer] for parts in behind.values() if peer in parts])
     }
@@ -138,9 +137,11 @@ def _behind_peers(settings: Settings, store: Store, name: str) -> dict[str, floa
     found: dict[str, float] = {}
     for peer in PEERS:
         reference = best_tuned_peer(losses, (peer,), settings.seeds)
-        if reference is not None:
-            result = regret(losses, reference, "auto", [WORKLOADS[name].starts[0]])
-            found |= {} if result is None else {peer: result.mean}
+        if reference is None:
+            continue
+        result = regret(losses, reference, "auto", [WORKLOADS[name].starts[0]])
+        if result is not None:
+            found[peer] = result.mean
     return found
 
 

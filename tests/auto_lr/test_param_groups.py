@@ -306,6 +306,25 @@ def test_bounds_taken_from_base_give_way_to_those_that_are_set() -> None:
     assert (role.limits.lr_min, role.limits.lr_max) == (1e-7, 1e-7)
 
 
+class Unread:
+    """A rate on a device that must not be waited for."""
+
+    def __init__(self) -> None:
+        self.rate = 0.0
+
+    def fill_(self, rate: float) -> None:
+        self.rate = rate
+
+    def __float__(self) -> float:
+        raise AssertionError("the host waits for the device")
+
+
+def test_no_rate_is_read_from_the_device_to_set_another() -> None:
+    rates = Unread(), Unread()
+    set_learning_rate([{"lr": rates[0], "initial_lr": 1.0}, {"lr": rates[1], "initial_lr": 2.0}], 0.5)
+    assert [rate.rate for rate in rates] == [0.5, 1.0]
+
+
 def test_auto_lr_trains_a_role_at_its_own_rate() -> None:
     model, forward = classifier()
     layers = [m for m in model.modules() if isinstance(m, nn.Linear)]

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, ignore
-from aios.auto_lr.loop.arguments import check_first_rate, number_on, vector_on, whole_steps
-from aios.auto_lr.loop.engine import Engine, in_process
+from aios.auto_lr.loop.arguments import number_on, vector_on, whole_steps
+from aios.auto_lr.loop.engine import Engine, in_process, overflowed
 from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.limits import disabled_parts, effective_config, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
-from aios.auto_lr.loop.trial import Forward, as_trial, overflowed
+from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
-from aios.auto_lr.param_groups import JoinedGroups, start_scales, write_scales
+from aios.auto_lr.param_groups import JoinedGroups, begin_groups, initial_rate, start_scales
 from aios.auto_lr.plan import AutoLRConfig, Plan, make_plan, resumed_plan
 from aios.auto_lr.search import Found, Trial
 from aios.auto_lr.state_forms import STATE_VERSION, read_state
@@ -65,8 +65,7 @@ class AutoLR:
         self.config = config or AutoLRConfig()
         several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
         self._groups = JoinedGroups(several)
-        groups = self._groups.param_groups
-        scales = start_scales(groups, self.config.groups)
+        scales = start_scales(self._groups.param_groups, self.config.groups)
         self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
         self.step_count = 0
         """Optimizer steps done."""
@@ -82,11 +81,7 @@ class AutoLR:
         self._found: Found | None = None
         self._pause = self.steps
         self._rates: list[float] = []  # of the step being made
-        for group in groups:
-            # A number: a tensor LR is changed in place later, and torch's schedulers leave a tensor here for one.
-            group["initial_lr"] = float(group.get("initial_lr", group["lr"]))
-        check_first_rate(groups[0]["initial_lr"])
-        write_scales(groups, scales)
+        begin_groups(self._groups.param_groups, scales)
 
     @property
     def end(self) -> int:
@@ -224,10 +219,9 @@ class AutoLR:
             raise ValueError("after_step comes after before_step: training has not begun")
         self.step_count += 1
         self.batch += 1
-        base = climbing.base_lr if climbing is not None else self._rates[0]
-        launched = Launched(self.step_count, self._rates, base, self.skip_above, tag)
-        change = climbing.change() if climbing is not None else None
-        named = {"loss": loss, "grad_norm": grad_norm, "change": 0.0 if change is None else change}
+        tried, change = (climbing.tried, climbing.change()) if climbing is not None else (None, 0.0)
+        launched = Launched(self.step_count, self._rates, tried, self.skip_above, tag)
+        named = {"loss": loss, "grad_norm": grad_norm, "change": change}
         self._readback.push(launched, vector_on(self.engine.device, named, numbers))
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
         if climbing is not None and (climbing.over or self.step_count >= self.steps):
@@ -246,9 +240,8 @@ class AutoLR:
         """
         if not self.begun:
             raise ValueError("finish_now comes after the first step: training has not begun")
-        if (climbing := self._finding.climbing) is not None:
-            climbing.climb.stop("the run was asked to finish")
-            self._end_climb()
+        if self.climbing:
+            self._end_climb("the run was asked to finish")
         (self.control or self._begin()).finish_now(self.step_count)
 
     def report_eval(self, loss: Tensor | float) -> bool:
@@ -366,12 +359,10 @@ class AutoLR:
         take_snapshot = self.engine.snapshot if self.engine.snapshot_obstacle is None else None
         return LearningRateControl(plan, self._groups, self._log, take_snapshot, step)
 
-    def _end_climb(self) -> None:
-        """Leave the edge, and settle on what the climb has told; where that is nothing, race."""
+    def _end_climb(self, why: str = "the run ended") -> None:
+        """Leave the edge (`why`: of a climb that goes on), settle on what it has told; where that is nothing, race."""
         self.flush()
-        if (climbing := self._finding.climbing) is not None:
-            climbing.climb.stop("the run ended")
-        found = self._finding.end_climb(self.step_count)
+        found = self._finding.end_climb(self.step_count, why)
         self._take(found)
         if self.step_count >= self.steps:
             return
@@ -397,13 +388,13 @@ class AutoLR:
                 self._on_step(StepReport(launched, loss, grad_norm, numbers))
             overflow = overflowed(self.engine, loss, grad_norm)
             if self._finding.climbing is not None:
+                assert launched.tried is not None, "what was launched in a climb is followed before its end"
                 seen = None if overflow else loss if math.isfinite(grad_norm) else math.nan
-                self._finding.climbing.observe(self.step_count, launched.base_lr, seen, change)
+                self._finding.climbing.observe(self.step_count, launched.tried, seen, change)
                 continue
             assert self.control is not None
             self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)
 
     @property
     def _asked_lr(self) -> float:
-        first = self._groups.param_groups[0]
-        return float(first.get("initial_lr", first["lr"]))  # none where another state was loaded into the optimizer
+        return initial_rate(self._groups.param_groups[0])

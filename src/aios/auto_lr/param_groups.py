@@ -163,9 +163,21 @@ def make_roles(groups: ParamGroups, settings: Mapping[str, GroupSettings], base:
 def start_scales(groups: ParamGroups, settings: Mapping[str, GroupSettings]) -> dict[str, float]:
     """Scale of each role that is told something, before there is a scheduler: what a search runs with.
 
-    Raises ValueError as `make_roles` does.
+    Raises ValueError for a first rate that no other can keep a ratio to, and as `make_roles` does.
     """
+    if groups and not 0 < (first := initial_rate(groups[0])) < math.inf:
+        raise ValueError(
+            f"the learning rate of the first param group is {first!r}: must be above 0, for others keep a ratio to it"
+        )
     return {name: _start_scale(own, _unit(groups, name)) for name, own in settings.items() if own.said}
+
+
+def begin_groups(groups: Sequence[dict[str, Any]], scales: Mapping[str, float]) -> None:
+    """Write into param groups what a search runs with: each one's base rate, and the `scales` of roles."""
+    for group in groups:
+        # A number: a tensor LR is changed in place later, and torch's schedulers leave a tensor here for one.
+        group["initial_lr"] = initial_rate(group)
+    write_scales(groups, scales)
 
 
 def write_scales(groups: Sequence[dict[str, Any]], scales: Mapping[str, float]) -> None:
@@ -190,13 +202,19 @@ def _start_scale(settings: GroupSettings, unit: float) -> float:
 def _unit(groups: ParamGroups, name: str) -> float:
     if name == BASE:
         raise ValueError("groups: 'base' is not allowed: its settings are those of the scheduler itself")
-    bases = [float(group.get("initial_lr", group["lr"])) for group in groups if role_of(group) == name]
+    bases = [initial_rate(group) for group in groups if role_of(group) == name]
     if not bases:
         there = ", ".join(dict.fromkeys(role_of(group) for group in groups))
         raise ValueError(f"groups: {name!r} is not allowed: no param group has that role (roles: {there})")
     if not bases[0] > 0:
         raise ValueError(f"groups: the learning rate of {name!r} is {bases[0]!r}: must be > 0")
-    return bases[0] / float(groups[0].get("initial_lr", groups[0]["lr"]))
+    return bases[0] / initial_rate(groups[0])
+
+
+def initial_rate(group: Mapping[str, Any]) -> float:
+    """The rate that a param group was given first: its `initial_lr`, or its LR where it has none yet. Waits for the
+    device where that is a tensor there."""
+    return float(group.get("initial_lr", group["lr"]))
 
 
 class JoinedGroups:
@@ -224,7 +242,8 @@ def set_learning_rate(groups: Sequence[dict[str, Any]], lr: float) -> list[float
     Returns the rate of each group.
     """
     for group in groups:
-        group.setdefault("initial_lr", float(group["lr"]))  # one that was added on the way has none
+        if "initial_lr" not in group:  # it was added on the way
+            group["initial_lr"] = initial_rate(group)
     first = groups[0]["initial_lr"]
     rates = [lr * (group["initial_lr"] / first) * group.get(SCALE, 1.0) for group in groups]
     for group, rate in zip(groups, rates, strict=True):

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from aios.brains.printed_output import last_error, tail_text
 from aios.brains.session_file import SessionFile, read_session
 from aios.errors import UserError
-from aios.run_view.events import number
+from aios.run_view.events import BEGINNINGS, number
 from aios.run_view.history import RunHistory, progress_text
 from aios.run_view.reading import LOG_NAME, Outlines
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
 from aios.runs.lock import holder_of
 
-_GOES_ON = ("train", "run_start", "run_resumed")
+_GOES_ON = ("train", *BEGINNINGS)
 """Records of a sitting that is not closed yet."""
 GROWING_SECONDS = 30.0
 """How much later than the output of a session its log must have grown to belong to another training."""
@@ -155,7 +155,7 @@ def _newest_step(records: list[dict[str, Any]]) -> int:
     step = 0
     for record in records:
         if type(told := record.get("step")) is int:
-            begins = record.get("event") in ("run_start", "run_resumed") and record.get("rank") is None
+            begins = record.get("event") in BEGINNINGS and record.get("rank") is None
             step = told if begins else max(step, told)
     return step
 

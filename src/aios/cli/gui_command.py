@@ -6,11 +6,12 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from aios.errors import UserError
+from aios.gui.preferences import Theme
 
 
 def gui(
@@ -20,9 +21,7 @@ def gui(
     bundle_dir: Annotated[
         str | None, typer.Option("--bundle-dir", help="Folder that holds the brains.", show_default=False)
     ] = None,
-    theme: Annotated[
-        Literal["light", "dark"] | None, typer.Option("--theme", help="Default: as it was left.", show_default=False)
-    ] = None,
+    theme: Annotated[Theme | None, typer.Option("--theme", help="Default: as it was left.", show_default=False)] = None,
     scale: Annotated[
         float | None,
         typer.Option("--scale", help="Size of everything; 2 is twice. Default: the display's.", show_default=False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from aios.errors import UserError
 from aios.places import config_folder
@@ -14,7 +14,7 @@ from aios.settings.settings_file import parse_json, read_small_file
 
 MOST_RECENT = 8
 """Datasets remembered."""
-THEMES = ("light", "dark")
+Theme = Literal["light", "dark"]
 """Of the window; what they look like says `gui.look`."""
 
 
@@ -22,8 +22,8 @@ THEMES = ("light", "dark")
 class Preferences:
     """Kept in `window.json`; the form's settings lie beside it in `training.toml`, which `--config` takes."""
 
-    theme: str = THEMES[0]
-    """One of `THEMES`."""
+    theme: Theme = "light"
+    """How the window looks."""
     geometry: str = ""
     """Size and place of the window, as Tk writes it; empty: its own choice."""
     maximised: bool = False
@@ -56,7 +56,7 @@ def _is_usable(read: Preferences) -> bool:
     """Whether every value is of its kind, and the theme one that there is."""
     kinds = {name: type(value) for name, value in asdict(Preferences()).items()}
     right = all(type(getattr(read, name)) is kind for name, kind in kinds.items())
-    return right and read.theme in THEMES and all(isinstance(dataset, str) for dataset in read.datasets)
+    return right and read.theme in get_args(Theme) and all(isinstance(dataset, str) for dataset in read.datasets)
 
 
 def load_form() -> dict[str, Any]:

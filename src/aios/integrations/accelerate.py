@@ -24,6 +24,7 @@ from aios.integrations.accelerated import (
     ahead_of,
     check_whole_model,
     inner,
+    length_of,
     mean_over_workers,
     scaler_of,
     several,
@@ -177,8 +178,5 @@ class AutoLRLoop:
 
     def _begin_look(self) -> Ahead:
         first = self.auto.batch * self._accelerator.gradient_accumulation_steps
-        try:
-            per_epoch = len(self._loader)
-        except TypeError:  # of unknown length: all of it for one epoch
-            per_epoch = sys.maxsize
+        per_epoch = length_of(self._loader, unknown=sys.maxsize)  # which is all of it for one epoch
         return ahead_of(self._loader, first, self._seen, per_epoch)

@@ -42,6 +42,14 @@ def mean_over_workers(accelerator: Accelerator, number: torch.Tensor) -> torch.T
     return mean
 
 
+def length_of(loader: Any, unknown: int) -> int:
+    """Batches in an epoch of a DataLoader; `unknown` where nobody can tell."""
+    try:
+        return len(loader)
+    except TypeError:
+        return unknown
+
+
 def ahead_of(loader: Any, number: int, drawn: int, per_epoch: int) -> Ahead:
     """A look from where `drawn` micro-batches of a prepared `loader` have been trained on, `per_epoch` in an epoch."""
     epoch, position = divmod(drawn, per_epoch)

@@ -24,6 +24,7 @@ from aios.integrations.accelerated import (
     ahead_of,
     check_whole_model,
     inner,
+    length_of,
     mean_over_workers,
     scaler_of,
 )
@@ -203,17 +204,20 @@ class AutoLRCallback(TrainerCallback):
         auto = self.auto
         with self._ahead:
             self._survive(self._step.follow, control)
-        if control.should_evaluate and self._ended is None:
-            saves = control.should_save or args.save_strategy == SaveStrategy.BEST
-            self._survive(auto.settle if saves else auto.flush, control)
+        self._prepare_evaluation(args, control)
         if auto.finished:
             control.should_training_stop = True
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """As `on_step_end`, where evaluation comes with the epochs."""
-        if self.auto is not None and control.should_evaluate and self._ended is None:
-            saves = control.should_save or args.save_strategy == SaveStrategy.BEST
-            self._survive(self.auto.settle if saves else self.auto.flush, control)
+        self._prepare_evaluation(args, control)
+
+    def _prepare_evaluation(self, args: TrainingArguments, control: TrainerControl) -> None:
+        """Where one is due, see that it finds the weights that count, and that these are what is saved after it."""
+        if self.auto is None or not control.should_evaluate or self._ended is not None:
+            return
+        saves = control.should_save or args.save_strategy == SaveStrategy.BEST
+        self._survive(self.auto.settle if saves else self.auto.flush, control)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kw: Any
@@ -249,10 +253,8 @@ class AutoLRCallback(TrainerCallback):
     def _begin_look(self) -> Ahead:
         assert self.auto is not None
         args, state = self._trainer.args, self._trainer.state
-        try:
-            per_epoch = len(self._loader)
-        except TypeError:  # of unknown length: Trainer takes all steps for one epoch
-            per_epoch = state.max_steps * args.gradient_accumulation_steps
+        whole_run = state.max_steps * args.gradient_accumulation_steps  # which Trainer then takes for one epoch
+        per_epoch = length_of(self._loader, unknown=whole_run)
         drawn = round((state.epoch or 0) * per_epoch)
         return ahead_of(self._loader, self.auto.batch * args.gradient_accumulation_steps, drawn, per_epoch)
 

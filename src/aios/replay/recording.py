@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.search import Found
 from aios.errors import UserError, shown
-from aios.run_view.events import Adjustment, Record, adjustment_from, number
+from aios.run_view.events import BEGINNINGS, Adjustment, Record, adjustment_from, number
 from aios.run_view.follow import LogFollower
 from aios.run_view.history import FINISHES
 from aios.run_view.reading import find_log
@@ -139,7 +139,7 @@ def _take(sittings: list[Sitting], record: Record) -> None:
     event, step = record.get("event"), record.get("step")
     if not isinstance(step, int) or isinstance(step, bool) or not isinstance(event, str):
         return
-    if event in ("run_start", "run_resumed"):
+    if event in BEGINNINGS:
         _begin_sitting(sittings, _config(record), step if event == "run_resumed" else 0)
         return
     if event == "adaptive_lr_init" and sittings and sittings[-1].init is not None:

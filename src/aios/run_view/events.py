@@ -9,6 +9,9 @@ from typing import Any
 
 Record = Mapping[str, Any]
 
+BEGINNINGS = ("run_start", "run_resumed")
+"""Records with which a sitting begins."""
+
 
 @dataclass(frozen=True)
 class Adjustment:

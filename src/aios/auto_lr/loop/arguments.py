@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -20,14 +19,6 @@ def whole_steps(steps: Any) -> int:
     if not (is_number and 1 <= steps <= LARGEST and steps == int(steps)):
         raise ValueError(f"steps = {shown(steps)} is not allowed: must be a whole number from 1 to 2^53")
     return int(steps)
-
-
-def check_first_rate(lr: float) -> None:
-    """Raise ValueError unless the rate of the first param group, to which all others keep their ratio, is above 0."""
-    if not 0 < lr < math.inf:
-        raise ValueError(
-            f"the learning rate of the first param group is {lr!r}: must be above 0, for others keep their ratio to it"
-        )
 
 
 def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:

@@ -27,8 +27,8 @@ class Climbing:
         self.climb = climb
         self._engine, self._meter = engine, ChangeMeter(engine.weights)
         self._groups = JoinedGroups(engine.optimizers)
-        self.base_lr = climb.config.first_lr
-        """Of the newest step, before the ratios and scales of the param groups."""
+        self.tried = climb.config.first_lr
+        """LR of base of the newest step, before the ratios and scales of the param groups."""
         self._kept_at = step
         self._kept: Snapshot = engine.snapshot()
         self._candidate: tuple[int, Snapshot] | None = None  # kept once the next loss shows that it is whole
@@ -41,8 +41,8 @@ class Climbing:
     def before_step(self) -> list[float]:
         """Set the rate of the next update; returns that of each param group."""
         self._meter.mark()
-        self.base_lr = self.climb.next_lr()
-        return set_learning_rate(self._groups.param_groups, self.base_lr)
+        self.tried = self.climb.next_lr()
+        return set_learning_rate(self._groups.param_groups, self.tried)
 
     def change(self) -> Tensor:
         """What the update just launched has changed, a scalar on the device that all workers agree on."""
@@ -84,9 +84,9 @@ def climb_and_restore(climb: Climb, engine: Engine, trial: Trial, first_batch: i
     try:
         while not climbing.over:
             climbing.before_step()
-            loss = trial.train(first_batch + step, climbing.base_lr)
+            loss = trial.train(first_batch + step, climbing.tried)
             step += 1
-            climbing.observe(step, climbing.base_lr, loss, float(climbing.change()))
+            climbing.observe(step, climbing.tried, loss, float(climbing.change()))
         return climbing.go_back(step)
     finally:
         snapshot.restore()

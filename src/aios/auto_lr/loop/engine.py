@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -60,6 +61,14 @@ class Engine(Protocol):
 
         The update is skipped when `loss` or the norm is not finite, or the norm is above `skip_above`.
         """
+
+
+def overflowed(engine: Engine, loss: float | Tensor, grad_norm: float | Tensor) -> bool:
+    """Whether the gradient was too large under loss scaling: the scaler's business, which lowers its scale.
+
+    Without loss scaling nothing is read from the device.
+    """
+    return engine.scales_loss and math.isfinite(loss) and not math.isfinite(grad_norm)
 
 
 @dataclass

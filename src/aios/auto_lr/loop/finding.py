@@ -72,10 +72,12 @@ class Finding:
                 return self.race_fresh(batch) or found
         return found
 
-    def end_climb(self, step: int) -> Found:
-        """Leave the edge of the climb, `step` being the newest one, for where the loss was lowest."""
+    def end_climb(self, step: int, why: str) -> Found:
+        """Leave the edge of the climb, `step` being the newest one, for where the loss was lowest; `why`: where it has
+        not ended by itself."""
         assert self.climbing is not None
         climbing, self.climbing = self.climbing, None
+        climbing.climb.stop(why)
         self._moves = climbing.climb.unit is not None
         return climbing.go_back(step)
 

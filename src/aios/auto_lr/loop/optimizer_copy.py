@@ -59,12 +59,7 @@ class OptimizerCopy:
         in_use = dict(state)
         state.clear()
         for key, own in self._state.items():  # of a parameter a dict; a wrapper may keep anything besides
-            now = in_use.get(key)
-            if isinstance(own, dict):
-                there = now if isinstance(now, dict) else {}
-                state[key] = {name: _brought_back(there.get(name), copy) for name, copy in own.items()}
-            else:
-                state[key] = _brought_back(now, own)
+            state[key] = _brought_back(in_use.get(key), own)
         for group, saved in zip(optimizer.param_groups, self._groups, strict=False):  # others were added since
             group.update({name: _brought_back(value, copy) for name, (value, copy) in saved.items()})
         optimizer.zero_grad(set_to_none=True)
@@ -83,6 +78,9 @@ def copy_value(value: Any) -> Any:
 
 def _brought_back(in_use: Any, copy: Any) -> Any:
     """The copied value, where possible in the tensor in use: captured graphs hold on to a tensor LR, and to moments."""
+    if type(copy) is dict:
+        there = in_use if isinstance(in_use, dict) else {}
+        return {name: _brought_back(there.get(name), own) for name, own in copy.items()}
     both = isinstance(in_use, Tensor) and isinstance(copy, Tensor)
     if not both or (in_use.shape, in_use.dtype, in_use.device) != (copy.shape, copy.dtype, copy.device):
         return copy_value(copy)

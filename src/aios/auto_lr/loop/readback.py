@@ -18,8 +18,8 @@ class Launched(NamedTuple):
     """Optimizer step, counted from 1."""
     lrs: list[float]
     """LR of the update, by param group."""
-    base_lr: float
-    """What they are multiples of."""
+    tried: float | None
+    """LR of base that a climb tries with it, before the ratios and scales of the param groups; None outside one."""
     skip_above: float
     """Gradient norm above which the update was to be skipped."""
     tag: Any

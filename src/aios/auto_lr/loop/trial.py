@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.climb import Climb, ClimbConfig
-from aios.auto_lr.loop.engine import Engine
+from aios.auto_lr.loop.engine import Engine, overflowed
 from aios.auto_lr.loop.snapshot import seed
 from aios.auto_lr.loop.update import check_dense
 from aios.auto_lr.loop.weights import ChangeMeter
@@ -24,11 +24,6 @@ Forward = Callable[[int], Tensor]
 """The training loss on the micro-batch of a number, forward only; a pure function of number and weights."""
 
 
-def overflowed(engine: Engine, loss: float, grad_norm: float) -> bool:
-    """Whether the gradient was too large under loss scaling: the scaler's business, which lowers its scale."""
-    return engine.scales_loss and math.isfinite(loss) and not math.isfinite(grad_norm)
-
-
 def update_once(engine: Engine, gradients: Callable[[], Tensor]) -> Tensor:
     """One update by what `gradients` leaves, which returns numbers, the loss first; returns them.
 
@@ -38,8 +33,7 @@ def update_once(engine: Engine, gradients: Callable[[], Tensor]) -> Tensor:
     for _ in range(MOST_OVERFLOWS):
         numbers = gradients()
         loss = numbers.reshape(-1)[0]
-        norm = engine.update(loss, math.inf)
-        if not engine.scales_loss or not overflowed(engine, float(loss), float(norm)):
+        if not overflowed(engine, loss, engine.update(loss, math.inf)):
             break
     return numbers
 
