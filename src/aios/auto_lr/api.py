@@ -17,6 +17,7 @@ from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.limits import disabled_parts, effective_config, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
+from aios.auto_lr.loop.roles import leave_updates, role_events
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, begin_groups, initial_rate, start_scales
@@ -82,6 +83,7 @@ class AutoLR:
         self._pause = self.steps
         self._rates: list[float] = []  # of the step being made
         begin_groups(self._groups.param_groups, scales)
+        leave_updates(several)  # of an AutoLR before this one
 
     @property
     def end(self) -> int:
@@ -136,6 +138,8 @@ class AutoLR:
         """
         self._prepare_search(how, micro_batches)
         found = self._finding.begin(self.step_count, self.batch)
+        for told in role_events(self._finding.roles):
+            self._log({**told, "step": self.step_count})
         if found is not None:
             self._take(found)
         return found
@@ -228,6 +232,8 @@ class AutoLR:
             self._end_climb()
         elif climbing is None and self._finding.is_due(self.step_count):
             self._race_again()
+        if self.step_count >= self.end:
+            self._finding.end_roles()
 
     def flush(self) -> None:
         """Follow everything that was launched, waiting for the device: before evaluations and checkpoints."""

@@ -78,7 +78,8 @@ class ClimbConfig:
     flat_cycles: int = 2
     """The climb ends when so many cycles past its knee were no lower."""
     divisor: float | None = None
-    """The rate taken is the knee's over this. None: over what the model asks for, or 1 (`loop.finding.asked_by`) ..."""
+    """The rate taken is the knee's over this. None: 1, but where one rate has to do for parts that want less (see
+    `loop.roles`) ..."""
     unscaled_divisor: float = 2.5
     """... and, where the optimizer keeps no second moments, over this besides: such updates do not shrink as gradients
     grow noisy, which the climb is too early to see (SGD, Lion)."""

@@ -68,6 +68,10 @@ class AutoLRConfig:
     """When to skip, cut, rewind and stop."""
     groups: Mapping[str, GroupSettings] = field(default_factory=dict)
     """Settings of param groups by role: a group's `role` entry, else its `name`."""
+    role_lr: bool = True
+    """Whether a part of a fresh model that wants another rate than the rest has it (see `loop.roles`) ..."""
+    role_factors: Mapping[str, float] = field(default_factory=dict)
+    """... and factors of your own, by role (`MODEL_ROLES`), in place of those that were measured."""
     on_overfit: OnOverfit = "keep-best"
     """What evaluations handed to `report_eval` may lead to; `finish` under profile `auto` alone, else `keep-best`."""
 
@@ -90,6 +94,9 @@ class AutoLRConfig:
         for name, known in (("profile", get_args(Profile)), ("on_overfit", get_args(OnOverfit))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} = {value!r} is not allowed: one of {', '.join(known)}")
+        for role, factor in self.role_factors.items():
+            if not (isinstance(factor, int | float) and 0 < factor < math.inf):
+                raise ValueError(f"role_factors: {role} = {factor!r} is not allowed: must be a number > 0")
         fields = AdaptiveLRConfig.__dataclass_fields__
         if unknown := [name for name in self.settings if name not in fields]:
             raise ValueError(f"settings: {unknown[0]!r} is no field of AdaptiveLRConfig: {', '.join(fields)}")

@@ -12,6 +12,7 @@ from typing import Any
 from aios.auto_lr.climb import Climb
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.overfit import OverfitWatch
+from aios.auto_lr.param_groups import check_scales
 from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, check_state, check_version, optional, row
 from aios.auto_lr.search import Found
 
@@ -19,7 +20,7 @@ STATE_VERSION = 2
 _WHAT = "AutoLR state"
 _STATE = {
     **dict.fromkeys(("step_count", "search_steps", "batch", "races"), COUNT),
-    **dict.fromkeys(("found", "control", "climb", "evaluations"), optional(MAPPING)),
+    **dict.fromkeys(("found", "control", "climb", "evaluations", "roles"), optional(MAPPING)),
 }
 _FIRST_FORM = {
     **{"step_count": COUNT, "batch": COUNT, "control": MAPPING, "scheduler": MAPPING},
@@ -63,7 +64,7 @@ def _state(step: int, search_steps: int, batch: int, control: dict[str, Any]) ->
 
 
 def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    check_state(_WHAT, state, _STATE, may_lack=("climb", "races", "evaluations"))
+    check_state(_WHAT, state, _STATE, may_lack=("climb", "races", "evaluations", "roles"))
     control, step = state["control"], state["step_count"]
     if control is not None:
         LearningRateControl.check_state(control)
@@ -74,6 +75,9 @@ def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
     if state.get("climb") is not None:
         check_state("climbing state", state["climb"], {"climb": MAPPING, "kept_at": COUNT})
         Climb.check_state(state["climb"]["climb"])
+    if (roles := state.get("roles")) is not None:
+        check_state("roles", roles, {"factors": MAPPING, "one_rate": RATE})
+        check_scales(roles["factors"])
     if state.get("evaluations") is not None:
         OverfitWatch.check_state(state["evaluations"])
     return state

@@ -14,6 +14,7 @@ _LABELS = {
     "warmup_steps": "Warm-up steps",
     "adaptive_lr_config": "Settings file",
     "adaptive_lr_reset_state": "Start the learning rate afresh",
+    "role_lr": "A rate for each role",
     "on_overfit": "On overfitting",
     "dataset_file": "Dataset",
     "model": "Tokenizer",

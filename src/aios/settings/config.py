@@ -91,6 +91,11 @@ class TrainingConfig:
     anneal_fraction: float | None = _flag(
         None, LEARNING_RATE, "Last part of the run in which the LR goes to zero. Default 0.3 (auto) or 0 (rules)."
     )
+    role_lr: bool = _flag(
+        True,
+        LEARNING_RATE,
+        "A rate of its own for what is applied many times over: a new model's blocks (profile auto, not DeepSpeed).",
+    )
     on_overfit: Literal["finish", "keep-best", "ignore"] = _flag(
         "finish",
         LEARNING_RATE,

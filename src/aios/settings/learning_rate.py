@@ -29,6 +29,7 @@ def auto_lr_config(config: TrainingConfig, given: Mapping[str, Any] | None = Non
         # A merge cuts the open window short, so several must fit between two of them.
         window_limit=max(2, config.merge_every // 4) if config.parallel_independent else None,
         groups=load_group_settings(path),
+        role_lr=config.role_lr,
         on_overfit=overfit_policy(config),
     )
     try:

@@ -12,6 +12,7 @@ from torch import nn
 from aios.auto_lr.climb import Climb, ClimbConfig
 from aios.auto_lr.loop.climbing import Climbing, climb_and_restore
 from aios.auto_lr.loop.engine import Engine
+from aios.auto_lr.loop.roles import RolePlan, leave_updates, plan_roles, scale_updates
 from aios.auto_lr.loop.trial import Paired, find_unit
 from aios.auto_lr.loop.weights import looks_trained, trainable
 from aios.auto_lr.plan import AutoLRConfig
@@ -21,15 +22,6 @@ from aios.auto_lr.search import BUDGET, SHORTEST_RUN, Found, Trial
 SCALED = 256.0
 """So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
 _NOTHING_MOVES = "no weight moved at any rate: does the optimizer's step do anything, and hold the model's weights?"
-
-
-def asked_by(model: nn.Module, config: ClimbConfig) -> ClimbConfig:
-    """`config`, where it has no divisor with the one that `model` asks for: `climb_divisor` of the model or a part of
-    it, a number, for models known to want less in a whole run than what is best in a short one."""
-    if config.divisor is not None:
-        return config
-    asked = (getattr(part, "climb_divisor", None) for part in model.modules())
-    return replace(config, divisor=next((number for number in asked if isinstance(number, int | float)), None))
 
 
 class Finding:
@@ -45,7 +37,9 @@ class Finding:
         self.search_steps = 0
         """Optimizer steps' worth of work that finding the rate took."""
         self._model, self._engine = model, engine
-        self._steps, self._config = steps, replace(config, climb=asked_by(model, config.climb))
+        self._steps, self._config = steps, config
+        self.roles = RolePlan({})
+        """How the rates of the model's parts compare."""
         self._races = 0  # of those on the way, how many are over
         self._first_loss: float | None = None  # of the first batch, untrained
         self._moves = True  # whether the climb saw a weight move
@@ -58,6 +52,9 @@ class Finding:
             return Found("climb", (), (), None, None, reason, 0)
         if self.trial is not None and self._was_trained():
             return self._race_from_start(self.trial, batch, self._config.race.trained_change)
+        self._share_out(
+            plan_roles(self._model, self._engine.optimizers, self._config.role_factors, self._config.role_lr)
+        )
         self.climbing = Climbing(self._new_climb(), self._engine, step)
         return None
 
@@ -67,10 +64,17 @@ class Finding:
         if found is None:
             assert self.trial is not None
             self.climbing = None
-            found = climb_and_restore(self._new_climb(), self._engine, self.trial, batch)
-            if found.lr is None:
-                return self.race_fresh(batch) or found
+            try:
+                found = climb_and_restore(self._new_climb(), self._engine, self.trial, batch)
+                if found.lr is None:
+                    return self.race_fresh(batch) or found
+            finally:
+                self.end_roles()
         return found
+
+    def end_roles(self) -> None:
+        """Let updates be what the optimizers make of them: training is over."""
+        leave_updates(self._engine.optimizers)
 
     def end_climb(self, step: int, why: str) -> Found:
         """Leave the edge of the climb, `step` being the newest one, for where the loss was lowest; `why`: where it has
@@ -122,8 +126,19 @@ class Finding:
         finally:
             snapshot.restore()
 
+    def _share_out(self, plan: RolePlan) -> None:
+        """Let each part of the model learn at its rate from now on."""
+        self.roles = plan
+        scale_updates(self._model, self._engine.optimizers, plan.factors)
+
+    @property
+    def _climb_config(self) -> ClimbConfig:
+        """The climb's settings; where one rate has to do for all, and nothing is said, with its divisor."""
+        config, plan = self._config.climb, self.roles
+        return config if config.divisor is not None or plan.factors else replace(config, divisor=1 / plan.one_rate)
+
     def _new_climb(self) -> Climb:
-        return Climb(self._steps, self._config.climb)
+        return Climb(self._steps, self._climb_config)
 
     def _was_trained(self) -> bool:
         with self._engine.whole_model():
@@ -148,10 +163,16 @@ class Finding:
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
         climb = self.climbing.state_dict() if self.climbing is not None else None
-        return {"search_steps": self.search_steps, "races": self._races, "climb": climb}
+        roles = {"factors": dict(self.roles.factors), "one_rate": self.roles.one_rate}
+        return {"search_steps": self.search_steps, "races": self._races, "climb": climb, "roles": roles}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned; checked before (see `state_forms`)."""
         self.search_steps, self._races = state["search_steps"], state.get("races", 0)
+        roles, optimizers = state.get("roles"), self._engine.optimizers
+        # A run begun before there were roles goes on with one rate for all.
+        self._share_out(
+            RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, {}, wanted=False)
+        )
         if state.get("climb") is not None:
-            self.climbing = Climbing.from_state(state["climb"], self._engine, self._config.climb)
+            self.climbing = Climbing.from_state(state["climb"], self._engine, self._climb_config)

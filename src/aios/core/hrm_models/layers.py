@@ -135,6 +135,8 @@ class HRMBlock(nn.Module):
 class ReasoningModule(nn.Module):
     """A stack of blocks: the H or the L module of HRM."""
 
+    lr_role = "recurrent"
+    """It is applied once in each cycle of each segment: `AutoLR` lets it learn at a rate of its own."""
     # transformers' activation_checkpointing_enable sets both on every module that has the flag.
     gradient_checkpointing = False
     _gradient_checkpointing_func: Callable[..., Any]

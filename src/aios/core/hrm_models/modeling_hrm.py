@@ -59,9 +59,6 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
     _supports_sdpa = True
     # transformers' activation_checkpointing_enable sets both.
     gradient_checkpointing = False
-    climb_divisor = 2.5
-    """The learning rate that trains an HRM best in a short run is too high for a long one by a factor of two to three,
-    with experts and without (docs/auto_lr.md): `AutoLR` divides by this what its climb finds."""
     _gradient_checkpointing_func: Callable[..., Any]
 
     def __init__(self, config: HRMConfig) -> None:
