@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
-from aios.auto_lr.climb import ClimbConfig
 from auto_lr.problems import adamw, classifier, fingerprint, sgd, train
 
 MAKERS = {"adamw": adamw, "fused": lambda m, lr=1e-3: adamw(m, lr, fused=True), "sgd": sgd}
@@ -138,25 +137,6 @@ def test_param_groups_keep_the_ratio_of_their_rates(kind: str) -> None:
         ratios.append(optimizer.param_groups[1]["lr"] / optimizer.param_groups[0]["lr"])
 
     assert ratios == pytest.approx([0.1] * len(ratios))
-
-
-@pytest.mark.parametrize("wrap", [lambda model: model, nn.Sequential], ids=["itself", "a part"])
-@pytest.mark.parametrize(("given", "divisor"), [(None, 2.5), (1.0, 1.0)], ids=["by the model", "by the settings"])
-def test_a_model_may_ask_for_a_part_of_what_its_climb_finds(
-    wrap: Callable[[nn.Module], nn.Module], given: float | None, divisor: float
-) -> None:
-    rates = {}
-    for asks in (False, True):
-        model, forward = classifier()
-        if asks:
-            model.climb_divisor = 2.5
-        events: list[dict[str, Any]] = []
-        config = AutoLRConfig(climb=ClimbConfig(divisor=given))
-        auto = AutoLR(wrap(model), adamw(model), 300, config, events.append)
-        auto.search(forward)
-        train(auto, forward)
-        (rates[asks],) = (event["lr"] for event in events if event["event"] == "adaptive_lr_climb")
-    assert rates[True] == pytest.approx(rates[False] / divisor)
 
 
 def test_training_is_repeatable_bit_for_bit() -> None:

@@ -332,9 +332,9 @@ class AutoLR:
             raise ValueError("load_state_dict comes before the first step: training has begun")
         saved = read_state(state)
         control = self._control_of(saved, forget) if saved["control"] is not None else None
-        self.step_count, self.batch = saved["step_count"], saved["batch"]
         self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
         self._finding.load_state_dict(saved)
+        self.step_count, self.batch = saved["step_count"], saved["batch"]
         self._found = Found.from_dict(saved["found"]) if saved["found"] is not None else None
         self.control = control
         self.evaluations.load_state_dict(saved.get("evaluations"), self.finishing)

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from aios.auto_lr import AutoLR
-from aios.core.hrm_models import HRMForCausalLM
 from training_process import AUTO_STEPS, read_log
 
 KEYS = ("step", "decision", "old_lr", "new_lr", "reason")
@@ -22,7 +21,6 @@ def replayed(log: list[dict[str, Any]], steps: int) -> tuple[list[float], list[d
     Its weight moves, at each update, in the proportion in which the trainer's weights moved at the first ones.
     """
     model = nn.Linear(1, 1, bias=False).double()  # small changes are rounded otherwise
-    model.climb_divisor = HRMForCausalLM.climb_divisor  # it stands for an HRM
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, betas=(0.9, 0.95))
     model(torch.ones(1, 1, dtype=torch.float64)).sum().backward()
     optimizer.step()  # only now can it be seen what it keeps

@@ -1,0 +1,333 @@
+"""Parts of a model that train at a rate of their own: which they are, and that only their updates are scaled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from aios.auto_lr import AutoLR, AutoLRConfig
+from aios.auto_lr.climb import ClimbConfig
+from aios.auto_lr.loop.roles import MEASURED, RolePlan, leave_updates, role_events, roles_of, scale_updates
+from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+from auto_lr.problems import adamw, fingerprint, train
+
+FACTOR = MEASURED["recurrent"]
+
+
+class Reader(nn.Module):
+    """Tells from a sequence of tokens how often the first of them comes again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.memory, self.head = nn.Embedding(8, 8), nn.GRU(8, 16, batch_first=True), nn.Linear(16, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.memory(self.tokens(x))[0][:, -1])
+        return out
+
+
+def reader() -> tuple[Reader, Callable[[int], Tensor]]:
+    torch.manual_seed(0)
+    model = Reader()
+
+    def forward(batch: int) -> Tensor:
+        x = torch.randint(8, (32, 6), generator=torch.Generator().manual_seed(batch))
+        return F.cross_entropy(model(x), (x == x[:, :1]).sum(1) - 1)
+
+    return model, forward
+
+
+def run(config: AutoLRConfig | None = None, steps: int = 300) -> tuple[AutoLR, list[dict[str, Any]]]:
+    model, forward = reader()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), steps, config, events.append)
+    auto.search(forward)
+    train(auto, forward)
+    return auto, events
+
+
+def of(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == name]
+
+
+# What is what.
+
+
+def test_roles_are_told_by_type_name_and_shape() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn, self.norm, self.up = nn.MultiheadAttention(8, 2), nn.LayerNorm(8), nn.Linear(8, 16)
+            self.cell, self.q_proj, self.lora_A, self.router = nn.LSTMCell(8, 8), *(nn.Linear(8, 8) for _ in range(3))
+            self.lm_head, self.bag = nn.Linear(8, 4), nn.EmbeddingBag(4, 8)
+
+    roles = roles_of(nn.ModuleList([Block()]))
+
+    expected = {
+        **{"attn.in_proj_weight": "attention", "attn.out_proj.weight": "attention", "q_proj.weight": "attention"},
+        **{"norm.weight": "norm", "up.bias": "norm", "up.weight": "mlp", "router.weight": "router"},
+        **{"cell.weight_hh": "recurrent", "cell.bias_ih": "recurrent", "lm_head.weight": "head"},
+        **{"bag.weight": "embedding", "lora_A.weight": "adapter"},
+    }
+    assert {name: roles[f"0.{name}"] for name in expected} == expected
+
+
+def test_a_module_says_what_all_its_weights_are_for_and_a_part_of_it_otherwise() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    model[1].lr_role = "recurrent"
+    model[1][1].lr_role = "embedding"
+    assert roles_of(model) == {
+        **{"0.weight": "mlp", "0.bias": "norm", "1.0.weight": "recurrent", "1.0.bias": "recurrent"},
+        **{"1.1.weight": "embedding", "1.1.bias": "embedding"},
+    }
+
+
+def test_the_blocks_of_an_hrm_are_recurrent_and_nothing_else_of_it() -> None:
+    shape = {"hidden_size": 32, "num_heads": 2, "h_layers": 1, "l_layers": 1, "vocab_size": 64}
+    roles = roles_of(HRMForCausalLM(HRMConfig(**shape)))
+    assert {name for name, role in roles.items() if role == "recurrent"} == {n for n in roles if ".blocks." in n}
+
+
+# What scaling does.
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.9, weight_decay=0.1),
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.01, weight_decay=0.1),
+    "fused": lambda groups: torch.optim.AdamW(groups, lr=0.01, weight_decay=0.1, fused=True),
+    "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.01, momentum=0.9),
+    "adagrad": lambda groups: torch.optim.Adagrad(groups, lr=0.01),
+    "nadam": lambda groups: torch.optim.NAdam(groups, lr=0.01),
+    "radam": lambda groups: torch.optim.RAdam(groups, lr=0.01),
+    "adamax": lambda groups: torch.optim.Adamax(groups, lr=0.01),
+    "adadelta": lambda groups: torch.optim.Adadelta(groups, lr=0.5),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_scaled_update_is_one_at_another_rate(kind: str) -> None:
+    plain, forward = reader()
+    plain_forward, (scaled, scaled_forward) = forward, reader()
+    own = list(plain.memory.parameters())
+    rest = [p for p in plain.parameters() if all(p is not q for q in own)]
+    reference = OPTIMIZERS[kind]([{"params": own}, {"params": rest}])
+    reference.param_groups[0]["lr"] *= FACTOR
+    optimizer = OPTIMIZERS[kind](scaled.parameters())
+    scale_updates(scaled, [optimizer], MEASURED)
+    for step in range(5):
+        for which, loss_of in ((reference, plain_forward), (optimizer, scaled_forward)):
+            which.zero_grad()
+            loss_of(step).backward()
+            which.step()
+    for name, weight in scaled.named_parameters():
+        torch.testing.assert_close(weight, dict(plain.named_parameters())[name], rtol=1e-4, atol=1e-6)
+
+
+def test_an_update_compiled_is_scaled_as_well() -> None:
+    results = []
+    for compiled in (False, True):
+        model, forward = reader()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(0.01))
+        if compiled:
+            optimizer.step = torch.compile(optimizer.step, backend="eager")  # type: ignore[method-assign]
+        scale_updates(model, [optimizer], MEASURED)
+        for step in range(3):
+            optimizer.zero_grad()
+            forward(step).backward()
+            optimizer.step()
+        results.append([p.detach().clone() for p in model.parameters()])
+    torch.testing.assert_close(*results)
+
+
+def test_scaled_twice_is_scaled_as_the_second_time_said() -> None:
+    model, forward = reader()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = model.memory.weight_hh_l0.detach().clone()
+    forward(0).backward()
+    expected = before - 0.1 * 0.5 * model.memory.weight_hh_l0.grad
+    scale_updates(model, [optimizer], MEASURED)
+    scale_updates(model, [optimizer], {"recurrent": 0.5})
+    optimizer.step()
+    torch.testing.assert_close(model.memory.weight_hh_l0.detach(), expected)
+    leave_updates([optimizer])
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+
+
+# What `AutoLR` makes of it.
+
+
+def test_a_recurrent_part_has_a_rate_of_its_own_and_the_log_says_why() -> None:
+    auto, events = run()
+    (told,) = of(events, "adaptive_lr_roles")
+    assert (told["step"], told["role"], told["factor"], told["evidence"]) == (0, "recurrent", FACTOR, "measured")
+    assert "many times" in told["reason"]
+    assert not auto.engine.optimizers[0]._optimizer_step_post_hooks  # the run is over
+
+
+def test_updates_follow_the_factor_in_the_climb_and_behind_it() -> None:
+    """SGD without momentum: what an update changes is rate x factor x gradient."""
+    model, forward = reader()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    auto = AutoLR(model, optimizer, 300, AutoLRConfig(max_grad_norm=1e9))
+    auto.search(forward)
+    seen = set()
+    while not auto.finished:
+        loss = forward(auto.batch)
+        loss.backward()
+        weights = {"head": model.head.weight, "memory": model.memory.weight_hh_l0}
+        before = {name: (w.detach().clone(), w.grad.clone()) for name, w in weights.items()}
+        climbing = auto.climbing
+        lr = auto.step(loss)
+        if climbing != auto.climbing:
+            continue  # it went back
+        seen.add(climbing)
+        for name, factor in (("head", 1.0), ("memory", FACTOR)):
+            was, gradient = before[name]
+            torch.testing.assert_close(weights[name].detach(), was - lr * factor * gradient, rtol=1e-4, atol=1e-6)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("config", "share"),
+    [
+        (AutoLRConfig(role_lr=False), FACTOR),
+        (AutoLRConfig(role_lr=False, climb=ClimbConfig(divisor=2.0)), 0.5),
+        (AutoLRConfig(role_factors={"recurrent": 1.0}), 1.0),
+    ],
+    ids=["one rate", "with a divisor", "none wants another"],
+)
+def test_where_one_rate_has_to_do_it_is_that_of_most_weights(config: AutoLRConfig, share: float) -> None:
+    _, events = run(config)
+    assert not of(events, "adaptive_lr_roles")
+    (climb,) = of(events, "adaptive_lr_climb")
+    _, plain = run(AutoLRConfig(role_factors={"recurrent": 1.0}, climb=ClimbConfig(divisor=1.0)))
+    (knee,) = of(plain, "adaptive_lr_climb")
+    assert climb["curve"] == knee["curve"]
+    assert climb["lr"] == pytest.approx(share * knee["lr"])
+
+
+def test_factors_of_ones_own_win_and_are_said_to_be() -> None:
+    _, events = run(AutoLRConfig(role_factors={"embedding": 2, "recurrent": 0.5}))
+    told = [(e["role"], e["factor"], e["evidence"]) for e in of(events, "adaptive_lr_roles")]
+    assert told == [("embedding", 2.0, "settings"), ("recurrent", 0.5, "settings")]
+
+
+def test_wrong_factors_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="role_factors: head = 0 is not allowed"):
+        AutoLRConfig(role_factors={"head": 0})
+    model, forward = reader()
+    auto = AutoLR(model, adamw(model), 300, AutoLRConfig(role_factors={"hed": 2.0}))
+    with pytest.raises(ValueError, match=r"'hed' is not allowed: no weight has that role \(roles: embedding, head"):
+        auto.search(forward)
+
+
+def test_weights_in_a_group_with_a_rate_of_its_own_are_left_at_that() -> None:
+    model, forward = reader()
+    groups = [{"params": [*model.tokens.parameters(), *model.head.parameters()]}, {"params": model.memory.parameters()}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    optimizer.param_groups[1]["lr"] = 2e-3
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, optimizer, 300, log_fn=events.append)
+    auto.search(forward)
+    (told,) = of(events, "adaptive_lr_disabled")
+    assert told["part"] == "role_lr"
+    assert "a rate of its own" in told["reason"]
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_a_model_without_such_parts_is_told_nothing() -> None:
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 300, log_fn=events.append)
+    auto.search(lambda i: model(torch.randn(8, 4, generator=torch.Generator().manual_seed(i))).square().mean())
+    assert not events
+
+
+def test_a_trained_model_has_one_rate_for_all() -> None:
+    model, forward = reader()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.add_(3 * torch.outer(torch.ones(weight.shape[0]), torch.ones(weight.shape[1])))
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 300)
+    assert auto.search(forward) is not None
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_a_look_leaves_nothing_on_the_optimizer() -> None:
+    model, forward = reader()
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 300)
+    before = fingerprint(model, optimizer)
+    assert auto.look(forward).lr is not None
+    assert fingerprint(model, optimizer) == before
+    assert not optimizer._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize("at", [20, 200], ids=["in the climb", "behind it"])
+def test_a_resumed_run_goes_on_at_the_rates_of_the_roles_bit_for_bit(at: int) -> None:
+    def built() -> tuple[Reader, torch.optim.Optimizer, AutoLR, Callable[[int], Tensor]]:
+        model, forward = reader()
+        optimizer = adamw(model)
+        return model, optimizer, AutoLR(model, optimizer, 300), forward
+
+    model, optimizer, auto, forward = built()
+    auto.search(forward)
+    auto.pause_at(at)
+    train(auto, forward)
+    auto.keep_snapshot()
+    saved = copy.deepcopy([part.state_dict() for part in (model, optimizer, auto)])
+    auto.pause_at(300)
+    train(auto, forward)
+
+    other, again, resumed, forward = built()
+    other.load_state_dict(saved[0])
+    again.load_state_dict(saved[1])
+    resumed.load_state_dict(saved[2], forward)
+    train(resumed, forward)
+    assert fingerprint(other, again) == fingerprint(model, optimizer)
+
+
+def test_a_run_begun_before_there_were_roles_goes_on_with_one_rate() -> None:
+    model, forward = reader()
+    auto = AutoLR(model, adamw(model), 300)
+    auto.search(forward)
+    auto.pause_at(200)
+    train(auto, forward)
+    state = {key: value for key, value in auto.state_dict().items() if key != "roles"}
+    other, _ = reader()
+    optimizer = adamw(other)
+    AutoLR(other, optimizer, 300).load_state_dict(state)
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_a_state_with_roles_of_no_version_is_refused() -> None:
+    model, forward = reader()
+    auto = AutoLR(model, adamw(model), 300)
+    auto.search(forward)
+    state = {**auto.state_dict(), "roles": {"factors": {"recurrent": -1.0}, "one_rate": 0.3}}
+    with pytest.raises(ValueError, match="recurrent"):
+        AutoLR(model, adamw(model), 300).load_state_dict(state)
+
+
+def test_roles_that_no_optimizer_trains_any_more_are_refused_on_resume() -> None:
+    model, forward = reader()
+    auto = AutoLR(model, adamw(model), 300)
+    auto.search(forward)
+    state = auto.state_dict()
+    without = torch.optim.AdamW(model.head.parameters(), lr=1e-3)
+    resumed = AutoLR(model, without, 300)
+    with pytest.raises(ValueError, match="'recurrent'"):
+        resumed.load_state_dict(state)
+    assert not resumed.begun
+
+
+def test_every_role_that_was_measured_has_its_reason() -> None:
+    assert all(told["evidence"] == "measured" and told["reason"] for told in role_events(RolePlan(MEASURED)))
