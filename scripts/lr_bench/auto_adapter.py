@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from typing import Any
 
+from torch import nn
+
 from aios.auto_lr import AutoLR, AutoLRConfig
+from aios.auto_lr.loop.roles import roles_of
 from aios.errors import RunError
 from lr_bench.disturbances import NONE, disturbed, kick_of
 from lr_bench.methods import Trace
@@ -43,10 +47,19 @@ def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, troubl
     except RunError as error:
         trace.stopped = str(error)
     finds = [event for event in events if event["event"] in ("adaptive_lr_climb", "adaptive_lr_race")]
-    trace.found_lr = finds[-1]["lr"] if finds else None
+    trace.found_lr = _of_most_weights(problem.model, events, finds[-1]["lr"]) if finds else None
     trace.search_steps = auto.search_steps
     trace.extra_bytes = auto.engine.snapshot().bytes  # as large as the one kept for a rewind
     return trace
+
+
+def _of_most_weights(model: nn.Module, events: list[dict[str, Any]], lr: float | None) -> float | None:
+    """Where roles have rates of their own, that of most of the weights: what a single rate compares to."""
+    factors = {event["role"]: event["factor"] for event in events if event["event"] == "adaptive_lr_roles"}
+    sizes: Counter[float] = Counter()
+    for (_, role), weight in zip(roles_of(model).items(), model.parameters(), strict=True):
+        sizes[factors.get(role, 1.0)] += weight.numel()
+    return None if lr is None else lr * sizes.most_common(1)[0][0]
 
 
 def _charge(trace: Trace, steps: int, begun: float) -> None:

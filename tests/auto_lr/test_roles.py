@@ -236,7 +236,7 @@ def test_weights_in_a_group_with_a_rate_of_its_own_are_left_at_that() -> None:
     auto = AutoLR(model, optimizer, 300, log_fn=events.append)
     auto.search(forward)
     (told,) = of(events, "adaptive_lr_disabled")
-    assert told["part"] == "role_lr"
+    assert told["part"] == "rate for each role"
     assert "a rate of its own" in told["reason"]
     assert not optimizer._optimizer_step_post_hooks
 

@@ -116,10 +116,9 @@ def _race(record: Record) -> str:
 
 
 def _roles(record: Record) -> str:
-    what = (
-        f"The part {value_of(record, 'role')} of the model trains at {value_of(record, 'factor', '.3g')} times the rate"
-    )
-    return f"{what}: {value_of(record, 'reason')}."
+    share = value_of(record, "factor", ".3g")
+    weights = f"The {value_of(record, 'role')} weights of the model"
+    return f"{weights} train at {share} times the rate of the rest: {value_of(record, 'reason')}."
 
 
 def _adjusted(record: Record) -> str:

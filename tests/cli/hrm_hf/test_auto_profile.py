@@ -104,6 +104,21 @@ def kill_after(step: int, folder: Path, *flags: str) -> None:
     process.communicate()
 
 
+def test_the_log_says_which_weights_have_a_rate_of_their_own(climbed: Path) -> None:
+    (told,) = read_log(climbed / "brain", "adaptive_lr_roles")
+    assert (told["step"], told["role"], told["factor"]) == (0, "recurrent", 0.3)
+    said = (climbed / "said.txt").read_text(encoding="utf-8")
+    assert f"The recurrent weights of the model train at 0.3 times the rate of the rest: {told['reason']}." in said
+
+
+def test_one_rate_for_all_is_the_part_of_the_knees_that_the_blocks_would_have(climbed: Path, tmp_path: Path) -> None:
+    train(tmp_path, *AUTO, "--no-role-lr")
+    assert not read_log(tmp_path / "brain", "adaptive_lr_roles")
+    (climb,) = read_log(tmp_path / "brain", "adaptive_lr_climb")
+    assert "a whole run wants 1/3.33 of that" in climb["reason"]
+
+
+
 def test_run_killed_in_the_climb_in_the_rules_and_in_the_anneal_resumes_exactly(climbed: Path, tmp_path: Path) -> None:
     brain = tmp_path / "brain"
     kill_after(8, tmp_path, *AUTO, "--save-every=4")

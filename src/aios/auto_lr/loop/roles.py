@@ -38,7 +38,7 @@ _BY_NAME = (
 )
 MEASURED: Mapping[str, float] = {RECURRENT: 0.3}
 """What a role's rate is beside that of the rest."""
-_WHY = {RECURRENT: "its weights act many times over, and every update of them does, too"}
+_WHY = {RECURRENT: "they act many times over, and every update of them does, too"}
 _attached: WeakKeyDictionary[torch.optim.Optimizer, list[RemovableHandle]] = WeakKeyDictionary()
 """Of each optimizer the hooks that are there now: a second `AutoLR` on it must not scale once more."""
 
@@ -176,7 +176,7 @@ def role_events(plan: RolePlan) -> Iterator[dict[str, Any]]:
         told = {"evidence": "measured", "reason": _WHY[role]} if measured else {"evidence": "settings"}
         yield {"event": "adaptive_lr_roles", "role": role, "factor": factor, "reason": "the settings say so", **told}
     if plan.obstacle is not None:
-        yield {"event": "adaptive_lr_disabled", "part": "role_lr", "reason": plan.obstacle}
+        yield {"event": "adaptive_lr_disabled", "part": "rate for each role", "reason": plan.obstacle}
 
 
 class _Scaling:
