@@ -118,7 +118,6 @@ def test_one_rate_for_all_is_the_part_of_the_knees_that_the_blocks_would_have(cl
     assert "a whole run wants 1/3.33 of that" in climb["reason"]
 
 
-
 def test_run_killed_in_the_climb_in_the_rules_and_in_the_anneal_resumes_exactly(climbed: Path, tmp_path: Path) -> None:
     brain = tmp_path / "brain"
     kill_after(8, tmp_path, *AUTO, "--save-every=4")

@@ -52,10 +52,10 @@ class Finding:
             return Found("climb", (), (), None, None, reason, 0)
         if self.trial is not None and self._was_trained():
             return self._race_from_start(self.trial, batch, self._config.race.trained_change)
-        self._share_out(
-            plan_roles(self._model, self._engine.optimizers, self._config.role_factors, self._config.role_lr)
-        )
+        optimizers, config = self._engine.optimizers, self._config
+        self.roles = plan_roles(self._model, optimizers, config.role_factors, config.role_lr)
         self.climbing = Climbing(self._new_climb(), self._engine, step)
+        scale_updates(self._model, optimizers, self.roles.factors)
         return None
 
     def look(self, batch: int) -> Found:
@@ -126,11 +126,6 @@ class Finding:
         finally:
             snapshot.restore()
 
-    def _share_out(self, plan: RolePlan) -> None:
-        """Let each part of the model learn at its rate from now on."""
-        self.roles = plan
-        scale_updates(self._model, self._engine.optimizers, plan.factors)
-
     @property
     def _climb_config(self) -> ClimbConfig:
         """The climb's settings; where one rate has to do for all, and nothing is said, with its divisor."""
@@ -171,8 +166,8 @@ class Finding:
         self.search_steps, self._races = state["search_steps"], state.get("races", 0)
         roles, optimizers = state.get("roles"), self._engine.optimizers
         # A run begun before there were roles goes on with one rate for all.
-        self._share_out(
-            RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, {}, wanted=False)
-        )
+        plan = RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, {}, wanted=False)
+        scale_updates(self._model, optimizers, plan.factors)
+        self.roles = plan
         if state.get("climb") is not None:
             self.climbing = Climbing.from_state(state["climb"], self._engine, self._climb_config)
