@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios.auto_lr import AutoLR
-from aios.auto_lr.learning import LESS, MOST_CUTS, Expected, LearningWatch
+from aios.auto_lr.learning import LESS, MOST_CUTS, SOONEST, Expected, LearningWatch
 from aios.auto_lr.search import Found
 from auto_lr.problems import fingerprint
 
@@ -44,7 +44,7 @@ def told_at(watch: LearningWatch, losses: list[float]) -> list[int]:
 def test_a_loss_that_stays_after_harm_is_told_again_and_again_but_not_for_ever(steps: int, level: float) -> None:
     told = told_at(watch_over(steps, broke=True), [level] * steps)
     assert 1 <= len(told) <= MOST_CUTS
-    assert told[0] <= math.ceil(0.1 * steps) + 1
+    assert told[0] == max(SOONEST, round(0.1 * steps))
 
 
 @given(lengths, st.floats(4.0, 6.0))

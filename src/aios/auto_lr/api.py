@@ -17,7 +17,7 @@ from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.limits import disabled_parts, effective_config, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
-from aios.auto_lr.loop.roles import leave_updates, role_events
+from aios.auto_lr.loop.roles import role_events
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, begin_groups, initial_rate, start_scales
@@ -83,7 +83,6 @@ class AutoLR:
         self._pause = self.steps
         self._rates: list[float] = []  # of the step being made
         begin_groups(self._groups.param_groups, scales)
-        leave_updates(several)  # of an AutoLR before this one
 
     @property
     def end(self) -> int:
@@ -127,14 +126,12 @@ class AutoLR:
 
     def search(self, how: Forward | Trial | None = None, micro_batches: int = 1) -> Found | None:
         """Have the LR found: at once by a race for a model that was trained before, which is taken back; else by the
-        steps to come, which begin far below any useful rate and climb.
+        steps to come, which begin far below any useful rate and climb. Returns what was found, None: it is still to be.
 
         `how` is the training loss by number, `forward(i)`, a pure function of number and weights, or a `Trial`; without
         it nothing can be raced. With `micro_batches` an optimizer step accumulates so many: `forward` is asked for each
-        by its own number. Returns what was found, None where it is still to be.
-
-        Raises ValueError when training has begun, or where there can be no search. An error from `how` surfaces
-        after the state is restored.
+        by its own number. Raises ValueError when training has begun, where there can be no search, and for a role in
+        `config.role_factors` that no weight has. An error from `how` surfaces after the state is restored.
         """
         self._prepare_search(how, micro_batches)
         found = self._finding.begin(self.step_count, self.batch)
@@ -240,10 +237,7 @@ class AutoLR:
         self._follow(self._readback.flush())
 
     def finish_now(self) -> None:
-        """Anneal to zero over the next tenth of the steps, and be finished then.
-
-        Raises ValueError before the first step: there is nothing to finish.
-        """
+        """Anneal to zero over the next tenth of the steps, and be finished then. ValueError before the first step."""
         if not self.begun:
             raise ValueError("finish_now comes after the first step: training has not begun")
         if self.climbing:

@@ -23,6 +23,8 @@ PATIENCE = 0.1
 CALM_PATIENCE = 0.3
 """... and where none had: there is nothing to try, and it takes a steady rate its time to come below a loss at whose
 place the rate had fallen to zero."""
+SOONEST = 32
+"""... but never sooner than after so many steps, twice what a short run of a climb takes to show anything."""
 WINDOW = 0.05
 """Part of the run whose median loss answers."""
 SHARE = 0.02
@@ -79,7 +81,7 @@ class LearningWatch:
         if self.over:
             return None
         patience = PATIENCE if self.expected.broke else CALM_PATIENCE
-        due = self.since + max(10, round(patience * self._steps))
+        due = self.since + max(SOONEST, round(patience * self._steps))
         if step > due - max(5, round(WINDOW * self._steps)):
             self._losses.append(loss)
         if step < due:

@@ -38,6 +38,7 @@ class Finding:
         """Optimizer steps' worth of work that finding the rate took."""
         self._model, self._engine = model, engine
         self._steps, self._config = steps, config
+        leave_updates(engine.optimizers)  # which another before this one may have scaled
         self.roles = RolePlan({})
         """How the rates of the model's parts compare."""
         self._races = 0  # of those on the way, how many are over
