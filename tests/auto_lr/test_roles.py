@@ -202,7 +202,7 @@ def test_updates_follow_the_factor_in_the_climb_and_behind_it() -> None:
     ],
     ids=["one rate", "with a divisor", "none wants another"],
 )
-def test_where_one_rate_has_to_do_it_is_that_of_most_weights(config: AutoLRConfig, share: float) -> None:
+def test_where_one_rate_has_to_do_it_is_that_of_the_part_that_bears_least(config: AutoLRConfig, share: float) -> None:
     _, events = run(config)
     assert not of(events, "adaptive_lr_roles")
     (climb,) = of(events, "adaptive_lr_climb")

@@ -19,6 +19,7 @@ COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]
 OTHER_VALUES: dict[str, Any] = {
     "lr": 3e-4, "auto_adjust_lr": False, "adaptive_lr_profile": "rules", "anneal_fraction": 0.25,
     "warmup_steps": 7, "adaptive_lr_config": "a b.toml",
+    "role_lr": False,
     "on_overfit": "keep-best",
     "adaptive_lr_reset_state": True, "dataset_file": "-data.txt", "encoding": "latin-1", "model": "tok",
     "max_seq_len": 64, "eval_file": "e.txt", "eval_every": 0, "eval_batches": 3, "sample_every": 9,

@@ -111,7 +111,7 @@ def test_the_log_says_which_weights_have_a_rate_of_their_own(climbed: Path) -> N
     assert f"The recurrent weights of the model train at 0.3 times the rate of the rest: {told['reason']}." in said
 
 
-def test_one_rate_for_all_is_the_part_of_the_knees_that_the_blocks_would_have(climbed: Path, tmp_path: Path) -> None:
+def test_one_rate_for_all_is_what_the_blocks_bear(climbed: Path, tmp_path: Path) -> None:
     train(tmp_path, *AUTO, "--no-role-lr")
     assert not read_log(tmp_path / "brain", "adaptive_lr_roles")
     (climb,) = read_log(tmp_path / "brain", "adaptive_lr_climb")
@@ -122,9 +122,9 @@ def test_run_killed_in_the_climb_in_the_rules_and_in_the_anneal_resumes_exactly(
     brain = tmp_path / "brain"
     kill_after(8, tmp_path, *AUTO, "--save-every=4")
     assert not read_log(brain, "adaptive_lr_climb")
-    # A checkpoint that is due past the knee ends the climb, as in any run that saves there: none is at every 29th step.
-    kill_after(120, tmp_path, *AUTO, "--save-every=29", "--resume")
-    kill_after(240, tmp_path, *AUTO, "--resume")
+    # A checkpoint due past the knee ends the climb, as in any run that saves there: none is, at every 100th step.
+    kill_after(120, tmp_path, *AUTO, "--save-every=100", "--resume")
+    kill_after(240, tmp_path, *AUTO, "--save-every=29", "--resume")
     train(tmp_path, *AUTO, "--resume")
     straight, resumed = (train_records(b) for b in (climbed / "brain", brain))
     first, second, third = (record["step"] for record in read_log(brain, "run_resumed"))

@@ -10,7 +10,6 @@ optimizer's steps, which is the same as another learning rate for it, whatever t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,8 +83,8 @@ class RolePlan:
     factors: Mapping[str, float]
     """Of each role that trains at another rate than the rest, as a multiple of that; empty: one rate for all."""
     one_rate: float = 1.0
-    """Where one rate has to do for all, what is left of that which short runs like best: the factor that most of the
-    weights would have."""
+    """Where one rate has to do for all, what is left of that which short runs like best: what the part that bears least
+    would have."""
     obstacle: str | None = None
     """Why there are no `factors` although a part of the model wants another rate, in plain words."""
 
@@ -102,15 +101,10 @@ def plan_roles(model: nn.Module, optimizers: Sequence[Any], own: Mapping[str, fl
     told = {role: float(factor) for role, factor in {**MEASURED, **own}.items()}
     learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     factor_of = {name: told.get(roles[name], 1.0) for name in learning}
-    sizes: Counter[float] = Counter()
-    for name, weight in learning.items():
-        sizes[factor_of[name]] += weight.numel()
-    if set(sizes) <= {1.0}:
-        return RolePlan({})
-    one_rate = sizes.most_common(1)[0][0]
-    scaled = {name: learning[name] for name, factor in factor_of.items() if factor != 1.0}
-    if not wanted or len(sizes) == 1:
+    one_rate = min([1.0, *factor_of.values()])
+    if not wanted or len(set(factor_of.values())) == 1:
         return RolePlan({}, one_rate)
+    scaled = {name: learning[name] for name, factor in factor_of.items() if factor != 1.0}
     obstacle = _obstacle(list(scaled.values()), optimizers)
     factors = {} if obstacle else {role: told[role] for role in sorted({roles[name] for name in scaled})}
     return RolePlan(factors, one_rate, obstacle)
