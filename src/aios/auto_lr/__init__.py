@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aios.auto_lr.loop.engine import Engine
     from aios.auto_lr.loop.feed import BatchFeed
     from aios.auto_lr.loop.readback import StepReport
+    from aios.auto_lr.loop.roles import roles_of
     from aios.auto_lr.param_groups import GroupSettings
     from aios.auto_lr.plan import AutoLRConfig, Plan
     from aios.auto_lr.race import RaceConfig
@@ -38,6 +39,7 @@ __all__ = [
     "StepReport",
     "Trial",
     "TroubleConfig",
+    "roles_of",
 ]
 _HOME = {
     **dict.fromkeys(("AdaptiveLRConfig", "AdaptiveLRScheduler"), "adaptive_lr"),
@@ -52,6 +54,7 @@ _HOME = {
     "GroupSettings": "param_groups",
     "NoiseRules": "rules",
     "TroubleConfig": "trouble_config",
+    "roles_of": "loop.roles",
 }
 
 

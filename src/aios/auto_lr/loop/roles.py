@@ -30,7 +30,6 @@ _BY_TYPE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((nn.MultiheadAttention,), ATTENTION),
 )
 _BY_NAME = (
-    (ADAPTER, ("lora_",)),
     (ROUTER, ("router",)),
     (ATTENTION, ("attn", "attention", "qkv", "q_proj", "k_proj", "v_proj", "o_proj")),
     (HEAD, ("head",)),
@@ -68,9 +67,9 @@ def _innermost(said: Mapping[str, str], name: str) -> str | None:
 def _role(name: str, parameter: Tensor, holder: nn.Module, said: str | None) -> str:
     if "lora_" in name:
         return ADAPTER
-    by_type = said or next((role for types, role in _BY_TYPE if isinstance(holder, types)), None)
-    if by_type is not None:
-        return by_type
+    told = said or next((role for types, role in _BY_TYPE if isinstance(holder, types)), None)
+    if told is not None:
+        return told
     if parameter.ndim < 2:
         return NORM
     return next((role for role, parts in _BY_NAME if any(part in name.lower() for part in parts)), MLP)
@@ -121,9 +120,9 @@ def _obstacle(weights: Sequence[Tensor], optimizers: Sequence[Any]) -> str | Non
             # Schedule-Free, which has modes like a model, steps from copies of the weights.
             return f"{type(optimizer).__name__} is no optimizer whose updates can be scaled"
     usual = {id(weight) for optimizer in optimizers for weight in _at_usual_rate(optimizer, optimizers)}
-    return (
-        None if any(id(weight) in usual for weight in weights) else "the optimizer has a rate of its own for that part"
-    )
+    if not any(id(weight) in usual for weight in weights):
+        return "the optimizer has a rate of its own for that part"
+    return None
 
 
 def _at_usual_rate(optimizer: torch.optim.Optimizer, optimizers: Sequence[Any]) -> list[Tensor]:
