@@ -115,7 +115,9 @@ def test_profile_auto_climbs_and_goes_back_from_the_edge_under_zero(tmp_path: Pa
     [found] = read_log(brain, "adaptive_lr_climb")
     assert found["lr"] > 1e-4
     assert found["search_steps"] > 0
-    assert not read_log(brain, "adaptive_lr_disabled")
+    [disabled] = read_log(brain, "adaptive_lr_disabled")
+    assert (disabled["part"], "does not hold the weights" in disabled["reason"]) == ("rate for each role", True)
+    assert "a whole run wants 1/3.33 of that" in found["reason"]
     records = train_records(brain)
     assert records[300]["ce"] < records[min(records)]["ce"] - 0.5
     assert len(set(rates_in_shards(brain, 300))) == 1
