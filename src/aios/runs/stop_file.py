@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ FINISH = "FINISH"
 
 _REQUESTS = (b"", b"STOP", FINISH.encode())
 _MOST_BYTES = 64
+_BEING_WRITTEN = 0.1
+"""Seconds after which an empty file is not being written any more."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,11 @@ class StopFile:
         return os.path.lexists(self.path)
 
     def asked(self) -> str | None:
-        """`STOP` or `FINISH`; None while nothing is there. Never waits and never fails, whatever is there."""
+        """`STOP` or `FINISH`; None while nothing is there. Never fails, whatever is there."""
         if not self.is_there:
             return None
+        if self._content() == b"":
+            time.sleep(_BEING_WRITTEN)  # `echo FINISH > STOP` makes an empty file first
         return FINISH if self._content() == FINISH.encode() else STOP
 
     def check(self) -> None:
