@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from aios.auto_lr import AutoLR, AutoLRConfig
-from aios.auto_lr.loop.roles import roles_of
+from aios.auto_lr import AutoLR, AutoLRConfig, roles_of
 from aios.errors import RunError
 from lr_bench.disturbances import NONE, disturbed, kick_of
 from lr_bench.methods import Trace

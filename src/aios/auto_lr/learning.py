@@ -24,7 +24,7 @@ CALM_PATIENCE = 0.3
 """... and where none had: there is nothing to try, and it takes a steady rate its time to come below a loss at whose
 place the rate had fallen to zero."""
 SOONEST = 32
-"""... but never sooner than after so many steps, twice what a short run of a climb takes to show anything."""
+"""... but never sooner than after so many steps, two calm cycles of a climb: the loss follows the rate late."""
 WINDOW = 0.05
 """Part of the run whose median loss answers."""
 SHARE = 0.02

@@ -164,11 +164,11 @@ class Finding:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned; checked before (see `state_forms`)."""
-        self.search_steps, self._races = state["search_steps"], state.get("races", 0)
         roles, optimizers = state.get("roles"), self._engine.optimizers
         # A run begun before there were roles goes on with one rate for all.
         plan = RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, {}, wanted=False)
-        scale_updates(self._model, optimizers, plan.factors)
+        scale_updates(self._model, optimizers, plan.factors)  # it may refuse them: before any change
         self.roles = plan
+        self.search_steps, self._races = state["search_steps"], state.get("races", 0)
         if state.get("climb") is not None:
             self.climbing = Climbing.from_state(state["climb"], self._engine, self._climb_config)
