@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.climb import ClimbConfig
-from aios.auto_lr.loop.roles import MEASURED, RolePlan, leave_updates, role_events, roles_of, scale_updates
+from aios.auto_lr.loop.role_plan import MEASURED, RolePlan, plan_roles, role_events
+from aios.auto_lr.loop.roles import roles_of
+from aios.auto_lr.loop.scaled_updates import leave_updates, scale_updates
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
 from auto_lr.problems import adamw, fingerprint, train
 
@@ -159,6 +161,68 @@ def test_scaled_twice_is_scaled_as_the_second_time_said() -> None:
     assert not optimizer._optimizer_step_post_hooks
 
 
+class Clamped(torch.optim.SGD):
+    """Goes on with the weights after its base class's step: torch calls hooks around both."""
+
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        with torch.no_grad():
+            for weight in self.param_groups[0]["params"]:
+                weight.add_(1.0)
+
+
+def test_a_step_within_a_step_is_scaled_once_and_as_a_whole() -> None:
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))])  # hooks its class: both are hooked now
+    model, forward = reader()
+    optimizer = Clamped(model.parameters(), lr=0.1)
+    weight = model.memory.weight_hh_l0
+    before = weight.detach().clone()
+    scale_updates(model, [optimizer], MEASURED)
+    forward(0).backward()
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before + FACTOR * (1.0 - 0.1 * weight.grad))
+
+
+def test_an_error_in_a_step_leaves_nothing_under_way() -> None:
+    model, forward = reader()
+    optimizer = Clamped(model.parameters(), lr=0.1)
+    auto = AutoLR(model, optimizer, 300)
+    auto.search(forward)
+    loss = forward(0)
+    loss.backward()
+    optimizer.param_groups[0]["params"].append("no weight")
+    with pytest.raises(AttributeError):
+        auto.step(loss)
+    optimizer.param_groups[0]["params"].pop()
+    weight, before = model.memory.weight_hh_l0, model.memory.weight_hh_l0.detach().clone()
+    loss = forward(0)
+    loss.backward()
+    auto.step(loss)
+    assert (weight.detach() - before).mean() == pytest.approx(FACTOR, abs=1e-3)
+
+
+def test_hooks_of_others_see_the_weights_as_they_stay() -> None:
+    model, forward = reader()
+    optimizer, seen = torch.optim.SGD(model.parameters(), lr=0.1), []
+    optimizer.register_step_post_hook(lambda *_: seen.append(model.memory.weight_hh_l0.detach().clone()))
+    scale_updates(model, [optimizer], MEASURED)
+    forward(0).backward()
+    optimizer.step()
+    assert torch.equal(seen[0], model.memory.weight_hh_l0)
+
+
+def test_weights_that_join_the_optimizer_later_are_scaled_as_well() -> None:
+    model, _ = reader()
+    optimizer = torch.optim.SGD([*model.tokens.parameters(), *model.memory.parameters()], lr=0.1)
+    model.add_module("again", nn.GRUCell(4, 4))
+    scale_updates(model, [optimizer], MEASURED)
+    optimizer.add_param_group({"params": list(model.again.parameters())})
+    weight, before = model.again.weight_hh, model.again.weight_hh.detach().clone()
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before - 0.1 * FACTOR)
+
+
 # What `AutoLR` makes of it.
 
 
@@ -221,10 +285,9 @@ def test_factors_of_ones_own_win_and_are_said_to_be() -> None:
 def test_wrong_factors_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="role_factors: head = 0 is not allowed"):
         AutoLRConfig(role_factors={"head": 0})
-    model, forward = reader()
-    auto = AutoLR(model, adamw(model), 300, AutoLRConfig(role_factors={"hed": 2.0}))
+    model, _ = reader()
     with pytest.raises(ValueError, match=r"'hed' is not allowed: no weight has that role \(roles: embedding, head"):
-        auto.search(forward)
+        AutoLR(model, adamw(model), 300, AutoLRConfig(role_factors={"hed": 2.0}))
 
 
 def test_weights_in_a_group_with_a_rate_of_its_own_are_left_at_that() -> None:
@@ -239,6 +302,83 @@ def test_weights_in_a_group_with_a_rate_of_its_own_are_left_at_that() -> None:
     assert told["part"] == "rate for each role"
     assert "a rate of its own" in told["reason"]
     assert not optimizer._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize("recurrent_first", [True, False])
+def test_a_part_with_a_rate_of_its_own_has_no_say_in_that_of_the_rest(recurrent_first: bool) -> None:
+    """Nor has one that is not trained at all, or a user who wants one rate."""
+    model, forward = reader()
+    rest = [*model.tokens.parameters(), *model.head.parameters()]
+    groups = [{"params": rest}, {"params": list(model.memory.parameters()), "lr": 3e-4}]
+    trained = {
+        "own": torch.optim.AdamW(groups[::-1] if recurrent_first else groups, lr=1e-3),
+        "left out": torch.optim.AdamW(rest, lr=1e-3),
+    }
+    for optimizer in trained.values():
+        for config in (AutoLRConfig(), AutoLRConfig(role_lr=False)):
+            plan = plan_roles(model, [optimizer], MEASURED, config.role_lr)
+            assert (plan.factors, plan.one_rate) == ({}, 1.0)
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, trained["left out"], 300, log_fn=events.append)
+    auto.search(forward)
+    assert not events  # there is nothing to tell
+
+
+class Averaged(torch.optim.SGD):
+    """Pulls the weights to a slower copy of them."""
+
+    def __init__(self, weights: Any, lr: float) -> None:
+        super().__init__(weights, lr=lr)
+        self.slow = [w.detach().clone() for w in self.param_groups[0]["params"]]
+
+
+def test_an_optimizer_that_goes_on_from_copies_of_the_weights_has_one_rate() -> None:
+    model, forward = reader()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, Averaged(model.parameters(), lr=0.1), 300, log_fn=events.append)
+    auto.search(forward)
+    (told,) = of(events, "adaptive_lr_disabled")
+    assert told["reason"] == "Averaged keeps copies of the weights, and goes on from those"
+
+
+def test_a_reparametrised_weight_keeps_its_role() -> None:
+    model = nn.Sequential(nn.GRU(4, 4), nn.Embedding(4, 4))
+    nn.utils.parametrizations.weight_norm(model[0], "weight_hh_l0")
+    nn.utils.parametrizations.spectral_norm(model[1])
+    roles = roles_of(model)
+    assert {role for name, role in roles.items() if name.startswith("0.")} == {"recurrent"}
+    assert {role for name, role in roles.items() if name.startswith("1.")} == {"embedding"}
+
+
+def test_a_shared_weight_has_the_role_that_one_of_its_modules_says() -> None:
+    model = nn.ModuleList([nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)])
+    model[1].weight = model[0].weight
+    model[1].lr_role = "recurrent"
+    assert roles_of(model) == {"0.weight": "recurrent"}
+
+
+def test_factors_of_ones_own_hold_where_nothing_is_measured_too() -> None:
+    """In runs that are too short for a search, without one, and for a model that was trained before."""
+    for searches, steps in ((True, 60), (False, 300)):
+        model, forward = reader()
+        events: list[dict[str, Any]] = []
+        auto = AutoLR(model, adamw(model), steps, AutoLRConfig(role_factors={"head": 0.5}), events.append)
+        if searches:
+            auto.search(forward)
+        auto.pause_at(1)
+        train(auto, forward)
+        assert [(e["role"], e["factor"]) for e in of(events, "adaptive_lr_roles")] == [("head", 0.5)]
+
+
+def test_another_one_that_is_only_built_changes_nothing() -> None:
+    model, forward = reader()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scale_updates(model, [optimizer], MEASURED)
+    AutoLR(model, optimizer, 300)
+    weight, before = model.memory.weight_hh_l0, model.memory.weight_hh_l0.detach().clone()
+    forward(0).backward()
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before - 0.1 * FACTOR * weight.grad)
 
 
 def test_a_model_without_such_parts_is_told_nothing() -> None:

@@ -17,7 +17,6 @@ from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.limits import disabled_parts, effective_config, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
-from aios.auto_lr.loop.roles import role_events
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, begin_groups, initial_rate, start_scales
@@ -43,8 +42,9 @@ class AutoLR:
     and leave unscaling, step and update to `step(loss)`. `go_back`: see `report_eval`.
 
     Raises ValueError for `steps` that are no whole number from 1 on, optimizers that train nothing of the model, a
-    role in `config.groups` that no param group has, an optimizer whose state cannot be copied or (from `search` or
-    `step`) a sparse gradient, and RunError (from `step` and `after_step`) when the run cannot be saved.
+    role in `config.groups` that no param group has or in `config.role_factors` that no weight has, an optimizer whose
+    state cannot be copied or (from `search` or `step`) a sparse gradient, and RunError (from `step` and `after_step`)
+    when the run cannot be saved.
     """
 
     def __init__(
@@ -130,13 +130,12 @@ class AutoLR:
 
         `how` is the training loss by number, `forward(i)`, a pure function of number and weights, or a `Trial`; without
         it nothing can be raced. With `micro_batches` an optimizer step accumulates so many: `forward` is asked for each
-        by its own number. Raises ValueError when training has begun, where there can be no search, and for a role in
-        `config.role_factors` that no weight has. An error from `how` surfaces after the state is restored.
+        by its own number. Raises ValueError when training has begun, and where there can be no search. An error from
+        `how` surfaces after the state is restored.
         """
         self._prepare_search(how, micro_batches)
         found = self._finding.begin(self.step_count, self.batch)
-        for told in role_events(self._finding.roles):
-            self._log({**told, "step": self.step_count})
+        self._finding.tell_roles(self._log, self.step_count)
         if found is not None:
             self._take(found)
         return found
@@ -186,6 +185,7 @@ class AutoLR:
     def before_step(self) -> float:
         """Set the LR of the next update in every param group; returns the first one's. Its gradients may be there."""
         self._check_unfinished()
+        self._finding.begin_update()
         if self._finding.climbing is not None:
             if self.step_count == 0:
                 check_dense(self.model)
@@ -347,6 +347,9 @@ class AutoLR:
     def _begin(self) -> LearningRateControl:
         """Settle what the search, or the optimizers' LR, says for the steps that are left."""
         check_dense(self.model)
+        if self._finding.roles is None:  # there was no search
+            self._finding.plan_roles()
+            self._finding.tell_roles(self._log, self.step_count)
         config, first_step = effective_config(self.config, self.engine), self.step_count
         plan = make_plan(config, self.steps, self._asked_lr, self.use_moe, self._found, first_step)
         self.control = self._controller(plan, first_step)

@@ -76,7 +76,7 @@ def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
         check_state("climbing state", state["climb"], {"climb": MAPPING, "kept_at": COUNT})
         Climb.check_state(state["climb"]["climb"])
     if (roles := state.get("roles")) is not None:
-        check_state("roles", roles, {"factors": MAPPING, "one_rate": RATE})
+        check_state("roles", roles, {"factors": MAPPING, "one_rate": RATE, "usual": RATE}, may_lack=("usual",))
         check_scales(roles["factors"])
     if state.get("evaluations") is not None:
         OverfitWatch.check_state(state["evaluations"])

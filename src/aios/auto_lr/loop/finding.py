@@ -10,9 +10,11 @@ from typing import Any
 from torch import nn
 
 from aios.auto_lr.climb import Climb, ClimbConfig
+from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.climbing import Climbing, climb_and_restore
 from aios.auto_lr.loop.engine import Engine
-from aios.auto_lr.loop.roles import RolePlan, leave_updates, plan_roles, scale_updates
+from aios.auto_lr.loop.role_plan import MEASURED, RolePlan, check_factors, plan_roles, role_events
+from aios.auto_lr.loop.scaled_updates import begin_updates, leave_updates, scale_updates
 from aios.auto_lr.loop.trial import Paired, find_unit
 from aios.auto_lr.loop.weights import looks_trained, trainable
 from aios.auto_lr.plan import AutoLRConfig
@@ -38,9 +40,9 @@ class Finding:
         """Optimizer steps' worth of work that finding the rate took."""
         self._model, self._engine = model, engine
         self._steps, self._config = steps, config
-        leave_updates(engine.optimizers)  # which another before this one may have scaled
-        self.roles = RolePlan({})
-        """How the rates of the model's parts compare."""
+        check_factors(model, config.role_factors)
+        self.roles: RolePlan | None = None
+        """How the rates of the model's parts compare; None until training begins."""
         self._races = 0  # of those on the way, how many are over
         self._first_loss: float | None = None  # of the first batch, untrained
         self._moves = True  # whether the climb saw a weight move
@@ -49,29 +51,45 @@ class Finding:
         """What is found at once; None where the steps to come are a climb."""
         self._first_loss = self._look_at(batch)
         if self._steps < SHORTEST_RUN:
+            self.plan_roles()
             reason = f"too few steps for a search ({self._steps} of {SHORTEST_RUN})"
             return Found("climb", (), (), None, None, reason, 0)
         if self.trial is not None and self._was_trained():
+            self.plan_roles()
             return self._race_from_start(self.trial, batch, self._config.race.trained_change)
-        optimizers, config = self._engine.optimizers, self._config
-        self.roles = plan_roles(self._model, optimizers, config.role_factors, config.role_lr)
+        self.plan_roles(MEASURED)
         self.climbing = Climbing(self._new_climb(), self._engine, step)
-        scale_updates(self._model, optimizers, self.roles.factors)
         return None
+
+    def plan_roles(self, measured: Mapping[str, float] | None = None) -> None:
+        """Give each role its rate: those `measured`, which are for fresh models, and before them the settings'."""
+        optimizers, config = self._engine.optimizers, self._config
+        self.roles = plan_roles(self._model, optimizers, {**(measured or {}), **config.role_factors}, config.role_lr)
+        scale_updates(self._model, optimizers, self.roles.factors, self.roles.usual)
+
+    def tell_roles(self, log: LogFn, step: int) -> None:
+        """Log how the rates of the roles compare from optimizer step `step` on."""
+        for told in role_events(self.roles) if self.roles is not None else ():
+            log({**told, "step": step})
+
+    def begin_update(self) -> None:
+        """An update is about to be made."""
+        begin_updates(self._engine.optimizers)
 
     def look(self, batch: int) -> Found:
         """What `begin`, and the climb if there is one, finds on the batches from `batch` on; all is taken back."""
-        found = self.begin(0, batch)
-        if found is None:
-            assert self.trial is not None
-            self.climbing = None
-            try:
+        try:
+            found = self.begin(0, batch)
+            if found is None:
+                assert self.trial is not None
+                self.climbing = None
                 found = climb_and_restore(self._new_climb(), self._engine, self.trial, batch)
                 if found.lr is None:
-                    return self.race_fresh(batch) or found
-            finally:
-                self.end_roles()
-        return found
+                    found = self.race_fresh(batch) or found
+            return found
+        finally:
+            self.end_roles()
+            self.roles = None
 
     def end_roles(self) -> None:
         """Let updates be what the optimizers make of them: training is over."""
@@ -131,7 +149,9 @@ class Finding:
     def _climb_config(self) -> ClimbConfig:
         """The climb's settings; where one rate has to do for all, and nothing is said, with its divisor."""
         config, plan = self._config.climb, self.roles
-        return config if config.divisor is not None or plan.factors else replace(config, divisor=1 / plan.one_rate)
+        if plan is None or config.divisor is not None or plan.factors:
+            return config
+        return replace(config, divisor=1 / plan.one_rate)
 
     def _new_climb(self) -> Climb:
         return Climb(self._steps, self._climb_config)
@@ -159,16 +179,17 @@ class Finding:
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
         climb = self.climbing.state_dict() if self.climbing is not None else None
-        roles = {"factors": dict(self.roles.factors), "one_rate": self.roles.one_rate}
+        plan = self.roles or RolePlan({})
+        roles = {"factors": dict(plan.factors), "one_rate": plan.one_rate, "usual": plan.usual}
         return {"search_steps": self.search_steps, "races": self._races, "climb": climb, "roles": roles}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned; checked before (see `state_forms`)."""
         roles, optimizers = state.get("roles"), self._engine.optimizers
         # A run begun before there were roles goes on with one rate for all.
-        plan = RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, {}, wanted=False)
-        scale_updates(self._model, optimizers, plan.factors)  # it may refuse them: before any change
+        plan = RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, MEASURED, wanted=False)
+        scale_updates(self._model, optimizers, plan.factors, plan.usual)  # it may refuse them: before any change
         self.roles = plan
         self.search_steps, self._races = state["search_steps"], state.get("races", 0)
-        if state.get("climb") is not None:
-            self.climbing = Climbing.from_state(state["climb"], self._engine, self._climb_config)
+        climb = state.get("climb")
+        self.climbing = Climbing.from_state(climb, self._engine, self._climb_config) if climb is not None else None
