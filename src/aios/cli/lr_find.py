@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from aios.auto_lr.events import ignore
 from aios.auto_lr.search import Found
 from aios.cli.hrm_hf.lr_plan import look
 from aios.cli.hrm_hf.origin import Origin
@@ -30,7 +29,7 @@ def lr_find(origin: Origin, picture: Path) -> Found:
     console = RunConsole(origin.config.steps)
     setup = prepare(origin, console.tokenizing)
     # Always as a fresh search: a resumed run would not search again.
-    run = build_run(replace(origin, state=None), setup, _ignore)
+    run = build_run(replace(origin, state=None), setup, ignore)
     found = look(run)
     draw_curve(found, picture)
     if found.lr is None:
@@ -40,10 +39,6 @@ def lr_find(origin: Origin, picture: Path) -> Found:
         console.say(f"Finding it costs a run of {origin.config.steps} steps {found.steps} that do not train.")
     console.say(f"The curve is in {picture}.")
     return found
-
-
-def _ignore(record: Mapping[str, Any]) -> None:
-    """A search on its own keeps no log."""
 
 
 def draw_curve(found: Found, picture: Path) -> None:

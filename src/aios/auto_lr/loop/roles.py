@@ -22,8 +22,6 @@ from torch.utils.hooks import RemovableHandle
 from aios.auto_lr.param_groups import ADAPTER, ROUTER, initial_rate
 
 ATTENTION, EMBEDDING, HEAD, MLP, NORM, RECURRENT = "attention", "embedding", "head", "mlp", "norm", "recurrent"
-MODEL_ROLES = (ADAPTER, ATTENTION, EMBEDDING, HEAD, MLP, NORM, RECURRENT, ROUTER)
-"""What a weight may be for; `norm` is any vector, a bias too, and `mlp` all that is nothing else."""
 _BY_TYPE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((nn.Embedding, nn.EmbeddingBag), EMBEDDING),
     ((nn.RNNBase, nn.RNNCellBase), RECURRENT),
@@ -45,7 +43,8 @@ def roles_of(model: nn.Module) -> dict[str, str]:
     """The role of each parameter, by its name.
 
     Told by the type of the module that holds it, by names that are usual, and by shape. An attribute `lr_role` of a
-    module says it for all weights within, but for adapters and for parts that say it themselves.
+    module says it for all weights within, but for adapters and for parts that say it themselves. `norm` is any vector,
+    a bias too, and `mlp` all that is nothing else.
     """
     parts = dict(model.named_modules())
     said = {path: role for path, part in parts.items() if isinstance(role := getattr(part, "lr_role", None), str)}
