@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from aios.cli.answer_commands import BundleOption, DebugOption
+from aios.cli.answer_commands import BundleOption
+from aios.cli.flags import DebugOption
 from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 
