@@ -283,13 +283,14 @@ def test_a_rewind_brings_every_role_down_to_where_it_was_and_never_up() -> None:
     groups = [{"params": [p], "role": r, "initial_lr": 1e-3} for p, r in zip(model.parameters(), "ab", strict=True)]
     sgd = torch.optim.SGD(groups, lr=1e-3)
     own = AutoLRScheduler(sgd, SETTINGS, groups={"b": GroupSettings(increase_factor=1.3, spike_factor=0.25)})
-    recovery = Recovery(own, TroubleMonitor(TroubleConfig()), lambda: Snapshot(model, sgd), lambda event: None)
+    at_once = TroubleMonitor(TroubleConfig(non_finite_patience=1))
+    recovery = Recovery(own, at_once, lambda: Snapshot(model, sgd), lambda event: None)
     recovery.keep_snapshot()
     own.intervene(LRDecision.INCREASE, "test", "test")
-    recovery._rewind(1, "test")
+    recovery.after_step(1, math.nan, 1.0, math.inf)
     assert own.current_lr == pytest.approx(0.5e-3)
     assert own.role_lrs()["b"] == pytest.approx(0.25e-3)
-    recovery._rewind(2, "test")
+    recovery.after_step(2, math.nan, 1.0, math.inf)
     assert own.role_lrs()["b"] == pytest.approx(0.0625e-3)
     set_learning_rate(sgd.param_groups, own.current_lr)
     assert [group["lr"] for group in sgd.param_groups] == own.get_last_lr() == [own.current_lr, own.role_lrs()["b"]]

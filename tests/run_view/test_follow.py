@@ -52,6 +52,15 @@ def test_each_line_comes_once(log: Path) -> None:
     assert not follower.restarted
 
 
+def test_the_rest_is_all_that_is_new_however_many_looks_it_takes(log: Path) -> None:
+    follower = LogFollower(log)
+    assert steps(list(follower.rest())) == [1, 2]
+    assert list(follower.rest()) == []
+    append(log, b"".join(LINES[2:]) + b"x" * (follow.POLL_BYTES + 1) + b"\n" + LINES[0])
+    assert steps(list(follower.rest())) == [3, 4, 5, 1]
+    assert follower.no_log is None
+
+
 def test_torn_line_is_kept_back_until_complete(log: Path) -> None:
     follower = LogFollower(log)
     append(log, LINES[2][:9])

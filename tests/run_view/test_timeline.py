@@ -201,6 +201,22 @@ def test_its_numbers_have_names_and_none_is_told_twice(record: Record, numbers: 
     assert len(told) == len(numbers)
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({"edge": 12.0, "lr": 2.0, "lr_max": 10.0}, [1, 3, 5, 7, 9, 11, 12, 13, 14]),
+        ({"edge": 12.0, "lr": None, "lr_max": None}, [1, 3, 5, 7, 9, 11, 12, 13, 14]),
+        ({"event": "adaptive_lr_search", "lr_max": 12.0}, [1, 3, 5, 7, 9, 11, 12, 13, 14]),
+        ({"edge": None, "lr": 2.0, "lr_max": 10.0}, [1, 3, 5, 7, 9, 11, 13, 14]),
+    ],
+    ids=["of its own", "none taken", "of earlier versions", "ended before its first step"],
+)
+def test_of_a_long_climb_the_points_that_decided_are_told(told: Record, shown: list[int]) -> None:
+    record = {"event": "adaptive_lr_climb", "step": 9, "curve": [[rate, abs(rate - 5) + 1.0] for rate in range(1, 15)]}
+    names = [name for name, _ in decided(record | told).numbers]
+    assert names == [f"loss at {rate}" for rate in shown]
+
+
 def test_brackets_that_are_no_numbers_we_know_stay_in_the_reason() -> None:
     assert plain_reason("plateau (+2.3 sigma over 86 steps)") == "the loss no longer falls"
     odd = "gradient_explosion (because of Mars)"

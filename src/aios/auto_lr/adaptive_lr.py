@@ -10,6 +10,7 @@ from aios.cli.hrm_hf.adaptive_lr import (
     LRDecision,
     adjust,
     default_warmup_steps,
+    default_window_size,
     preflight_moe_lr,
     warmup_lr,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "LossMetrics",
     "adjust",
     "default_warmup_steps",
+    "default_window_size",
     "preflight_moe_lr",
     "warmup_lr",
 ]

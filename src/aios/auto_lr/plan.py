@@ -45,7 +45,7 @@ class AutoLRConfig:
     profile: Profile = "auto"
     """Who decides, see `Profile`."""
     warmup_fraction: float | None = None
-    """Part of the steps in which the LR rises linearly. None: 0.05, under `rules` 0.1."""
+    """Part of the steps in which the LR rises linearly. None: 0.05 under `auto`, else as under `rules` (0.1)."""
     warmup_steps: int | None = None
     """The same in optimizer steps; wins over the fraction."""
     anneal_fraction: float | None = None
@@ -67,11 +67,13 @@ class AutoLRConfig:
     trouble: TroubleConfig = field(default_factory=TroubleConfig)
     """When to skip, cut, rewind and stop."""
     groups: Mapping[str, GroupSettings] = field(default_factory=dict)
-    """Settings of param groups by role: a group's `role` entry, else its `name`."""
+    """Settings of param groups by role: a group's `role` entry, else its `name`. Not the role of a weight in its model,
+    which `role_factors` go by."""
     role_lr: bool = True
     """Whether a part of a fresh model that wants another rate than the rest has it (see `loop.roles`) ..."""
     role_factors: Mapping[str, float] = field(default_factory=dict)
-    """... and factors of your own, by role (`MODEL_ROLES`), in place of those that were measured."""
+    """... and factors of your own, by what a weight is for in its model (as `roles_of` tells it; not by the role of a
+    param group, as `groups`), in place of those that were measured."""
     on_overfit: OnOverfit = "keep-best"
     """What evaluations handed to `report_eval` may lead to; `finish` under profile `auto` alone, else `keep-best`."""
 

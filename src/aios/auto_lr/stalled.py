@@ -14,6 +14,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Literal
 
+from aios.auto_lr.adaptive_lr import default_window_size
 from aios.auto_lr.rules import WindowSums, fit_trend, summarize_window
 
 LEAST_WINDOWS = 3
@@ -64,7 +65,7 @@ class StalledWatch:
 
     def __init__(self, entropy: float, steps: int) -> None:
         self._entropy, self._steps = entropy, steps
-        self._window = max(10, min(50, steps // 20))
+        self._window = default_window_size(steps)
         self._first: list[float] = []
         self._from_start = False  # or after a resume, where it is not known how far the loss has come
         self._losses: list[float] = []  # of the window under way

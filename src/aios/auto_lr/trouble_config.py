@@ -26,7 +26,7 @@ class TroubleConfig:
     sustain: int = 8
     """Optimizer steps after a loss outlier whose median must be high for it to be a jump."""
     skips_to_cut: int = 3
-    """Exploding gradients (or bursts of non-finite ones) within `skip_window` that cut the LR."""
+    """Exploding gradients within `skip_window` that cut the LR; one that is not finite is left out and not counted."""
     skip_window: int = 32
     """Optimizer steps within which they are counted."""
     same_order: float = 5.0

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from aios.cli.cores import share_cores
-from aios.cli.flags import with_options
-from aios.cli.hrm_hf.trained_brain import Found, TrainedBrain, Which, find_weights, open_while_trained
+from aios.cli.flags import DebugOption, with_options
+from aios.cli.hrm_hf.trained_brain import TrainedBrain, WeightsPlace, Which, find_weights, open_while_trained
 from aios.errors import UserError
 from aios.settings.answering import Answering
 from aios.settings.config import TrainingConfig
@@ -27,7 +27,7 @@ STDIN = "-"
 NameOption = Annotated[str, typer.Option(help="Name of the brain: its folder under --bundle-dir.")]
 BundleOption = Annotated[str, typer.Option(help="Folder that holds the brains.")]
 WhichOption = Annotated[
-    Literal["newest", "best", "published"] | None,
+    Which | None,
     typer.Option(
         "--checkpoint",
         help="Weights: of the newest valid checkpoint, of the best evaluation, or those that the brain's folder shows. "
@@ -41,7 +41,6 @@ TopKOption = Annotated[int, typer.Option(help="Draw among so many likeliest toke
 TopPOption = Annotated[float, typer.Option(help="Draw among the likeliest tokens with this share of the probability.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of what is drawn.")]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when it fails.")]
 
 
 class _Asked(NamedTuple):
@@ -50,7 +49,7 @@ class _Asked(NamedTuple):
     config: TrainingConfig
     how: Answering
     which: Which | None
-    found: Found
+    found: WeightsPlace
 
 
 def _asked(
@@ -115,7 +114,7 @@ def chat(debug: DebugOption = False, **asked: Any) -> None:
     converse(brain, to_do.how, _hear, _show, _remark)
 
 
-def _open(asked: _Asked) -> tuple[Found, TrainedBrain]:
+def _open(asked: _Asked) -> tuple[WeightsPlace, TrainedBrain]:
     """Where the brain was found, and itself, ready to draw tokens."""
     share_cores()
     import torch
@@ -177,7 +176,7 @@ def _remark(sentence: str) -> None:
 
 
 def _told(
-    found: Found, config: TrainingConfig, prompt: str, prompt_tokens: int, text: str, given: Answer
+    found: WeightsPlace, config: TrainingConfig, prompt: str, prompt_tokens: int, text: str, given: Answer
 ) -> dict[str, Any]:
     """What --json says."""
     return {

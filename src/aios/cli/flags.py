@@ -15,6 +15,9 @@ from aios.settings.config import TrainingConfig, field_types
 from aios.settings.config_file import load_config_file
 from aios.settings.flag_values import allowed_types, flag_name
 
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when it fails.")]
+"""What every command has; `app` looks for it."""
+
 
 def config_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a typer command one option per field of `TrainingConfig`, `--config` and `--help-all`, as `**flags`."""

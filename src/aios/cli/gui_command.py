@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from aios.cli.flags import DebugOption
 from aios.errors import UserError
 from aios.gui.preferences import Theme
 
@@ -26,7 +27,7 @@ def gui(
         float | None,
         typer.Option("--scale", help="Size of everything; 2 is twice. Default: the display's.", show_default=False),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the window fails.")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Open the window: set up a training, start it, see what the learning rate does and why."""
     check_display()

@@ -11,7 +11,7 @@ import typer
 from aios.cli.answer_commands import chat, generate
 from aios.cli.cores import share_cores
 from aios.cli.flag_help import Example, FlagsCommand
-from aios.cli.flags import config_options, given_flags
+from aios.cli.flags import DebugOption, config_options, given_flags
 from aios.cli.hrm_hf.origin import brain_folder, find_origin
 from aios.cli.log_commands import check_picture, lr_log, plot, replay, watch
 from aios.cli.runs_command import runs
@@ -42,7 +42,7 @@ class _TrainCommand(FlagsCommand):
 @config_options
 def train(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the run fails.")] = False,
+    debug: DebugOption = False,
     **flags: Any,
 ) -> None:
     """Train an HRM on text; with the adaptive learning rate unless told otherwise."""
@@ -93,19 +93,19 @@ hrm_hf.command("train-actv1", cls=_TrainCommand, help="The older name of train."
 
 @hrm_hf.command("independent-worker", hidden=True)
 def independent_worker(
-    session: Path,
+    folder: Path,
     rank: int,
     checkpoint: Path,
     number: int,
     heartbeat: int,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the worker fails.")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """One worker of `train --parallel-independent`, which starts it: not for people."""
     die_with(parent_of())
     share_cores()
     from aios.cli.hrm_hf.parallel_worker import work
 
-    work(session, rank, checkpoint, number, heartbeat)
+    work(folder, rank, checkpoint, number, heartbeat)
 
 
 hrm_hf.command("plot")(plot)
@@ -129,7 +129,7 @@ class _LrFindCommand(FlagsCommand):
 def lr_find(
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the picture goes.")] = Path("lr_find.png"),
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when the search fails.")] = False,
+    debug: DebugOption = False,
     **flags: Any,
 ) -> None:
     """Search the learning rate that training with these flags would begin with; draws the curve, trains nothing."""

@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from aios.cli.flags import DebugOption
 from aios.errors import UserError
 from aios.runs.brain import check_writable
 
 FORMATS = (".png", ".svg", ".pdf", ".jpg", ".webp")
-PICTURE_INCHES = (12.8, 8.0)
 
 LogArgument = Annotated[
     Path, typer.Argument(metavar="LOG", help="A training log (metrics.jsonl), or the folder of a brain.")
 ]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when it fails.")]
 
 
 def check_picture(output: Path) -> None:
@@ -60,15 +59,11 @@ def plot(
 
 
 def _save_picture(runs: Sequence[tuple[str, Any]], output: Path, dark: bool) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from aios.run_view.drawing import DARK, LIGHT, RUN_SIZE, blank_picture, draw_run, save_picture
 
-    from aios.run_view.drawing import DARK, LIGHT, draw_run
-
-    figure = Figure(figsize=PICTURE_INCHES, dpi=100)
-    FigureCanvasAgg(figure)
+    figure = blank_picture(RUN_SIZE)
     draw_run(figure, runs, DARK if dark else LIGHT)
-    figure.savefig(output)
+    save_picture(figure, output)
 
 
 def lr_log(

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
+from aios.auto_lr.events import ignore
 from aios.auto_lr.search import Found
 from aios.cli.hrm_hf.lr_plan import look
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import build_run, prepare
+from aios.run_view.drawing import SEARCH_SIZE, blank_picture, save_picture
 from aios.run_view.search_picture import SearchPicture
 from aios.run_view.searches import SearchCurve
 from aios.terminal.console import RunConsole
-
-PICTURE_INCHES = (8.0, 4.5)
 
 
 def lr_find(origin: Origin, picture: Path) -> Found:
     """Search as a run from `origin` would, draw the curve into `picture`, print the suggestion; trains nothing.
 
     Raises:
-        UserError: for input that cannot be trained on.
+        UserError: for input that cannot be trained on, or a picture that cannot be written.
     """
     console = RunConsole(origin.config.steps)
     setup = prepare(origin, console.tokenizing)
     # Always as a fresh search: a resumed run would not search again.
-    run = build_run(replace(origin, state=None), setup, _ignore)
+    run = build_run(replace(origin, state=None), setup, ignore)
     found = look(run)
     draw_curve(found, picture)
     if found.lr is None:
@@ -42,14 +37,9 @@ def lr_find(origin: Origin, picture: Path) -> Found:
     return found
 
 
-def _ignore(record: Mapping[str, Any]) -> None:
-    """A search on its own keeps no log."""
-
-
 def draw_curve(found: Found, picture: Path) -> None:
     """The loss against the rate, as the window shows it, with the rates that the search names."""
-    figure = Figure(figsize=PICTURE_INCHES, dpi=110)
-    FigureCanvasAgg(figure)  # a picture file needs no display
+    figure = blank_picture(SEARCH_SIZE)
     points = tuple(zip(found.rates, found.losses, strict=True))
     SearchPicture(figure, SearchCurve(found.how, points, found.lr, found.edge, found.bounds, found.reason))
-    figure.savefig(picture)
+    save_picture(figure, picture)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from aios.cli.answer_commands import BundleOption, DebugOption
+from aios.cli.answer_commands import BundleOption
+from aios.cli.flags import DebugOption
 from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 
@@ -24,7 +25,7 @@ SortOption = Annotated[
 def runs(
     bundle_dir: BundleOption = TrainingConfig.bundle_dir,
     sort: SortOption = "newest",
-    reverse: Annotated[bool, typer.Option("--reverse", help="From the largest on.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="In the opposite order.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the table.")] = False,
     debug: DebugOption = False,
 ) -> None:

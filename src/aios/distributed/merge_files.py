@@ -71,9 +71,9 @@ class Contribution:
         return state
 
 
-def round_folder(session: Path, number: int) -> Path:
-    """Where the contributions to merge `number` of a session lie."""
-    return session / f"round-{number}"
+def round_folder(folder: Path, number: int) -> Path:
+    """Where the contributions to merge `number` of a sitting lie; `folder` is the sitting's."""
+    return folder / f"round-{number}"
 
 
 def hand_in(folder: Path, report: Report, state: dict[str, Any], save_weights: Callable[[Path], None]) -> None:
@@ -82,7 +82,7 @@ def hand_in(folder: Path, report: Report, state: dict[str, Any], save_weights: C
     `save_weights` writes `model.safetensors` into the folder it is given.
 
     Raises:
-        FileNotFoundError: when the round's folder is gone: the session that asked for it is over.
+        FileNotFoundError: when the round's folder is gone: the sitting that asked for it is over.
     """
     final = folder / f"rank-{report.rank}"
     partial = folder / f".partial-{final.name}"

@@ -24,6 +24,8 @@ from aios.engines.weight_average import WeightAverage
 
 MODEL_NUMBERS = 4
 """Loss, cross-entropy, segments used, load-balancing loss."""
+ASKED = ("stop", "finish")
+"""What workers can ask each other for; the numbers of a step say how many of them did, as a mean."""
 _DDP_ASKS = inspect.signature(DistributedDataParallel).parameters
 _KEEP_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _DDP_ASKS else "broadcast_buffers": False
@@ -54,9 +56,9 @@ class TrainEngine(Engine, Protocol):
     ) -> Tensor:
         """Add a micro-batch's share of the gradients; returns its share of the step's numbers.
 
-        `batch` is on the device. The numbers are loss, cross-entropy, segments used and
-        load-balancing loss, then those of `asked`, each over `micro_batches`: summed over the micro-batches they
-        are the worker's means. An update on the way is skipped above the norm `skip_above`, as `update` does it.
+        `batch` is on the device. The numbers are loss, cross-entropy, segments used and load-balancing loss, then those
+        of `asked` (one per entry of ASKED), each over `micro_batches`: summed over the micro-batches they are the
+        worker's means. An update on the way is skipped above the norm `skip_above`, as `update` does it.
         """
 
     def average(self, numbers: Tensor) -> Tensor:
@@ -182,12 +184,10 @@ class DDPEngine(LocalEngine):
     a request to stop reaches all at the same step, and there is no collective besides the gradients' own.
     """
 
-    asked_numbers: int = 2
-    """Length of `asked`."""
     _ddp: DistributedDataParallel = field(init=False)
 
     def __post_init__(self) -> None:
-        carried = _Carrier(self.model, MODEL_NUMBERS + self.asked_numbers).to(self.device)
+        carried = _Carrier(self.model, MODEL_NUMBERS + len(ASKED)).to(self.device)
         devices = [self.device] if self.device.type == "cuda" else None
         self._ddp = DistributedDataParallel(
             carried,

@@ -11,6 +11,7 @@ from tkinter import filedialog
 from matplotlib.figure import Figure
 
 from aios.errors import UserError
+from aios.run_view.drawing import save_picture
 
 _TYPES = [("Picture", "*.png"), ("Drawing, sharp at any size", "*.svg"), ("Numbers, a table", "*.csv")]
 _ENDINGS = (".png", ".svg", ".csv")
@@ -42,11 +43,11 @@ def save(path: Path, draw: Callable[[], Figure], rows: Callable[[], Iterable[lis
     kind = path.suffix.lower()
     if kind not in _ENDINGS:
         raise UserError(f"“{path.name}” ends in none of {', '.join(_ENDINGS)}; choose a name with one of them.")
+    if kind != ".csv":
+        save_picture(draw(), path, _DPI)
+        return
     try:
-        if kind == ".csv":
-            with path.open("w", encoding="utf-8", newline="") as stream:
-                csv.writer(stream).writerows(rows())
-        else:
-            draw().savefig(path, dpi=_DPI)
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows(rows())
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); choose another place.") from error

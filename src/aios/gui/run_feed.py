@@ -57,9 +57,8 @@ class RunFeed:
             return False
         self._seen = self._seen or not follower.missing
         self.caught_up = follower.at_end
-        self.problem = None
         if follower.missing and self._seen:
             self.problem = f"The log {self.log} is gone; what had been read of it stays on show."
-        elif not follower.is_log:
-            self.problem = f"{self.log} is no training log: not one of its lines is a JSON record."
+        else:
+            self.problem = follower.no_log
         return changed

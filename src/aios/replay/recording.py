@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.search import Found
 from aios.errors import UserError, shown
-from aios.run_view.events import BEGINNINGS, Adjustment, Record, adjustment_from, number
+from aios.run_view.events import BEGINNINGS, Adjustment, Record, adjustment_from, loss_of, lr_of, number
 from aios.run_view.follow import LogFollower
 from aios.run_view.history import FINISHES
 from aios.run_view.reading import find_log
@@ -128,10 +128,9 @@ def read_recording(path: Path, rank: int = 0) -> Recording:
 
 def _records(path: Path) -> Iterable[dict[str, Any]]:
     follower = LogFollower(path)
-    while not follower.at_end:
-        yield from follower.poll()
-    if not follower.is_log:
-        raise UserError(f"{path} is no training log: none of its lines is a JSON object; give another file.")
+    yield from follower.rest()
+    if (no_log := follower.no_log) is not None:
+        raise UserError(no_log)
 
 
 def _take(sittings: list[Sitting], record: Record) -> None:
@@ -170,10 +169,7 @@ def _config(record: Record) -> TrainingConfig:
 
 
 def _train(sitting: Sitting, record: Record, step: int) -> None:
-    lr = record.get("lr")
-    first = {"lr": lr[0]} if isinstance(lr, list) and lr else record
-    loss = number(record, "ce" if "ce" in record else "loss")
-    sitting.steps[step] = Step(step, loss, number(record, "grad_norm"), number(first, "lr"))
+    sitting.steps[step] = Step(step, loss_of(record), number(record, "grad_norm"), lr_of(record))
 
 
 def _adjusted(sitting: Sitting, record: Record, step: int) -> None:

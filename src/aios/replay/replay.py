@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,16 +19,15 @@ from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
 from aios.errors import RunError, UserError
 from aios.replay.recording import Recording, Sitting, Step
 from aios.run_view.events import Adjustment, adjustment_from, number
+from aios.settings.adaptive_lr_file import SETTING_TYPES
 from aios.settings.config import field_types
 from aios.settings.flag_values import allowed_types
 from aios.settings.learning_rate import auto_lr_config
-from aios.settings.settings_file import unknown_key
+from aios.settings.settings_file import TYPE_NOUNS, unknown_key
 
 PROFILE = "profile"
 """The key of `--set` that is no AdaptiveLRConfig field."""
 _PROFILES = allowed_types(field_types()["adaptive_lr_profile"])[1]
-_KINDS: dict[str, type] = {f.name: type(f.default) for f in fields(AdaptiveLRConfig)}
-_NOUNS = {bool: "true or false", int: "a whole number", float: "a number"}
 _BOOLS = {"true": True, "false": False}
 
 
@@ -78,21 +77,21 @@ def parse_settings(texts: list[str]) -> Choice:
             raise UserError(f"--set {text}: no `=` in it; write --set key=value, for example --set window_size=20.")
         if key == PROFILE:
             profile = value
-        elif key in _KINDS:
+        elif key in SETTING_TYPES:
             settings[key] = _parsed(key, value)
         else:
-            raise unknown_key("--set", key, [PROFILE, *_KINDS])
+            raise unknown_key("--set", key, [PROFILE, *SETTING_TYPES])
     if profile is not None and profile not in _PROFILES:
         raise UserError(f"--set profile={profile} is not allowed; choose one of {', '.join(_PROFILES)}.")
     return Choice(profile, settings=settings)
 
 
 def _parsed(key: str, text: str) -> Any:
-    kind = _KINDS[key]
+    kind = SETTING_TYPES[key]
     try:
         return _BOOLS[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError) as error:
-        raise UserError(f"--set {key}={text} has the wrong type; write {_NOUNS[kind]}.") from error
+        raise UserError(f"--set {key}={text} has the wrong type; write {TYPE_NOUNS[kind]}.") from error
 
 
 def replay(recording: Recording, choice: Choice) -> Replay:

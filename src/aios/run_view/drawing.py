@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from aios.errors import UserError
 from aios.run_view import scales
 from aios.run_view.axes import style_axes
 from aios.run_view.curves import EVALUATION_MARKS, LINE_STYLES, Curve, Look, heights
@@ -28,12 +31,47 @@ from aios.run_view.theme import DARK, LIGHT, Theme
 from aios.run_view.timeline import Decision, told_over
 from aios.run_view.view import Limits, View
 
-__all__ = ["DARK", "LIGHT", "DrawnRun", "Markers", "Theme", "draw_run"]
+__all__ = ["DARK", "LIGHT", "DrawnRun", "Markers", "Theme", "blank_picture", "draw_run", "save_picture"]
 
+
+class PictureSize(NamedTuple):
+    """Of a picture file."""
+
+    width: float
+    """Inches."""
+    height: float
+    """Inches."""
+    dpi: float
+    """Pixels to the inch."""
+
+
+RUN_SIZE = PictureSize(12.8, 8.0, 100)
+REPLAY_SIZE = PictureSize(11.0, 6.5, 110)
+SEARCH_SIZE = PictureSize(8.0, 4.5, 110)
+"""Of what `plot`, `replay` and `lr-find` draw."""
 RATE_SHARE = 0.35
 """Of the height that both pictures have, the part of the learning rate."""
 _NAMES = (("loss (nats per token)", "loss"), ("learning rate", "rate"))
 """Of the axes, whole and where there is not the height for that."""
+
+
+def blank_picture(size: PictureSize) -> Figure:
+    """A figure to draw into that needs no display."""
+    figure = Figure(figsize=(size.width, size.height), dpi=size.dpi)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_picture(figure: Figure, path: Path, dpi: float | Literal["figure"] = "figure") -> None:
+    """Write `figure` into a file whose ending says the format.
+
+    Raises:
+        UserError: when it cannot be written there.
+    """
+    try:
+        figure.savefig(path, dpi=dpi)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
 
 
 def draw_run(

@@ -90,6 +90,17 @@ def number(record: Record, key: str) -> float:
         return math.inf if value > 0 else -math.inf
 
 
+def loss_of(record: Record) -> float:
+    """The loss in a `train` record: the cross-entropy that the scheduler sees, else the whole loss; NaN without."""
+    return number(record, "ce" if "ce" in record else "loss")
+
+
+def lr_of(record: Record) -> float:
+    """The learning rate in a `train` record, of several that of the first param group; NaN without."""
+    lr = record.get("lr")
+    return number({"lr": lr[0]} if isinstance(lr, list) and lr else record, "lr")
+
+
 def adjustment_from(record: Record, step: int, rank: int | None) -> Adjustment:
     """The adjustment that an `adaptive_lr_adjustment` record tells of; what it lacks is NaN or empty."""
     metrics = record.get("metrics")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,6 +51,22 @@ class LogFollower:
     def is_log(self) -> bool:
         """False when there are lines and not one of them is a JSON object."""
         return self.good_lines > 0 or self.bad_lines == 0
+
+    @property
+    def no_log(self) -> str | None:
+        """That the file is no training log, in one sentence; None while it may be one."""
+        told = f"{self.path} is no training log: none of its lines is a JSON object; choose another file."
+        return None if self.is_log else told
+
+    def rest(self) -> Iterator[dict[str, Any]]:
+        """The records of all that has not been read yet, to the end of the file as it is now.
+
+        Raises:
+            UserError: when the file is there but cannot be read.
+        """
+        yield from self.poll()
+        while not self.at_end:
+            yield from self.poll()
 
     def poll(self, max_bytes: int = POLL_BYTES) -> list[dict[str, Any]]:
         """The records of the lines that are new, at most `max_bytes` of them (at least one line, however long).

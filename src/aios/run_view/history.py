@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from aios.run_view.events import Adjustment, Phase, RunEvent, Sample, number
+from aios.run_view.events import Adjustment, Phase, RunEvent, Sample, loss_of, number
 from aios.run_view.pace import Pace
 from aios.run_view.sentences import sentence
 from aios.run_view.series import EMPTY, BucketSeries, Series
@@ -196,8 +196,8 @@ class RunHistory:
         self._learning_rates(record.get("lr"), step, rank)
 
     def _smooth(self, record: dict[str, Any], step: int, rank: int | None) -> None:
-        loss = record.get("ce", record.get("loss"))
-        if type(loss) is float and math.isfinite(loss):
+        loss = loss_of(record)
+        if math.isfinite(loss):
             self._point("smooth", rank, step, self._smoothers[rank].add(loss))
 
     def _learning_rates(self, lr: Any, step: int, rank: int | None) -> None:

@@ -96,8 +96,8 @@ def read_history(path: Path) -> RunHistory:
     log = find_log(path)
     run = FollowedRun(log)
     run.catch_up()
-    if not run.follower.is_log:
-        raise UserError(f"{log} is no training log: none of its lines is a JSON object; give a {LOG_NAME}.")
+    if (no_log := run.follower.no_log) is not None:
+        raise UserError(no_log)
     if run.history.records == 0:
         raise UserError(f"{log} holds no records of a training run; give a {LOG_NAME} that `aios hrm-hf train` wrote.")
     return run.history

@@ -19,7 +19,7 @@ class SearchCurve:
     """Loss against learning rate."""
 
     how: str
-    """`climb`: one point per step of a rising rate; `race`: one per short run."""
+    """`climb`: one point per cycle, the peaks of which rise; `race`: one per short run."""
     points: tuple[tuple[float, float], ...]
     """(learning rate, loss) in the order tried; NaN where training broke."""
     lr: float | None

@@ -138,8 +138,10 @@ def _climb(record: Record) -> Numbers:
     curve, lowest = curve_of(record), _lowest(curve_of(record))
     told = [("steps of it taken back", plain(record["search_steps"]))] if record.get("search_steps") else []
     every = max(1, math.ceil(len(curve) / MOST_POINTS))
-    edge = min(curve, key=lambda p: abs(p[0] - number(record, "lr_max")), default=None)
-    shown = [p for i, p in enumerate(curve) if i % every == 0 or p in (edge, curve[-1]) or p[1] == lowest]
+    # The range test of earlier versions had no edge in its record: the highest rate allowed was where it ended.
+    edge = number(record, "lr_max" if record.get("event") == "adaptive_lr_search" else "edge")
+    nearest = min(curve, key=lambda p: abs(p[0] - edge), default=None) if math.isfinite(edge) else None
+    shown = [p for i, p in enumerate(curve) if i % every == 0 or p in (nearest, curve[-1]) or p[1] == lowest]
     return told + _points(shown, lowest)
 
 

@@ -138,11 +138,6 @@ def number(above: float = -math.inf, at_least: float = -_MAX, at_most: float = _
     )
 
 
-def any_float(value: Any) -> str | None:
-    """A number that may be infinite or NaN."""
-    return None if type(value) is float else f" is {shown(value)}, not a number"
-
-
 def text(value: Any) -> str | None:
     """A string."""
     return None if isinstance(value, str) else f" is {shown(value)}, not a string"

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aios.errors import UserError
+from aios.extras import remedy
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -25,7 +26,7 @@ def check_tensorboard() -> None:
         UserError: when the package is not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("--tensorboard needs the package tensorboard; install it: pip install tensorboard")
+        raise UserError(f"--tensorboard needs the package tensorboard, which is not installed: {remedy('tensorboard')}")
 
 
 def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -10,12 +10,12 @@ from typing import Any
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig
 from aios.auto_lr.param_groups import ADAPTER, BASE, ROLES, ROUTER, GroupSettings
 from aios.errors import UserError, shown
-from aios.settings.settings_file import parse_settings_file, text_as_number, unknown_key
+from aios.settings.settings_file import TYPE_NOUNS, parse_settings_file, text_as_number, unknown_key
 
+SETTING_TYPES: Mapping[str, type] = {field.name: type(field.default) for field in fields(AdaptiveLRConfig)}
+"""The settings there are, by name."""
 _SECTION, _GROUPS = "adaptive_lr", "groups"
-_TYPES: dict[str, type] = {field.name: type(field.default) for field in fields(AdaptiveLRConfig)}
 _GROUP_TYPES: dict[str, type] = dict.fromkeys((field.name for field in fields(GroupSettings)), float)
-_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def load_adaptive_lr_file(path: str | Path) -> dict[str, Any]:
@@ -25,7 +25,8 @@ def load_adaptive_lr_file(path: str | Path) -> dict[str, Any]:
     an unknown suffix, an unknown key or a value of the wrong type. Ranges are checked by `learning_rate`.
     """
     path = Path(path)
-    return {key: _typed(path, path, key, value, _TYPES) for key, value in _section(path).items() if key != _GROUPS}
+    given = {key: value for key, value in _section(path).items() if key != _GROUPS}
+    return {key: _typed(path, path, key, value, SETTING_TYPES) for key, value in given.items()}
 
 
 def load_group_settings(path: str | Path | None) -> dict[str, GroupSettings]:
@@ -87,5 +88,5 @@ def _typed(path: Path, place: object, key: Any, value: Any, types: Mapping[str, 
         value = text_as_number(value)
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-        raise UserError(f"{place}: {key} = {shown(value)} has the wrong type; write {_TYPE_NAMES[kind]}.")
+        raise UserError(f"{place}: {key} = {shown(value)} has the wrong type; write {TYPE_NOUNS[kind]}.")
     return value

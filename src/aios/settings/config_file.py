@@ -17,9 +17,7 @@ import yaml
 from aios.errors import UserError, shown
 from aios.settings.config import TrainingConfig, field_types
 from aios.settings.flag_values import allowed_types
-from aios.settings.settings_file import parse_settings_file, text_as_number, unknown_key
-
-_KIND_NAMES: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
+from aios.settings.settings_file import TYPE_NOUNS, parse_settings_file, text_as_number, unknown_key
 
 
 def load_config_file(path: str | Path) -> dict[str, Any]:
@@ -117,5 +115,5 @@ def _number(path: Path, name: str, value: Any) -> float:
 
 def _wrong_type(path: Path, name: str, value: Any) -> UserError:
     kinds, _ = allowed_types(field_types()[name])
-    wanted = " or ".join(_KIND_NAMES[kind] for kind in kinds if kind is not type(None))
+    wanted = " or ".join(TYPE_NOUNS[kind] for kind in kinds if kind is not type(None))
     return UserError(f"{path}: {name} = {shown(value)} has the wrong type; write {wanted}.")

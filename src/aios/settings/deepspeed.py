@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aios.errors import UserError, shown
+from aios.extras import remedy
 from aios.settings.config import TrainingConfig
 from aios.settings.settings_file import parse_json, read_small_file
 
@@ -32,7 +33,8 @@ def check_deepspeed(config: TrainingConfig) -> None:
     """
     if importlib.util.find_spec("deepspeed") is None:
         raise UserError(
-            f"{_asked_for(config)} needs DeepSpeed, which is not installed; run pip install deepspeed, or use --ddp."
+            f"{_asked_for(config)} needs the package deepspeed, which is not installed: {remedy('deepspeed')}; or use "
+            "--ddp."
         )
     deepspeed_settings(config, config.world_size)
 

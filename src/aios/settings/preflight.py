@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aios.data.text_source import check_dataset
 from aios.errors import UserError
+from aios.extras import remedy
 from aios.runs.brain import check_writable, holds_brain
 from aios.runs.tensorboard_log import check_tensorboard
 from aios.runs.training_log import check_log
@@ -48,7 +49,7 @@ def _check_peft(config: TrainingConfig) -> None:
             "--use-peft adapts a model that is trained already; name its brain folder with --student-init, or --resume."
         )
     if importlib.util.find_spec("peft") is None:
-        raise UserError("--use-peft needs the package peft, which is not installed; run `pip install peft`.")
+        raise UserError(f"--use-peft needs the package peft, which is not installed: {remedy('peft')}")
 
 
 def _check_compiler() -> None:

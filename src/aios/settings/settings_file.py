@@ -23,6 +23,8 @@ else:
 
 MAX_BYTES = 64 * 1024
 """Largest file of settings that is read; a long one is a few thousand bytes."""
+TYPE_NOUNS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
+"""What to write for a value of a type."""
 _REASON_CHARS = 200
 _MAX_DEPTH = 50
 """Brackets of YAML within one another: its scanner takes seconds for a thousand, settings have two or three."""

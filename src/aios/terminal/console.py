@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from aios.run_view.events import lr_of
 from aios.run_view.history import FINISHES
 from aios.run_view.sentences import sentence
 from aios.run_view.timeline import decision_from
@@ -117,9 +118,8 @@ class RunConsole:
     def _status(self, record: Mapping[str, Any]) -> str:
         # Remaining time from this sitting's own steps, so that it is right at once after a resume.
         remaining = (self._steps - record["step"]) * (self._step_seconds or 0.0)
-        lr = record["lr"] if isinstance(record["lr"], float) else record["lr"][0]
         speed = f"{record['tokens_per_sec']:,.0f} tok/s"
-        return f"loss {record['ce']:.3f}  lr {lr:.2e}  {speed}  ETA {clock(remaining)}"
+        return f"loss {record['ce']:.3f}  lr {lr_of(record):.2e}  {speed}  ETA {clock(remaining)}"
 
 
 def clock(seconds: float) -> str:

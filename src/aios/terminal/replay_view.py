@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aios.errors import UserError
 from aios.replay.recording import Recording
 from aios.replay.replay import Choice, Replay
 from aios.run_view.events import Adjustment
@@ -116,16 +115,11 @@ def draw_replay(recording: Recording, replayed: Replay, picture: Path) -> None:
         UserError: when the picture cannot be written there.
     """
     # Imported late: drawing takes a second to load, and text needs none of it.
-    from matplotlib.figure import Figure
+    from aios.run_view.drawing import REPLAY_SIZE, blank_picture, draw_run, save_picture
 
-    from aios.run_view.drawing import draw_run
-
-    figure = Figure(figsize=(11, 6.5))
+    figure = blank_picture(REPLAY_SIZE)
     draw_run(figure, [("recorded", _recorded_history(recording)), ("replayed", _replayed_history(replayed))])
-    try:
-        figure.savefig(picture, dpi=110)
-    except OSError as error:
-        raise UserError(f"{picture} cannot be written ({error.strerror}); choose another place with -o.") from error
+    save_picture(figure, picture)
 
 
 def _recorded_history(recording: Recording) -> RunHistory:

@@ -14,12 +14,11 @@ from aios.errors import UserError
 from aios.run_view.follow import LogFollower
 from aios.run_view.history import RunHistory
 from aios.run_view.reading import LOG_NAME, log_at
+from aios.terminal.console import PLAIN_LINE_SECONDS
 from aios.terminal.watch_view import progress_line, record_line, view
 
 POLL_SECONDS = 0.5
 """Time between two looks at the log once all of it has been read."""
-LINE_SECONDS = 5.0
-"""Least time between two progress lines where the output is no terminal."""
 _ENDED = ("finished", "stopped", "diverged")
 
 
@@ -41,8 +40,8 @@ class Watched:
         records = self.follower.poll()
         if self.follower.restarted:
             self.history, self.newest = RunHistory(), {}
-        if not self.follower.is_log:
-            raise UserError(f"{self.follower.path} is no training log: none of its lines is a JSON object.")
+        if (no_log := self.follower.no_log) is not None:
+            raise UserError(no_log)
         self.history.add(records)
         for record in records:
             if record.get("event") == "run_start":
@@ -122,7 +121,7 @@ def _watch_lines(watched: Watched, console: Console) -> None:
             _say(console, str(watched.trouble))
         gone = watched.follower.missing
         now = time.monotonic()
-        first, due = watched.follower.at_end and not caught_up, caught_up and now - shown >= LINE_SECONDS
+        first, due = watched.follower.at_end and not caught_up, caught_up and now - shown >= PLAIN_LINE_SECONDS
         if watched.newest and not watched.over and (first or (due and new)):
             shown = now
             _say(console, progress_line(watched.history, watched.newest, time.time()))

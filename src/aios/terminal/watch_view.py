@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from aios.run_view.events import Record, number
+from aios.run_view.events import Record, loss_of, number
 from aios.run_view.history import RunHistory
 from aios.run_view.sentences import sentence
 from aios.run_view.series import Floats
@@ -60,7 +60,8 @@ def view(
 def progress_line(history: RunHistory, newest: Newest, now: float) -> str:
     """One line for where there is no terminal: step, loss, learning rate, gradient norm, speed, time left."""
     record = newest[_first(newest)]
-    parts = [f"step {_steps(history)}", f"loss {_figure(_loss(record))} (smoothed {_figure(_smoothed(history, None))})"]
+    loss = f"{_figure(loss_of(record))} (smoothed {_figure(_smoothed(history, None))})"
+    parts = [f"step {_steps(history)}", f"loss {loss}"]
     if len(history.series("eval_loss")):
         parts.append(f"evaluation {_evaluated(history)}")
     parts += [f"lr {_rate(record)}", f"grad norm {_figure(number(record, 'grad_norm'))}"]
@@ -121,7 +122,7 @@ def _curves(history: RunHistory, newest: Newest, options: ConsoleOptions) -> Tab
     width = max(10, min(60, options.max_width - 48))
     record = newest[_first(newest)]
     table = Table.grid(padding=(0, 2, 0, 0))
-    loss = f"{_figure(_loss(record))} (smoothed {_figure(_smoothed(history, None))})"
+    loss = f"{_figure(loss_of(record))} (smoothed {_figure(_smoothed(history, None))})"
     table.add_row("loss", loss, sparkline(history.series("smooth").mean, width, ascii_only=options.ascii_only))
     rates = history.series("lr").mean
     table.add_row("learning rate", _rate(record), sparkline(rates, width, log=True, ascii_only=options.ascii_only))
@@ -141,7 +142,7 @@ def _workers(history: RunHistory, newest: Newest) -> Table:
         table.add_row(
             "all" if rank is None else str(rank),
             str(record.get("step")),
-            _figure(_loss(record)),
+            _figure(loss_of(record)),
             _figure(_smoothed(history, rank)),
             _rate(record),
             _figure(number(record, "grad_norm")),
@@ -163,10 +164,6 @@ def _silence(history: RunHistory, newest: Newest, now: float) -> str | None:
 
 def _first(newest: Newest) -> int | None:
     return min(newest, key=lambda rank: -1 if rank is None else rank)
-
-
-def _loss(record: Mapping[str, Any]) -> float:
-    return number(record, "ce" if "ce" in record else "loss")
 
 
 def _smoothed(history: RunHistory, rank: int | None) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aios.run_view.events import lr_of
 from aios.run_view.follow import LogFollower
 from aios.terminal.console import RunConsole
 
@@ -18,8 +19,8 @@ class WorkersConsole(RunConsole):
         self._speaker = ""
         self._learning_rates: dict[int, float] = {}
         self._follower = LogFollower(log)
-        while not self._follower.at_end:  # earlier sittings
-            self._follower.poll()
+        for _ in self._follower.rest():  # earlier sittings
+            pass
 
     def follow(self) -> None:
         """Show what has been logged since the last call."""
@@ -34,7 +35,7 @@ class WorkersConsole(RunConsole):
         if record["event"] != "train":
             super().show(record)
         else:
-            self._learning_rates[int(record["rank"])] = _first(record["lr"])
+            self._learning_rates[int(record["rank"])] = lr_of(record)
             if rank == 0:
                 self._speaker = ""
                 super().show(record)
@@ -49,7 +50,3 @@ class WorkersConsole(RunConsole):
             return super().lines_of(name, value)
         rates = ", ".join(f"{lr:.3g} (worker {rank})" for rank, lr in sorted(self._learning_rates.items()))
         return super().lines_of(name, rates or "nobody trained")
-
-
-def _first(lr: float | list[float]) -> float:
-    return lr if isinstance(lr, float) else lr[0]

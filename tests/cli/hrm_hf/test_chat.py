@@ -10,7 +10,7 @@ import pytest
 
 from aios.cli.hrm_hf.answer import answer, encode
 from aios.cli.hrm_hf.chat import Conversation
-from aios.cli.hrm_hf.trained_brain import Found, open_brain
+from aios.cli.hrm_hf.trained_brain import WeightsPlace, open_brain
 from aios.settings.answering import Answering
 from aios.settings.config import TrainingConfig
 from forked_aios import ForkedAios
@@ -65,7 +65,7 @@ def test_what_no_longer_fits_the_window_is_forgotten_and_that_is_said(narrow: Pa
 
 
 def test_a_conversation_is_one_text_whether_kept_or_computed_anew(folder: Path) -> None:
-    brain = open_brain(Found(folder / "brain", folder / "brain"), TrainingConfig(device="cpu"))
+    brain = open_brain(WeightsPlace(folder / "brain", folder / "brain"), TrainingConfig(device="cpu"))
     how = Answering(12, temperature=0)
     conversation, text = Conversation(brain, how), []
     for number, line in enumerate(("In the beginning", "was the word", "of Moses")):

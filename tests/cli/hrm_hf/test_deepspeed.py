@@ -174,4 +174,4 @@ def test_zero_without_deepspeed_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PYTHONPATH", hide(tmp_path / "hidden", "deepspeed"))
     done = run_aios_anew(*train_args(tmp_path, "--zero-stage=zero1", "--world-size=2"))
     assert done.returncode == 2
-    assert "pip install deepspeed" in done.stderr
+    assert "pip install 'aios-autolr[deepspeed]'" in " ".join(done.stderr.split())

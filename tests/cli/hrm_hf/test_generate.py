@@ -15,7 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from aios.cli.hrm_hf.answer import answer, encode
-from aios.cli.hrm_hf.trained_brain import Found, TrainedBrain, find_weights, open_brain, open_while_trained
+from aios.cli.hrm_hf.trained_brain import TrainedBrain, WeightsPlace, find_weights, open_brain, open_while_trained
 from aios.core.hrm_models import HRMForCausalLM
 from aios.runs.brain import list_checkpoints
 from aios.settings.answering import Answering
@@ -54,7 +54,7 @@ def generated(folder: Path, *args: str, prompt: str = PROMPT, stdin: str = "/dev
 
 
 def opened(folder: Path) -> TrainedBrain:
-    return open_brain(Found(folder / "brain", folder / "brain"), TrainingConfig(device="cpu"))
+    return open_brain(WeightsPlace(folder / "brain", folder / "brain"), TrainingConfig(device="cpu"))
 
 
 def test_greedy_text_is_what_transformers_makes_of_the_published_brain(trained: Path, tmp_path: Path) -> None:

@@ -161,4 +161,4 @@ def test_without_peft_the_remedy_is_named(tmp_path: Path, student: Path, monkeyp
     monkeypatch.setenv("PYTHONPATH", hide(tmp_path / "hidden", "peft"))
     done = run_aios_anew(*train_args(tmp_path, "--use-peft", f"--student-init={student}"))
     assert done.returncode == 2
-    assert "pip install peft" in " ".join(done.stderr.split())
+    assert "pip install 'aios-autolr[peft]'" in " ".join(done.stderr.split())

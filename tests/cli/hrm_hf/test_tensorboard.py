@@ -87,7 +87,7 @@ def test_the_missing_package_is_named_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(UserError, match=r"--tensorboard needs .*pip install tensorboard"):
+    with pytest.raises(UserError, match=r"--tensorboard needs .*pip install 'aios-autolr\[tensorboard\]'"):
         check_inputs(TrainingConfig(tensorboard=str(tmp_path / "board")))
     check_inputs(TrainingConfig())
 

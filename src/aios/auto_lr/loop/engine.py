@@ -83,7 +83,7 @@ class InProcess:
     """Loss scaling; disabled where there is none."""
     device: torch.device
     """Where to compute."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float
     """Global L2 norm to clip at."""
     schedules_lr: ClassVar[bool] = False
     """The LR is set from outside."""

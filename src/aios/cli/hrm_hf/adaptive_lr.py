@@ -114,7 +114,7 @@ class AdaptiveLRConfig:
             lr_max = max(lr_max, _checked("lr_min", overrides["lr_min"]))
         if "lr_max" in overrides:
             lr_min = min(lr_min, _checked("lr_max", overrides["lr_max"]))
-        derived = {"lr_min": lr_min, "lr_max": lr_max, "window_size": max(10, min(50, steps // 20))}
+        derived = {"lr_min": lr_min, "lr_max": lr_max, "window_size": default_window_size(steps)}
         return cls(initial_lr=initial, **{**derived, **overrides}).effective(use_moe)
 
     def effective(self, use_moe: bool) -> "AdaptiveLRConfig":
@@ -156,6 +156,11 @@ def _checked(name: str, value: Any) -> Any:
 def default_warmup_steps(steps: int) -> int:
     """Warm-up length of a run of `steps` optimizer steps: 10 % of it."""
     return steps // 10
+
+
+def default_window_size(steps: int) -> int:
+    """Optimizer steps per window in a run of `steps`: a twentieth of it, at least 10 and at most 50."""
+    return max(10, min(50, steps // 20))
 
 
 def warmup_lr(base_lr: float, step: int, warmup_steps: int) -> float:

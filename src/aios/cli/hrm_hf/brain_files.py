@@ -140,16 +140,15 @@ class _Ending(NamedTuple):
 
 def _read_ending(path: Path, step: int) -> _Ending:
     """What the log says of the end at `step`; what a later sitting trained again replaces what an earlier one said."""
-    follower, ending = LogFollower(path), _Ending(True, None)
-    while not follower.at_end:
-        for record in follower.poll():
-            event, at = record.get("event"), record.get("step")
-            if event == "train" and isinstance(at, int) and at <= step:
-                ending = _Ending(False, None)
-            elif at == step and event == "eval" and record.get("rank") is None:
-                ending = ending._replace(eval_loss=record.get("loss"))
-            elif at == step and event == "final":
-                ending = ending._replace(closed=True)
+    ending = _Ending(True, None)
+    for record in LogFollower(path).rest():
+        event, at = record.get("event"), record.get("step")
+        if event == "train" and isinstance(at, int) and at <= step:
+            ending = _Ending(False, None)
+        elif at == step and event == "eval" and record.get("rank") is None:
+            ending = ending._replace(eval_loss=record.get("loss"))
+        elif at == step and event == "final":
+            ending = ending._replace(closed=True)
     return ending
 
 

@@ -33,7 +33,8 @@ def begin_learning_rate(
     if will_search(run.config, state):
         if save is not None:
             save()
-        search(run)
+        run.model.train()
+        run.auto.search(RunTrial(run))
     elif state is not None and state["step"] > 0:
         learned, forget = still_comparable(learned_state(state), state, run.config), run.config.adaptive_lr_reset_state
         run.auto.load_state_dict(learned, RunTrial(run), forget=forget)
@@ -65,12 +66,6 @@ def absurd_lr(config: TrainingConfig) -> str | None:
     if config.start_lr <= HIGHEST_USUAL_LR:
         return None
     return f"it is far above what models train at, which is between 1e-5 and {HIGHEST_USUAL_LR:g}"
-
-
-def search(run: TrainingRun) -> Found | None:
-    """Have the LR found, now or by the steps to come."""
-    run.model.train()
-    return run.auto.search(RunTrial(run))
 
 
 def look(run: TrainingRun) -> Found:

@@ -39,7 +39,7 @@ class Origin:
     """Tokenizer folder or name; None: the bundled one."""
     state: dict[str, Any] | None = None
     """Checkpoint dict to resume; None: start at step 0."""
-    skipped: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     """Damaged checkpoints passed over, what the one that was not lacks, places to write to that are not inherited; a
     sentence each."""
 
@@ -90,10 +90,10 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
 
     brain_dir = brain_folder(given)
     path, damaged = newest_valid(brain_dir)
-    skipped = tuple(str(each) for each in damaged)
+    remarks = tuple(str(each) for each in damaged)
     if path is None:
-        why = f" ({' '.join(skipped)})" if skipped else ""
-        remedy = "train under another --brain-name" if skipped else "train without --resume first"
+        why = f" ({' '.join(remarks)})" if remarks else ""
+        remedy = "train under another --brain-name" if remarks else "train without --resume first"
         raise UserError(f"There is no checkpoint to resume in {brain_dir}{why}; {remedy}.")
     state = load_state(path)
     known = {f.name for f in dataclasses.fields(TrainingConfig)}
@@ -120,8 +120,8 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     tokenizer = given.get("model") or str(path)
     if not given.get("model") and not holds_tokenizer(path):
         tokenizer = str(brain_dir)
-        skipped += (f"The checkpoint {path} holds no tokenizer; using the one in {brain_dir}.",)
-    return Origin(config, path, tokenizer, state, (*skipped, *not_inherited))
+        remarks += (f"The checkpoint {path} holds no tokenizer; using the one in {brain_dir}.",)
+    return Origin(config, path, tokenizer, state, (*remarks, *not_inherited))
 
 
 def _ways_given_up(given: Mapping[str, Any]) -> tuple[str, ...]:

@@ -32,15 +32,15 @@ class Task:
     world_size: int
     """Number of workers."""
 
-    def write(self, session: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Leave the task in the sitting's folder for the workers."""
         plain = {"config": self.config.to_dict(), "gpus": self.gpus, "world_size": self.world_size}
-        (session / _TASK_FILE).write_text(json.dumps(plain), encoding="utf-8")
+        (folder / _TASK_FILE).write_text(json.dumps(plain), encoding="utf-8")
 
     @classmethod
-    def read(cls, session: Path) -> Task:
+    def read(cls, folder: Path) -> Task:
         """The task that `write` left."""
-        plain = json.loads((session / _TASK_FILE).read_text(encoding="utf-8"))
+        plain = json.loads((folder / _TASK_FILE).read_text(encoding="utf-8"))
         gpus = tuple(plain["gpus"]) if plain["gpus"] is not None else None
         return cls(TrainingConfig(**plain["config"]), gpus, plain["world_size"])
 

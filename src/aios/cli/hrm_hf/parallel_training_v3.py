@@ -65,7 +65,7 @@ def train_independently(origin: Origin) -> None:
     transformers.utils.logging.disable_progress_bar()
     config = origin.config
     console = WorkersConsole(config.steps, config.log_path)
-    for sentence in origin.skipped:
+    for sentence in origin.remarks:
         console.say(sentence)
     republish(origin, console.say)
     if has_ended(origin):

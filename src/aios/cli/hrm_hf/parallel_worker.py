@@ -35,25 +35,25 @@ from aios.runs.tensorboard_log import TensorBoardLog
 from aios.runs.training_log import TrainingLog
 
 
-def work(session: Path, rank: int, checkpoint: Path, number: int, heartbeat: int) -> None:
+def work(folder: Path, rank: int, checkpoint: Path, number: int, heartbeat: int) -> None:
     """Train as worker `rank` from `checkpoint`, beginning with round `number`, until told to end.
 
-    Orders come through standard input; when it closes, the supervisor is gone and the process ends. Signs that training
-    goes on leave through the file descriptor `heartbeat`.
+    `folder` is the sitting's. Orders come through standard input; when it closes, the supervisor is gone and the
+    process ends. Signs that training goes on leave through the file descriptor `heartbeat`.
     """
     orders = Orders()
     orders.listen(sys.stdin.fileno())
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor says when to stop
     transformers.utils.logging.disable_progress_bar()
-    task = Task.read(session)
+    task = Task.read(folder)
     saved = load_state(checkpoint)
     board = TensorBoardLog(task.config.tensorboard, saved["step"], rank)
     with open_log(task.config, repair=False) as log, board:
-        worker = start_worker(task, rank, session, checkpoint, saved, log, board, Heartbeat(heartbeat))
+        worker = start_worker(task, rank, folder, checkpoint, saved, log, board, Heartbeat(heartbeat))
         round_end: int | None = task.next_merge(saved["step"])
         while round_end is not None:
             trouble = worker.train_until(round_end, orders)
-            worker.hand_in(round_folder(session, number), trouble)
+            worker.hand_in(round_folder(folder, number), trouble)
             following = orders.next_round()
             round_end = None
             if following is not None:
@@ -133,7 +133,7 @@ class Worker:
 def start_worker(
     task: Task,
     rank: int,
-    session: Path,
+    folder: Path,
     checkpoint: Path,
     saved: dict[str, Any],
     log: TrainingLog,
@@ -144,7 +144,7 @@ def start_worker(
     # The supervisor saves, heeds evaluations (of merged weights), looks after the devices: each worker sees its own.
     config = dataclasses.replace(task.config, save_every=0, cuda_ids=None, resume=True, on_overfit="ignore")
     own = split_state(saved, rank, task.world_size)
-    origin = Origin(config, checkpoint, str(session / TOKENIZER_FOLDER), own)
+    origin = Origin(config, checkpoint, str(folder / TOKENIZER_FOLDER), own)
     tags = task.tags(rank)
 
     def log_fn(record: dict[str, Any]) -> None:

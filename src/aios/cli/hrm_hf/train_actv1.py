@@ -56,7 +56,7 @@ def train_actv1(origin: Origin) -> None:
 def _train(origin: Origin, workers: Workers) -> None:
     config = origin.config
     console = RunConsole(config.steps, quiet=not workers.is_main)
-    for sentence in origin.skipped:
+    for sentence in origin.remarks:
         console.say(sentence)
     if workers.is_main:
         republish(origin, console.say)

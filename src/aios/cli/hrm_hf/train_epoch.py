@@ -23,13 +23,10 @@ from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import EvalBatches, TrainBatches
 from aios.distributed.workers import Workers
 from aios.engines.device import Precision
-from aios.engines.engine import MODEL_NUMBERS, TrainEngine
+from aios.engines.engine import ASKED, MODEL_NUMBERS, TrainEngine
 from aios.runs.stop_file import FINISH
 from aios.settings.config import TrainingConfig
 from aios.settings.learning_rate import auto_lr_config
-
-ASKED = ("stop", "finish")
-"""What workers can ask each other for; the numbers of a step say how many of them did, as a mean."""
 
 
 @dataclass

@@ -28,7 +28,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class WeightsPlace:
     """Where the weights of a brain lie."""
 
     folder: Path
@@ -54,7 +54,7 @@ class TrainedBrain:
         return int(self.model.config.max_position_embeddings)
 
 
-def find_weights(config: TrainingConfig, which: Which | None) -> Found:
+def find_weights(config: TrainingConfig, which: Which | None) -> WeightsPlace:
     """The weights of the brain that `config` names: `which`, by default those it shows, in training the newest saved.
 
     Raises:
@@ -67,14 +67,14 @@ def find_weights(config: TrainingConfig, which: Which | None) -> Found:
     if which == "best":
         if not _shows_brain(best_dir(brain_dir)):
             raise UserError(f"{brain_dir} keeps no best evaluation (yet); leave --checkpoint out.")
-        return Found(best_dir(brain_dir), best_dir(brain_dir))
+        return WeightsPlace(best_dir(brain_dir), best_dir(brain_dir))
     if not holds_brain(brain_dir):
         remedy = (
             "wait for its first checkpoint (--save-every)" if trained else "train it first with `aios hrm-hf train`"
         )
         raise UserError(f"{brain_dir} holds no weights yet; {remedy}.")
     if which == "published" or (which is None and not trained and _shows_brain(brain_dir)):
-        return Found(brain_dir, brain_dir)
+        return WeightsPlace(brain_dir, brain_dir)
     return _newest(brain_dir)
 
 
@@ -82,7 +82,7 @@ def _shows_brain(folder: Path) -> bool:
     return (folder / "config.json").exists()
 
 
-def _newest(brain_dir: Path) -> Found:
+def _newest(brain_dir: Path) -> WeightsPlace:
     from aios.runs.checkpoints import newest_valid
     from aios.runs.publishing import holds_tokenizer
 
@@ -91,7 +91,7 @@ def _newest(brain_dir: Path) -> Found:
     if path is None:
         why = f" ({' '.join(skipped)})" if skipped else ""
         raise UserError(f"There is no checkpoint to open in {brain_dir}{why}; try --checkpoint published.")
-    return Found(path, path if holds_tokenizer(path) else brain_dir, skipped)
+    return WeightsPlace(path, path if holds_tokenizer(path) else brain_dir, skipped)
 
 
 def _others(config: TrainingConfig) -> str:
@@ -104,7 +104,9 @@ def _others(config: TrainingConfig) -> str:
     return f"choose another --brain-name ({', '.join(names[:_NAMED])}{more}) or --bundle-dir"
 
 
-def open_while_trained(found: Found, config: TrainingConfig, which: Which | None) -> tuple[Found, TrainedBrain]:
+def open_while_trained(
+    found: WeightsPlace, config: TrainingConfig, which: Which | None
+) -> tuple[WeightsPlace, TrainedBrain]:
     """Where it was found in the end, and `open_brain` of that; `found` is what `find_weights` said a while ago.
 
     A training that goes on drops old checkpoints, perhaps this one: then the newest is looked for again.
@@ -122,7 +124,7 @@ def open_while_trained(found: Found, config: TrainingConfig, which: Which | None
     raise AssertionError("the last try returns or raises")
 
 
-def open_brain(found: Found, config: TrainingConfig) -> TrainedBrain:
+def open_brain(found: WeightsPlace, config: TrainingConfig) -> TrainedBrain:
     """Load what `find_weights` found, on the device that `config` asks for; runs none of its code.
 
     Raises:
