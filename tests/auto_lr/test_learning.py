@@ -64,6 +64,14 @@ def test_a_run_that_learns_hears_nothing(steps: int, broke: bool, level: float) 
     assert told_at(watch_over(steps, broke), [level] * steps) == []
 
 
+@given(st.booleans(), st.floats(1e-6, 0.9))
+def test_a_loss_that_came_near_zero_in_the_climb_can_still_fall_far_enough(broke: bool, lowest: float) -> None:
+    expected = Expected.after(found(broke, losses=(1.0, 1.0, 1.0, lowest)))
+    assert expected is not None
+    assert 0 < expected.ceiling < lowest
+    assert expected.ceiling >= 0.7 * lowest
+
+
 @given(lengths, st.booleans(), st.integers(1, 300))
 def test_gone_on_with_from_any_step_it_says_the_same(steps: int, broke: bool, at: int) -> None:
     losses = [5.0 if step % 3 else 4.2 for step in range(steps)]

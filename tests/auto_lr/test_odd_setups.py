@@ -223,3 +223,46 @@ def test_the_host_waits_for_the_device_only_where_a_climb_turns() -> None:
                 torch.cuda.set_sync_debug_mode("default")
         waits += any("synchroniz" in str(warning.message) for warning in told)
     assert waits < 75  # once for each cycle of the climb, and at its end
+
+
+def test_weights_of_the_loss_are_clipped_and_taken_back_as_the_models_are() -> None:
+    """A loss may have parameters of its own (the noise of each task); the optimizer alone knows them."""
+    model, forward = classifier()
+    noise = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([*model.parameters(), noise], lr=0.1)
+
+    def loss_of(batch: int) -> Tensor:
+        return forward(batch) * torch.exp(-noise) + noise
+
+    auto = AutoLR(model, optimizer, 300, AutoLRConfig(max_grad_norm=1e-3))
+    assert auto.look(loss_of).rates
+    assert noise.item() == 0.0
+    snapshot = auto.engine.snapshot()
+    loss = loss_of(0)
+    loss.backward()
+    auto.step(loss)
+    assert 0 < abs(noise.item()) < 1.001e-3 * 0.1
+    snapshot.restore()
+    assert noise.item() == 0.0
+
+
+@pytest.mark.parametrize("rows", [32, 128])
+def test_a_climb_in_bf16_begins_where_one_in_fp32_does(rows: int) -> None:
+    """Its numbers round small updates away, but for those of biases that are zero."""
+    first, ends = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(16, 32), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 16))
+        for layer in (model[1], model[3]):
+            nn.init.zeros_(layer.bias)
+        model, events = model.to(dtype), list[dict[str, Any]]()
+
+        def forward(batch: int, model: nn.Module = model) -> Tensor:
+            x = torch.randint(16, (rows,), generator=torch.Generator().manual_seed(batch))
+            return F.cross_entropy(model(x).float(), (x + 1) % 16)
+
+        climb = climb_of(AutoLR(model, adamw(model), 300, log_fn=events.append), forward, events)
+        first.append(climb["curve"][0][0])
+        ends.append(forward(0).item())
+    assert first[1] == pytest.approx(first[0], rel=0.7)
+    assert max(ends) < 0.01

@@ -23,6 +23,19 @@ SCALED: dict[str, Make] = {
     "adafactor": torch.optim.Adafactor,
     "nadam": torch.optim.NAdam,
 }
+
+
+class Wrapping(torch.optim.Optimizer):
+    """Steps through another optimizer, whose param groups are its own."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        super().__init__([p for group in inner.param_groups for p in group["params"]], {})
+        self.inner, self.param_groups = inner, inner.param_groups
+
+    def step(self, closure: Any = None) -> None:
+        self.inner.step()
+
+
 UNSCALED: dict[str, Make] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
@@ -46,6 +59,19 @@ def updated(make: Make) -> Any:
 def test_those_that_keep_second_moments_are_known(kind: str) -> None:
     assert keep_second_moments([updated(SCALED[kind])])
     assert keep_second_moments([updated(UNSCALED["momentum"]), updated(SCALED[kind])])
+
+
+def test_those_within_another_optimizer_are_seen() -> None:
+    assert keep_second_moments([updated(lambda p: Wrapping(torch.optim.AdamW(p)))])
+    assert not keep_second_moments([updated(lambda p: Wrapping(torch.optim.SGD(p, lr=0.01, momentum=0.9)))])
+
+
+def test_those_of_complex_weights_are_seen() -> None:
+    weight = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    optimizer = torch.optim.AdamW([weight])
+    (weight * weight.conj()).real.sum().backward()
+    optimizer.step()
+    assert keep_second_moments([optimizer])
 
 
 @pytest.mark.parametrize("kind", UNSCALED)

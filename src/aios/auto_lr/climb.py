@@ -26,6 +26,9 @@ from aios.auto_lr.robust_window import low_by_chance, scatter
 from aios.auto_lr.saved_state import COUNT, NUMBER, POSITIVE_COUNT, RATE, check_state, optional, row, series
 from aios.auto_lr.search import LOST_IN_A_ROW, Found
 
+RESOLVED = 0.25
+"""A change of this part of the distance between neighbouring numbers is measured rightly within a factor of two: of
+smaller ones rounding leaves too little (0.15 to 0.2 of them at a sixteenth of that, normal and uniform weights)."""
 ROUNDING = 1e-6
 """A fall of a smaller part of the loss is none, however calm the loss."""
 _MOST_DECADES = 12.0
@@ -53,7 +56,7 @@ class ClimbConfig:
     first_lr: float = 1e-8
     """Where it is tried first what an update does to the weights."""
     visible_change: float = 1e-6
-    """Smallest change that is no rounding error of fp32."""
+    """Smallest change that is no rounding error of fp32; in coarser numbers it is larger (`RESOLVED`)."""
     first_change: float = 3e-3
     """Change by an update at the peak of the first cycle: below what trains well, whatever the optimizer."""
     harmful_change: float = 0.01

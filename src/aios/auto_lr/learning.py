@@ -10,11 +10,13 @@ at the edge of the climb. Pure.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aios.auto_lr.climb import comparable
 from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, NUMBER, check_state, series
 from aios.auto_lr.search import Found
 
@@ -28,7 +30,8 @@ SOONEST = 32
 WINDOW = 0.05
 """Part of the run whose median loss answers."""
 SHARE = 0.02
-"""Least part of the climb's fall by which the loss must have fallen further."""
+"""Least part of the climb's fall by which the loss must have fallen further, on the scale on which a climb compares
+losses: one that came near zero has to fall by a part of itself."""
 LESS = 3.0
 """The rate is divided by this where it has not."""
 MOST_CUTS = 3
@@ -55,7 +58,9 @@ class Expected:
         if found.how != "climb" or found.lr is None:
             return None
         lowest, first = min(found.losses), statistics.fmean(found.losses[:3])
-        return cls(lowest, lowest - SHARE * (first - lowest), found.broke)
+        scale = comparable(found.losses)
+        ceiling = scale(lowest) - SHARE * (scale(first) - scale(lowest))
+        return cls(lowest, math.exp(ceiling) if scale is math.log else ceiling, found.broke)
 
 
 class LearningWatch:

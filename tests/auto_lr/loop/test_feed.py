@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, TensorDataset, WeightedRandomSampler
 
 from aios.auto_lr import AutoLR, BatchFeed
 from auto_lr.problems import adamw, fingerprint
@@ -91,6 +91,38 @@ class Sampled(torch.utils.data.Sampler[int]):
 
     def __len__(self) -> int:
         return ROWS
+
+
+def weighted(generator: torch.Generator | None) -> WeightedRandomSampler:
+    return WeightedRandomSampler([1.0] * ROWS, ROWS, generator=generator)
+
+
+SAMPLED: dict[str, Callable[[torch.Generator], dict[str, Any]]] = {
+    "sampler": lambda own: {"sampler": weighted(own), "batch_size": BATCH},
+    "sampler of batches": lambda own: {"batch_sampler": BatchSampler(weighted(own), BATCH, False)},
+    "sampler and loader": lambda own: {"sampler": weighted(own), "generator": torch.Generator(), "batch_size": BATCH},
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLED)
+def test_a_sampler_with_random_numbers_of_its_own_goes_on_where_it_was(kind: str) -> None:
+    def fresh() -> BatchFeed[Any]:
+        rows_of = TensorDataset(torch.arange(ROWS, dtype=torch.float32).reshape(-1, 1))
+        return BatchFeed(DataLoader(rows_of, **SAMPLED[kind](torch.Generator().manual_seed(5))))
+
+    feed, resumed = fresh(), fresh()
+    feed.release(12)
+    resumed.load_state_dict(feed.state_dict())
+    for number in range(12, 24):
+        assert rows(resumed[number]) == rows(feed[number])
+
+
+def test_a_sampler_within_one_of_batches_is_told_the_epoch() -> None:
+    sampler = Sampled()
+    rows_of = TensorDataset(torch.arange(ROWS, dtype=torch.float32).reshape(-1, 1))
+    feed = BatchFeed(DataLoader(rows_of, batch_sampler=BatchSampler(sampler, BATCH, False)))
+    assert rows(feed[2 * ROWS // BATCH])
+    assert sampler.epochs == [0, 1, 2]
 
 
 def test_a_sampler_is_told_the_epoch() -> None:

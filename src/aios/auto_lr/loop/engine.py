@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from aios.auto_lr.loop.arguments import check_trains
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.update import clip_and_update
-from aios.auto_lr.loop.weights import trainable
+from aios.auto_lr.loop.weights import all_trained, trainable
 
 
 class Engine(Protocol):
@@ -98,7 +98,7 @@ class InProcess:
     @property
     def weights(self) -> Sequence[Tensor]:
         """As `Engine.weights`."""
-        return trainable(self.model.parameters())
+        return trainable(all_trained(self.model, self.optimizers))
 
     def agreed(self, number: Tensor) -> Tensor:
         """Every worker holds all weights, and has the same number."""

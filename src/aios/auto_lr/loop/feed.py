@@ -92,8 +92,10 @@ class BatchFeed(Generic[Batch]):
         self._begins.clear()
         self._first, self._epoch = state["number"] - state["drawn"], state["epoch"] - 1
         self._drawing = None
-        if state["generator"] is not None:
-            self._generator().set_state(state["generator"])
+        saved = state["generator"] if isinstance(state["generator"], list) else [state["generator"]]
+        for generator, was in zip(_generators(self._source), saved, strict=False):  # None: it was given none
+            if was is not None:
+                generator.set_state(was)
         self.release(state["number"])
 
     def _draw(self) -> None:
@@ -114,9 +116,9 @@ class BatchFeed(Generic[Batch]):
         self._epoch += 1
         self._begins.append((self._first + len(self._kept), self._epoch, self._generator_state()))
         _seed_host(self._seed * _EPOCH_SEEDS + self._epoch)
-        sampler: Any = getattr(self._source, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(self._epoch)
+        for sampler in _samplers(self._source):
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(self._epoch)
         self._drawing = iter(self._source)
 
     @contextmanager
@@ -131,13 +133,30 @@ class BatchFeed(Generic[Batch]):
             self._stream = _host_state()
             _set_host_state(outside)
 
-    def _generator(self) -> Any:
-        """A DataLoader's own source of random numbers, where it was given one."""
-        return getattr(self._source, "generator", None)
-
     def _generator_state(self) -> Any:
-        generator = self._generator()
-        return generator.get_state() if isinstance(generator, torch.Generator) else None
+        """Of the source's own generator; of several a list, None where it was given none."""
+        states = [generator.get_state() for generator in _generators(self._source)]
+        return states if len(states) > 1 else next(iter(states), None)
+
+
+def _samplers(source: Any) -> list[Any]:
+    """Those of a DataLoader: its own, and those within them."""
+    found: list[Any] = []
+    for name in ("sampler", "batch_sampler"):
+        inner = getattr(source, name, None)
+        if inner is not None:
+            found += [inner, *_samplers(inner)]
+    return _each_once(found)
+
+
+def _each_once(parts: Iterable[Any]) -> list[Any]:
+    return list({id(part): part for part in parts}.values())
+
+
+def _generators(source: Any) -> list[torch.Generator]:
+    """A DataLoader's sources of random numbers, where it or a sampler was given one of its own."""
+    given = [getattr(part, "generator", None) for part in (source, *_samplers(source))]
+    return _each_once(one for one in given if isinstance(one, torch.Generator))
 
 
 def _host_state() -> tuple[Any, ...]:

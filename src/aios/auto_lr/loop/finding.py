@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from aios.auto_lr.climb import Climb, ClimbConfig
+from aios.auto_lr.climb import RESOLVED, Climb, ClimbConfig
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.climbing import Climbing, climb_and_restore
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.role_plan import MEASURED, RolePlan, check_factors, plan_roles, role_events
 from aios.auto_lr.loop.scaled_updates import begin_updates, leave_updates, scale_updates
 from aios.auto_lr.loop.trial import Paired, find_unit
-from aios.auto_lr.loop.weights import looks_trained, trainable
+from aios.auto_lr.loop.weights import looks_trained, resolution, trainable
 from aios.auto_lr.plan import AutoLRConfig
 from aios.auto_lr.race import run_race
 from aios.auto_lr.search import BUDGET, SHORTEST_RUN, Found, Trial
@@ -147,8 +147,11 @@ class Finding:
 
     @property
     def _climb_config(self) -> ClimbConfig:
-        """The climb's settings; where one rate has to do for all, and nothing is said, with its divisor."""
+        """The climb's settings, for the numbers that the weights are kept in; where one rate has to do for all, and
+        nothing is said, with its divisor."""
         config, plan = self._config.climb, self.roles
+        visible = max(config.visible_change, RESOLVED * resolution(self._engine.weights))
+        config = replace(config, visible_change=visible)
         if plan is None or config.divisor is not None or plan.factors:
             return config
         return replace(config, divisor=1 / plan.one_rate)
@@ -163,7 +166,7 @@ class Finding:
     def _race_from_start(self, trial: Trial, batch: int, change: float) -> Found:
         """Race rates around the one whose first update makes `change`, on the batches from `batch` on."""
         trial, snapshot = Paired(trial), self._engine.snapshot()
-        unit = find_unit(trial, self._engine, snapshot.restore, batch, self._config.climb)
+        unit = find_unit(trial, self._engine, snapshot.restore, batch, self._climb_config)
         if unit.change is None:
             return Found("race", (), (), None, None, _NOTHING_MOVES, unit.steps)
         middle, budget = change / unit.change, self._budget_left() - unit.steps

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -15,7 +16,15 @@ def keep_second_moments(optimizers: Iterable[Any]) -> bool:
     Told by their states after some updates: of what optimizers keep for each weight, only such moments are nowhere
     negative. Reads the states from the device.
     """
-    return any(any(map(_nowhere_negative, _kept(optimizer).values())) for optimizer in optimizers)
+    return any(
+        any(map(_nowhere_negative, _kept(one).values())) for optimizer in optimizers for one in _within(optimizer)
+    )
+
+
+def _within(optimizer: Any) -> list[Any]:
+    """An optimizer, and those that it wraps."""
+    inner = [value for value in vars(optimizer).values() if isinstance(value, torch.optim.Optimizer)]
+    return [optimizer, *(each for one in inner for each in _within(one))]
 
 
 def _kept(optimizer: Any) -> dict[str, list[Tensor]]:
@@ -23,10 +32,11 @@ def _kept(optimizer: Any) -> dict[str, list[Tensor]]:
     kept: dict[str, list[Tensor]] = defaultdict(list)
     for own in getattr(optimizer, "state", {}).values():
         for name, value in own.items() if isinstance(own, dict) else ():
-            if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0:
+            if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()) and value.ndim > 0:
                 kept[name].append(value)
     return kept
 
 
 def _nowhere_negative(tensors: list[Tensor]) -> bool:
-    return all(bool((tensor >= 0).all()) for tensor in tensors) and any(bool(tensor.any()) for tensor in tensors)
+    parts = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+    return all(bool((part >= 0).all()) for part in parts) and any(bool(part.any()) for part in parts)

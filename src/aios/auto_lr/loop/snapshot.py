@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.loop.optimizer_copy import OptimizerCopy
+from aios.auto_lr.loop.weights import all_trained
 
 RngState = dict[str, Any]
 
@@ -19,9 +20,9 @@ class Snapshot:
     """Weights, buffers, optimizer state, loss scale and random state, copied; `restore` brings all back bit for bit.
 
     The copies live where the originals do (on the GPU for a GPU model), so that taking one costs no transfer;
-    `bytes` says how much memory that is. `tensors` are what is copied instead of the model's parameters and buffers,
-    where the weights are kept elsewhere. Raises ValueError for an optimizer that keeps what cannot be copied; memory
-    may run out.
+    `bytes` says how much memory that is. Weights that the optimizers hold besides the model's are among them.
+    `tensors` are what is copied instead of all these where the weights are kept elsewhere. Raises ValueError for an
+    optimizer that keeps what cannot be copied; memory may run out.
     """
 
     def __init__(
@@ -32,11 +33,11 @@ class Snapshot:
         tensors: Iterable[Tensor] | None = None,
     ) -> None:
         self._scaler = scaler
-        kept = list(tensors if tensors is not None else _tensors(model))
+        several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
+        kept = list(tensors if tensors is not None else [*all_trained(model, several), *model.buffers()])
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept]
         self._buffers = [(part._buffers, name, own) for part in model.modules() for name, own in part._buffers.items()]
-        several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
-        of_model = frozenset(id(tensor) for tensor in [*kept, *_tensors(model)])
+        of_model = frozenset(id(tensor) for tensor in [*kept, *model.parameters(), *model.buffers()])
         self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in several]
         self._scale = scaler.state_dict() if scaler is not None else {}
         self._rng, self._numpy = rng_state(), np.random.get_state()
@@ -60,11 +61,6 @@ class Snapshot:
             self._scaler.load_state_dict(self._scale)
         set_rng_state(self._rng)
         np.random.set_state(self._numpy)
-
-
-def _tensors(model: nn.Module) -> Iterable[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
 
 
 def rng_state() -> RngState:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.loop.weights import all_trained
+
 
 def check_dense(model: nn.Module) -> None:
     """Raises ValueError, naming the parameter, for a sparse gradient: torch cannot take its norm."""
@@ -44,7 +46,7 @@ def clip_and_update(
     """
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    grad_norm = nn.utils.clip_grad_norm_(all_trained(model, optimizers), max_grad_norm)
     skip = must_skip(loss, grad_norm, skip_above)
     for optimizer in optimizers:
         if _skips_on_device(optimizer):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Weight = TypeVar("Weight", bound=Tensor)
 
@@ -22,13 +22,16 @@ class ChangeMeter:
 
     The median, because an embedding as torch initialises it outweighs all the rest. Weights that are zero (the second
     half of fresh adapters) and vectors are left out, unless there is nothing else, and so are those that the update
-    left alone, whoever may hold them. Nothing waits for the device.
+    left alone, whoever may hold them. Where no matrix moves, because coarse numbers round a small update away, what was
+    zero at first (biases) moves all the same; it is measured by the size of the others. Nothing waits for the device.
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         self._weights = [w.detach() for w in weights if w.numel()]
         device = self._weights[0].device if self._weights else None
         self._matrices = torch.tensor([w.ndim >= 2 for w in self._weights], device=device)
+        self._roots = torch.tensor([math.sqrt(w.numel()) for w in self._weights], device=device)
+        self._first = self._norms(self._weights)
         self._before: list[Tensor] = []
 
     def mark(self) -> None:
@@ -39,13 +42,30 @@ class ChangeMeter:
         """The change since `mark`, a scalar on the device; 0 where there is none."""
         if not self._before:
             return torch.zeros(())
-        moved = torch.stack([n.float() for n in torch._foreach_norm(torch._foreach_sub(self._weights, self._before))])
-        sizes = torch.stack([n.float() for n in torch._foreach_norm(self._before)])
+        moved = self._norms(torch._foreach_sub(self._weights, self._before))
+        sizes = self._norms(self._before)
         changed = (sizes > 0) & (moved > 0)
-        counts = self._matrices & changed
-        counts = torch.where(counts.any(), counts, changed)
+        matrices = self._matrices & changed
+        usual = torch.where(self._first > 0, self._first / self._roots, torch.nan).nanmedian()
+        instead = torch.where((self._first > 0) | usual.isnan(), sizes, usual * self._roots)
+        sizes = torch.where(matrices.any(), sizes, instead)
+        counts = torch.where(matrices.any(), matrices, changed)
         ratios = torch.where(counts, moved / sizes.clamp_min(torch.finfo(torch.float32).tiny), torch.nan)
         return torch.nan_to_num(ratios.nanmedian(), nan=0.0)
+
+    @staticmethod
+    def _norms(tensors: Iterable[Tensor]) -> Tensor:
+        """The L2 norm of each."""
+        told = list(tensors)
+        return torch.stack([norm.float() for norm in torch._foreach_norm(told)]) if told else torch.zeros(0)
+
+
+def resolution(weights: Iterable[Tensor]) -> float:
+    """Relative distance of neighbouring numbers of the type in which most of the weights, by number, are kept."""
+    numbers: dict[torch.dtype, int] = {}
+    for weight in weights:
+        numbers[weight.dtype] = numbers.get(weight.dtype, 0) + weight.numel()
+    return float(torch.finfo(max(numbers, key=lambda dtype: numbers[dtype])).eps) if numbers else 0.0
 
 
 def looks_trained(weights: Iterable[Tensor]) -> bool:
@@ -78,6 +98,14 @@ def _relative_norm(matrix: Tensor) -> float | None:
         vector = torch.nn.functional.normalize(matrix.T @ (matrix @ vector), dim=0)
     rows, columns = matrix.shape
     return float((matrix @ vector).norm()) / (sigma * (math.sqrt(rows) + math.sqrt(columns)))
+
+
+def all_trained(model: nn.Module, optimizers: Iterable[Any]) -> list[Tensor]:
+    """The parameters of `model`, and those that the optimizers hold besides: of a loss with weights of its own, say."""
+    own = list(model.parameters())
+    known = {id(parameter) for parameter in own}
+    held = (weight for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"])
+    return own + [weight for weight in held if id(weight) not in known]
 
 
 def trainable(parameters: Iterable[Weight]) -> list[Weight]:
