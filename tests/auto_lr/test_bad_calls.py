@@ -216,3 +216,24 @@ def test_a_race_moves_the_weights_after_a_skipped_step() -> None:
     assert race["step"] == auto.step_count == 240
     moved = {tuple(weight.flatten().tolist()) for weight in weights}
     assert len(moved) > 3 * RaceConfig().least_steps
+
+
+def test_an_optimizer_whose_step_wants_a_closure_is_refused_in_one_sentence() -> None:
+    model, _ = classifier()
+    with pytest.raises(ValueError, match=r"^LBFGS cannot be driven: its step needs a closure"):
+        AutoLR(model, torch.optim.LBFGS(model.parameters()), 100)
+
+
+def test_a_loss_that_is_never_finite_is_said_to_be() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 100, log_fn=events.append)
+    auto.search(lambda i: forward(i) * math.nan)
+    while auto.step_count < 10:
+        loss = forward(auto.batch) * math.nan
+        loss.backward()
+        auto.step(loss)
+    (climb,) = (event for event in events if event["event"] == "adaptive_lr_climb")
+    assert climb["lr"] is None
+    assert "never finite" in climb["reason"]
+    assert climb["step"] == 2

@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
@@ -114,6 +114,22 @@ def test_the_same_callback_serves_several_runs(tmp_path: Path) -> None:
     first, second = named(events, "adaptive_lr_climb")
     assert (first["step"], first["lr"]) == (second["step"], second["lr"])
     assert first["lr"] is not None
+
+
+def test_fit_called_twice_is_no_strangers_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer, module = make_trainer(tmp_path, AutoLRCallback(), max_steps=-1, max_epochs=1), Digits()
+    trainer.fit(module, loader())
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, loader())
+    assert "was not trained with AutoLR" not in caplog.text
+
+
+def test_accumulation_that_changes_by_epochs_is_counted_as_it_comes(tmp_path: Path) -> None:
+    callback = AutoLRCallback()
+    trainer = make_trainer(tmp_path, callback, GradientAccumulationScheduler({0: 1, 2: 2}), max_epochs=6)
+    trainer.fit(Digits(), loader())
+    assert callback.auto is not None
+    assert callback.auto.step_count == callback.auto.steps == trainer.global_step
 
 
 def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from aios.auto_lr.search import LOST_IN_A_ROW, Found
 RESOLVED = 0.25
 """A change of this part of the distance between neighbouring numbers is measured rightly within a factor of two: of
 smaller ones rounding leaves too little (0.15 to 0.2 of them at a sixteenth of that, normal and uniform weights)."""
+NEVER_FINITE = "the loss was never finite, at no rate: look at the data and the loss function"
 ROUNDING = 1e-6
 """A fall of a smaller part of the loss is none, however calm the loss."""
 _MOST_DECADES = 12.0
@@ -169,9 +170,8 @@ class Climb:
             knee, divisor = self._peak(shape.knee), self.config.divisor or 1.0
             divisor *= 1.0 if second_moments else self.config.unscaled_divisor
             lr, less = knee / divisor, "" if divisor == 1.0 else f", and a whole run wants 1/{divisor:.3g} of that"
-            reason = (
-                f"higher rates than {knee:.3g} gained nothing{less}; {self.ended}; back to where the loss was lowest"
-            )
+            why = f"higher rates than {knee:.3g} gained nothing" if _past(shape) else f"{knee:.3g} is as far as it came"
+            reason = f"{why}{less}; {self.ended}; back to where the loss was lowest"
         return Found("climb", peaks, losses, lr, edge, reason, lost, self.broke, self.steps_per_cycle)
 
     def shape(self) -> Shape | None:
@@ -252,8 +252,11 @@ class Climb:
         self._early -= 1
         if loss is None:
             return
-        if math.isfinite(loss):
-            self._points.append([-1, loss, 0.0])
+        if not math.isfinite(loss):
+            self._miss(lr)
+            return
+        self._lost = 0
+        self._points.append([-1, loss, 0.0])
         if self._first_peak is None and lr == self._trying:  # else launched before the last decision
             self._approach(lr, change)
 
@@ -271,7 +274,9 @@ class Climb:
         """A loss that is not finite."""
         self._lost += 1
         if self._lost == LOST_IN_A_ROW:
-            self.ended, self.broke = f"at {lr:.3g} the loss was no longer finite", True
+            ever = any(math.isfinite(loss) for _, loss, _ in self._points)
+            self.ended = f"at {lr:.3g} the loss was no longer finite" if ever else NEVER_FINITE
+            self.broke = ever
 
     def _judge(self, number: int) -> bool:
         """See whether the climb is over with cycle `number`, which has just ended; returns whether the state of now is

@@ -105,11 +105,12 @@ class AutoLRLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; `accelerator.save_state` asks for it."""
-        return {"auto_lr": self.auto.state_dict(), "seen": self._seen}
+        return {"auto_lr": self.auto.state_dict(), "seen": self._seen, "told": self._tally.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`; `accelerator.load_state` calls it when all else is loaded."""
         self.auto.load_state_dict(state["auto_lr"], self._trial)
+        self._tally.load_state_dict(state.get("told"))
         self._seen, self._searched = state["seen"], True
 
     def _claim(self) -> None:

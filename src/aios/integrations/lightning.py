@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
@@ -74,6 +74,7 @@ class AutoLRCallback(pl.Callback):
             logger.warning(overruled("LearningRateFinder"))
         self._scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
         goes_on, done = self._loaded is not None, _steps_done(trainer, pl_module)
+        fits_again = self.auto is not None
         self._before = self._loaded["before"] if self._loaded is not None else done
         auto = self._new_auto(trainer, pl_module)
         self.auto = auto
@@ -84,8 +85,9 @@ class AutoLRCallback(pl.Callback):
         self._searched = goes_on
         if self._loaded is not None:
             auto.load_state_dict(self._loaded["auto_lr"], self._trial)
+            self._tally.load_state_dict(self._loaded.get("told"))
             self._loaded = None
-        if done and not goes_on:
+        if done and not (goes_on or fits_again):
             logger.warning(STRANGERS_CHECKPOINT)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -163,7 +165,7 @@ class AutoLRCallback(pl.Callback):
         if self.auto is None:
             return {}
         self.auto.keep_snapshot()
-        return {"auto_lr": self.auto.state_dict(), "before": self._before}
+        return {"auto_lr": self.auto.state_dict(), "before": self._before, "told": self._tally.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts, when all else is loaded."""
@@ -242,11 +244,22 @@ def _steps_done(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
 
 def _steps_of(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
     """Steps of all optimizers together in the whole run."""
-    steps = trainer.estimated_stepping_batches
+    steps = _estimated(trainer)
     if math.isinf(steps) or steps < 0:  # -1 where the data has no length
         raise UserError("this run has no end that Lightning knows of: give max_steps, or AutoLRCallback(steps=...)")
     limited = 0 < trainer.max_steps <= steps
     return int(steps) // (_counted_as(trainer, pl_module) if limited else 1)
+
+
+def _estimated(trainer: pl.Trainer) -> float:
+    """As `trainer.estimated_stepping_batches`, which takes the accumulation of now for that of all epochs."""
+    steps = trainer.estimated_stepping_batches
+    scheduler = next((c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)), None)
+    if scheduler is None or trainer.max_epochs is None or trainer.max_epochs < 0:
+        return steps
+    epochs = range(max(trainer.max_epochs, 1))
+    made = sum(math.ceil(trainer.num_training_batches / scheduler.get_accumulate_grad_batches(e)) for e in epochs)
+    return made if trainer.max_steps < 0 else min(made, trainer.max_steps)
 
 
 def _counted_as(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:

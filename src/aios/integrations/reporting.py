@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from aios.auto_lr import AutoLR
@@ -19,19 +20,23 @@ class Tally:
         self._log = log_fn or ignore
         self._seen: Counter[str] = Counter()
         self._found: float | None = None
+        self._untold: str | None = None  # why a climb has found no rate; a race may follow at once
 
     def __call__(self, record: dict[str, Any]) -> None:
         """As `AutoLR`'s `log_fn`."""
         event = record["event"]
         self._seen[event] += 1
+        if event != "adaptive_lr_race":
+            self._say_none()
         if event in ("adaptive_lr_climb", "adaptive_lr_race"):
-            self._say_found(record)
+            self._take_found(record)
         elif event == "overfitting":
             logger.warning("AutoLR: %s", record["reason"])
         self._log(record)
 
     def numbers(self, auto: AutoLR) -> dict[str, float]:
         """For the framework's log: whether the rate is still climbing, what was found, how often it was changed, ..."""
+        self._say_none()
         told = {
             "climbing": float(auto.climbing),
             "search_steps": float(auto.search_steps),
@@ -42,9 +47,26 @@ class Tally:
             told["found_lr"] = self._found
         return {f"auto_lr/{name}": number for name, number in told.items()}
 
-    def _say_found(self, record: dict[str, Any]) -> None:
-        if record["lr"] is None:
-            logger.warning("AutoLR has found no learning rate, the optimizer's stays: %s", record["reason"])
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, for the framework's checkpoint."""
+        return {"found": self._found, "seen": dict(self._seen)}
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Go on counting from `state_dict()`; None: the checkpoint of an older version has none."""
+        if state is not None:
+            self._found, self._seen = state["found"], Counter(state["seen"])
+
+    def _take_found(self, record: Mapping[str, Any]) -> None:
+        self._untold = None
+        if record["lr"] is not None:
+            self._found = float(record["lr"])
+            logger.info("AutoLR has found the learning rate %.3g: %s", self._found, record["reason"])
             return
-        self._found = float(record["lr"])
-        logger.info("AutoLR has found the learning rate %.3g: %s", self._found, record["reason"])
+        self._untold = record["reason"]
+        if record["event"] == "adaptive_lr_race":
+            self._say_none()
+
+    def _say_none(self) -> None:
+        if self._untold is not None:
+            logger.warning("AutoLR has found no learning rate, the optimizer's stays: %s", self._untold)
+        self._untold = None

@@ -260,7 +260,7 @@ class AutoLRCallback(TrainerCallback):
 
     def _state_dict(self) -> dict[str, Any]:
         state = self.auto.state_dict() if self.auto is not None else None
-        return {"auto_lr": state, "before": self._before}
+        return {"auto_lr": state, "before": self._before, "told": self._tally.state_dict()}
 
     def _load_state(self) -> None:
         """Take over what the checkpoint held, once."""
@@ -269,6 +269,7 @@ class AutoLRCallback(TrainerCallback):
         saved, self._scheduler.loaded = self._scheduler.loaded, None
         if saved is not None and saved.get("auto_lr") is not None:
             self.auto.load_state_dict(saved["auto_lr"], self._trial)
+            self._tally.load_state_dict(saved.get("told"))
 
 
 def _say_overruled(trainer: Trainer) -> None:

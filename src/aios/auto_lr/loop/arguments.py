@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -29,6 +30,18 @@ def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
             "the optimizer trains no parameter of the model: build it from model.parameters(), and leave "
             "requires_grad on where the model is to learn"
         )
+
+
+def check_steps_alone(optimizers: Iterable[Any]) -> None:
+    """Raise ValueError for an optimizer whose `step` wants a closure: whoever calls it has no loss to compute again."""
+    for optimizer in optimizers:
+        step = getattr(type(optimizer), "step", None)  # not the instance's, which schedulers wrap
+        asked = list(inspect.signature(step).parameters.values())[1:] if callable(step) else []
+        if any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in asked):
+            raise ValueError(
+                f"{type(optimizer).__name__} cannot be driven: its step needs a closure; take an optimizer that steps "
+                "by the gradients that are there"
+            )
 
 
 def number_on(device: torch.device, value: Any, name: str) -> Tensor:

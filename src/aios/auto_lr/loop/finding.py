@@ -169,7 +169,8 @@ class Finding:
         unit = find_unit(trial, self._engine, snapshot.restore, batch, self._climb_config)
         if unit.change is None:
             return Found("race", (), (), None, None, _NOTHING_MOVES, unit.steps)
-        middle, budget = change / unit.change, self._budget_left() - unit.steps
+        # All of it, whatever a climb has taken back before: without a rate nothing else counts.
+        middle, budget = change / unit.change, math.floor(BUDGET * self._steps) - unit.steps
         found = run_race(trial, snapshot.restore, batch, budget, middle, self._config.race, fresh_optimizer=True)
         if found is None:
             reason = f"too few steps for a race; by what an update changes, {middle:.3g} suits such a model"
