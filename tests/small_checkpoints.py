@@ -27,7 +27,7 @@ def small_state(step: int) -> dict[str, Any]:
         "config": {},
         "adaptive_lr": {
             **{"version": 2, "step_count": step, "search_steps": 0, "batch": step},
-            **{"found": None, "climb": None, "races": 0},
+            **{"found": None, "climb": None},
             "control": {**plan, "anneal": anneal, "finishing": False, **dict.fromkeys(parts)},
         },
     }

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from aios.auto_lr.api import AutoLR, AutoLRConfig
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.param_groups import GroupSettings
-from aios.auto_lr.race import RaceConfig
 from auto_lr.problems import adamw, classifier, train, train_plainly
 
 
@@ -187,17 +186,6 @@ def test_finishing_in_the_climb_says_why_it_ended() -> None:
     (climb,) = (event for event in events if event["event"] == "adaptive_lr_climb")
     assert "the run was asked to finish" in climb["reason"]
     assert "None" not in climb["reason"]
-
-
-def test_no_race_on_the_way_falls_into_the_climb() -> None:
-    model, forward = classifier()
-    events: list[dict[str, Any]] = []
-    auto = AutoLR(model, adamw(model), 400, AutoLRConfig(race=RaceConfig(again=(0.05, 0.6))), events.append)
-    auto.search(forward)
-    train(auto, forward)
-    assert [e["event"] for e in events if e["event"] in ("adaptive_lr_climb", "adaptive_lr_init")] == [
-        "adaptive_lr_climb", "adaptive_lr_init",
-    ]  # fmt: skip
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

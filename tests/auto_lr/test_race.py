@@ -58,16 +58,6 @@ def test_a_short_run_is_a_whole_schedule(steps: int, warmup: float, decay: float
         assert max(factors) > 0.9
 
 
-@pytest.mark.parametrize("steps", [60, 300, 1000, 4999, 5000, 100_000])
-def test_a_run_is_raced_again_before_its_anneal_if_at_all(steps: int) -> None:
-    for config in (CONFIG, RaceConfig(again=(0.2,)), RaceConfig(again=(0.1, 0.4), again_if_long=(0.5,))):
-        places = config.places(steps)
-        assert places == sorted(set(places))
-        assert all(0 < place < 0.7 * steps for place in places)
-    assert RaceConfig(again=(0.1, 0.4), long_run=5000).places(1000) == [100, 400]
-    assert RaceConfig(again_if_long=(0.5,), long_run=5000).places(5000) == [2500]
-
-
 # --- which rates ---
 
 
@@ -166,7 +156,7 @@ class Bowl:
 
 
 def race(bowl: Bowl, middle: float, budget: int = 100, first_batch: int = 7) -> Found | None:
-    return run_race(bowl, bowl.restore, first_batch, budget, middle, CONFIG, fresh_optimizer=True)
+    return run_race(bowl, bowl.restore, first_batch, budget, middle, CONFIG)
 
 
 @given(st.floats(-4, 4).map(lambda e: 10**e), st.floats(0.3, 4))

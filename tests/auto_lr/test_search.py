@@ -414,9 +414,8 @@ def test_after_a_race_it_warms_up_and_trains_to_the_end(counted: bool) -> None:
 def test_finding_the_rate_stays_within_its_part_of_the_steps(steps: int, kind: str) -> None:
     for make in (classifier, trained):
         model, forward = make()
-        config = AutoLRConfig(race=RaceConfig(again=(0.2, 0.45), again_if_long=(0.2, 0.45)))
         events: list[dict[str, Any]] = []
-        auto = AutoLR(model, MAKERS[kind](model), steps, config, events.append)
+        auto = AutoLR(model, MAKERS[kind](model), steps, log_fn=events.append)
         auto.search(forward)
         auto.pause_at(steps // 2)
         train(auto, forward)

@@ -210,7 +210,7 @@ class AutoLR:
     ) -> None:
         """Follow the update just launched; `grad_norm` is the global one before clipping.
 
-        `numbers` (float vector on the device) and `tag` come back in the step's report. May move the LR, rewind, race.
+        `numbers` (float vector on the device) and `tag` come back in the step's report. May move the LR, rewind.
 
         Raises:
             RunError: when the run cannot be saved.
@@ -227,8 +227,6 @@ class AutoLR:
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
         if climbing is not None and (climbing.over or self.step_count >= self.steps):
             self._end_climb()
-        elif climbing is None and self._finding.is_due(self.step_count):
-            self._race_again()
         if self.step_count >= self.end:
             self._finding.end_roles()
 
@@ -372,16 +370,6 @@ class AutoLR:
         if found.lr is None and (raced := self._finding.race_fresh(self.batch)) is not None:
             self._take(raced)
         self._begin()
-
-    def _race_again(self) -> None:
-        """Race rates around the one in force, where it can be changed now."""
-        control = self.control or self._begin()
-        self.flush()
-        middle = control.adaptive_lr if control.may_race(self.step_count) else None
-        found = self._finding.race_again(self.batch, middle)
-        if found is not None:
-            self._enter(found)
-            control.take_over(found)
 
     def _follow(self, done: list[tuple[Launched, list[float]]]) -> None:
         for launched, (loss, grad_norm, change, *numbers) in done:

@@ -17,7 +17,7 @@ from aios.auto_lr.plan import MOE_LR_MAX, Plan
 from aios.auto_lr.recovery import Recovery, Restorable
 from aios.auto_lr.saved_state import COUNT, FLAG, MAPPING, RATE, check_state, optional, row
 from aios.auto_lr.scheduler import AutoLRScheduler
-from aios.auto_lr.search import Found, bounds_around
+from aios.auto_lr.search import bounds_around
 from aios.auto_lr.trouble import TroubleMonitor
 
 
@@ -157,7 +157,8 @@ class LearningRateControl:
         lower = lr / LESS if expected.broke else lr
         self._log({"event": "not_learning", "step": step, **told, "lr": lower})
         if expected.broke:
-            self._go_on_at(recovery.scheduler, lower, "learning_decrease", reason)
+            self.base_lr, self.bounds = lower, bounds_around(lower)
+            recovery.scheduler.move_to(lower, self.bounds, "learning_decrease", reason)
             watch.go_on(step)
 
     @property
@@ -168,22 +169,6 @@ class LearningRateControl:
     def settled(self, step: int) -> bool:
         """Whether optimizer step `step` is past the warm-up and before the anneal."""
         return step > self.plan.warmup_end and not self.anneal.begun(step)
-
-    def may_race(self, step: int) -> bool:
-        """Whether, after optimizer step `step`, another rate could be taken over: not in trouble, nor near an end."""
-        calm = self.recovery is not None and self.recovery.healthy
-        return calm and step >= self.plan.warmup_end and not self.anneal.begun(step + 1)
-
-    def take_over(self, found: Found) -> None:
-        """Go on at the rate that a race on the way has found, within its bounds."""
-        assert isinstance(self.scheduler, AutoLRScheduler)
-        if found.lr is not None:
-            name = "race_increase" if found.lr > self.adaptive_lr else "race_decrease"
-            self._go_on_at(self.scheduler, found.lr, name, found.reason)
-
-    def _go_on_at(self, scheduler: AutoLRScheduler, lr: float, name: str, reason: str) -> None:
-        self.base_lr, self.bounds = lr, bounds_around(lr)
-        scheduler.move_to(lr, self.bounds, name, reason)
 
     def finish_now(self, step: int, reason: str = "finish_now") -> int:
         """Anneal to zero over the next tenth of the run, for `reason`; returns the step at which to end.

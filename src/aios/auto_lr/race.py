@@ -6,9 +6,9 @@ without it the lower rate wins, because it makes less noise (Wu et al. 2018, arX
 
 Raced are a model that was trained before, at its start, since there a climb would do harm: the loss sees its new head
 learn while the rate ruins the rest. The rates then lie around the one whose first update changes the weights by
-`trained_change`. So is a fresh model whose climb saw no fall. Long runs race once more on their way, around the rate in
-force; in shorter ones the budget pays for runs that are too short to tell the truth. Pure functions but for `run_race`,
-which needs only a `Trial` and somebody to restore it.
+`trained_change`. So is a fresh model whose climb saw no fall. On the way nothing is raced: what a run can pay for is
+too short to tell the truth there, and pulls the rate down. Pure functions but for `run_race`, which needs only a
+`Trial` and somebody to restore it.
 """
 
 from __future__ import annotations
@@ -35,23 +35,13 @@ class RaceConfig:
     judges: int = 3
     """Batches on which the ends are compared."""
     warmup: float = 0.3
-    """Part of each short run in which its rate rises, where the optimizer is fresh."""
+    """Part of each short run in which its rate rises, for the optimizer is fresh."""
     decay: float = 0.5
     """Part of each short run, its last, in which its rate falls to zero."""
     trained_change: float = 0.01
     """Change of the weights (RMS over RMS) by the first update at the middle candidate, for a model trained before."""
     fresh_change: float = 0.02
     """The same for a fresh one."""
-    again: tuple[float, ...] = ()
-    """Where in the run, as parts of its steps, the rate is raced again ..."""
-    long_run: int = 5000
-    """... and in runs from so many steps on ..."""
-    again_if_long: tuple[float, ...] = (0.2, 0.45)
-    """... here."""
-
-    def places(self, steps: int) -> list[int]:
-        """The steps of a run of `steps` after which it is raced again."""
-        return [round(part * steps) for part in (self.again if steps < self.long_run else self.again_if_long)]
 
 
 @dataclass(frozen=True)
@@ -126,7 +116,6 @@ def run_race(
     budget: int,
     middle: float,
     config: RaceConfig,
-    fresh_optimizer: bool,
 ) -> Found | None:
     """Race rates around `middle` on the batches from `first_batch` on; `restore` brings the state back after each.
 
@@ -137,8 +126,7 @@ def run_race(
     if pace is None:
         return None
     further = range(first_batch + pace.steps, first_batch + pace.steps + config.judges)
-    warmup = config.warmup if fresh_optimizer else 0.0
-    factors = [factor_at(step, pace.steps, warmup, config.decay) for step in range(pace.steps)]
+    factors = [factor_at(step, pace.steps, config.warmup, config.decay) for step in range(pace.steps)]
     try:
         seen = {batch: trial.evaluate(batch) for batch in further}
     finally:

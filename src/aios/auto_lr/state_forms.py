@@ -19,7 +19,7 @@ from aios.auto_lr.search import Found
 STATE_VERSION = 2
 _WHAT = "AutoLR state"
 _STATE = {
-    **dict.fromkeys(("step_count", "search_steps", "batch", "races"), COUNT),
+    **dict.fromkeys(("step_count", "search_steps", "batch"), COUNT),
     **dict.fromkeys(("found", "control", "climb", "evaluations", "roles"), optional(MAPPING)),
 }
 _FIRST_FORM = {
@@ -64,7 +64,7 @@ def _state(step: int, search_steps: int, batch: int, control: dict[str, Any]) ->
 
 
 def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    check_state(_WHAT, state, _STATE, may_lack=("climb", "races", "evaluations", "roles"))
+    check_state(_WHAT, state, _STATE, may_lack=("climb", "evaluations", "roles"))
     control, step = state["control"], state["step_count"]
     if control is not None:
         LearningRateControl.check_state(control)

@@ -23,7 +23,7 @@ from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
-from aios.integrations.lightning_trial import begin_look, can_be_tried, has_persistent_workers, run_ahead
+from aios.integrations.lightning_trial import begin_look, can_be_tried, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, shares_out
@@ -178,8 +178,6 @@ class AutoLRCallback(pl.Callback):
 
     def _new_auto(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> AutoLR:
         config = replace(self._config, max_grad_norm=_clips_at(trainer))
-        if has_persistent_workers(trainer.train_dataloader):  # a second iteration would end the training's own
-            config = replace(config, race=replace(config.race, again=(), again_if_long=()))
         steps = (self._steps or _steps_of(trainer, pl_module)) - self._before
         return AutoLR(pl_module, trainer.optimizers, steps, config, self._tally, scaler=self._scaler)
 

@@ -72,12 +72,6 @@ def begin_look(loader: Any, number: int, epoch: int, position: int) -> Ahead:
     return Ahead(number, loader, epochs_from(epoch, open_epoch))
 
 
-def has_persistent_workers(loader: Any) -> bool:
-    """Whether a second iteration over one of the loaders would take the first one's workers."""
-    loaders = loader.values() if isinstance(loader, dict) else loader if isinstance(loader, (list, tuple)) else [loader]
-    return any(getattr(one, "persistent_workers", False) for one in loaders)
-
-
 def _batches_of(loader: Any) -> Iterator[Any]:
     """One epoch's batches; several loaders are drawn from together, as in training."""
     if not isinstance(loader, (dict, list, tuple)):

@@ -1,4 +1,4 @@
-"""How the rate of a run is found on its model: by a climb or a race at its start, and by races on its way."""
+"""How the rate of a run is found on its model: by a climb or a race at its start."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ class Finding:
         check_factors(model, config.role_factors)
         self.roles: RolePlan | None = None
         """How the rates of the model's parts compare; None until training begins."""
-        self._races = 0  # of those on the way, how many are over
         self._first_loss: float | None = None  # of the first batch, untrained
         self._moves = True  # whether the climb saw a weight move
 
@@ -110,21 +109,6 @@ class Finding:
             return None
         return self._race_from_start(self.trial, batch, self._config.race.fresh_change)
 
-    def is_due(self, step: int) -> bool:
-        """Whether the rate is to be raced again after optimizer step `step`."""
-        places = self._config.race.places(self._steps)
-        return self.trial is not None and self._races < len(places) and step >= places[self._races]
-
-    def race_again(self, batch: int, middle: float | None) -> Found | None:
-        """Race rates around `middle` from the weights of now; None where it is None (the race is left out), or where
-        the steps left over are too few."""
-        left = len(self._config.race.places(self._steps)) - self._races
-        self._races += 1
-        if self.trial is None or middle is None:
-            return None
-        restore, budget = self._engine.snapshot().restore, self._budget_left() // left
-        return run_race(Paired(self.trial), restore, batch, budget, middle, self._config.race, fresh_optimizer=False)
-
     def check_scale(self, loss: float) -> None:
         """The search saw the first batch under the same weights: raise ValueError for a first loss that is out of all
         proportion to that, because it was multiplied."""
@@ -171,7 +155,7 @@ class Finding:
             return Found("race", (), (), None, None, _NOTHING_MOVES, unit.steps)
         # All of it, whatever a climb has taken back before: without a rate nothing else counts.
         middle, budget = change / unit.change, math.floor(BUDGET * self._steps) - unit.steps
-        found = run_race(trial, snapshot.restore, batch, budget, middle, self._config.race, fresh_optimizer=True)
+        found = run_race(trial, snapshot.restore, batch, budget, middle, self._config.race)
         if found is None:
             reason = f"too few steps for a race; by what an update changes, {middle:.3g} suits such a model"
             return Found("race", (), (), middle, None, reason, unit.steps)
@@ -185,7 +169,7 @@ class Finding:
         climb = self.climbing.state_dict() if self.climbing is not None else None
         plan = self.roles or RolePlan({})
         roles = {"factors": dict(plan.factors), "one_rate": plan.one_rate, "usual": plan.usual}
-        return {"search_steps": self.search_steps, "races": self._races, "climb": climb, "roles": roles}
+        return {"search_steps": self.search_steps, "climb": climb, "roles": roles}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned; checked before (see `state_forms`)."""
@@ -194,6 +178,6 @@ class Finding:
         plan = RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, MEASURED, wanted=False)
         scale_updates(self._model, optimizers, plan.factors, plan.usual)  # it may refuse them: before any change
         self.roles = plan
-        self.search_steps, self._races = state["search_steps"], state.get("races", 0)
+        self.search_steps = state["search_steps"]
         climb = state.get("climb")
         self.climbing = Climbing.from_state(climb, self._engine, self._climb_config) if climb is not None else None
