@@ -13,8 +13,6 @@ import torch
 from torch import nn
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
-from aios.auto_lr.race import RaceConfig
-from aios.auto_lr.trouble_config import TroubleConfig
 from auto_lr.problems import adamw, classifier, fingerprint, train
 
 
@@ -188,34 +186,6 @@ def test_updates_of_the_next_run_move_the_weights_after_one_that_was_left_out() 
     forward(0).backward()
     optimizer.step()
     assert not torch.equal(model[0].weight, before)
-
-
-def test_a_race_moves_the_weights_after_a_skipped_step() -> None:
-    model, forward = classifier()
-    events: list[dict[str, Any]] = []
-    calm = TroubleConfig(healthy_after=1)  # the race waits for one good step only
-    config = AutoLRConfig(race=RaceConfig(again=(0.2,)), trouble=calm)
-    auto = AutoLR(model, adamw(model, fused=True), 1200, config, events.append)
-    weights: list[torch.Tensor] = []
-
-    def watched(batch: int) -> torch.Tensor:
-        weights.append(model[0].weight.detach().clone())
-        return forward(batch)
-
-    auto.search(watched)
-    weights.clear()
-    while not weights and not auto.finished:
-        loss = forward(auto.batch) * (math.nan if auto.batch == 237 else 1.0)
-        loss.backward()
-        auto.step(loss)
-
-    (race,) = (e for e in events if e["event"] == "adaptive_lr_race")
-    assert [(e["step"], e["reason"]) for e in events if e.get("rung") == "skip"] == [
-        (238, "non_finite_loss (1 in a row)")
-    ]
-    assert race["step"] == auto.step_count == 240
-    moved = {tuple(weight.flatten().tolist()) for weight in weights}
-    assert len(moved) > 3 * RaceConfig().least_steps
 
 
 def test_an_optimizer_whose_step_wants_a_closure_is_refused_in_one_sentence() -> None:

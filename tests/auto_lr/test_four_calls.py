@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr import AutoLR, AutoLRConfig, RaceConfig, StepReport
+from aios.auto_lr import AutoLR, AutoLRConfig, StepReport
 from auto_lr.problems import Forward, adamw, classifier, fingerprint, train
 
 
@@ -29,14 +29,13 @@ def train_apart(auto: AutoLR, optimizer: torch.optim.Optimizer, forward: Forward
     return losses, lrs
 
 
-@pytest.mark.parametrize("again", [(), (0.3,)], ids=["climbed", "raced again"])
-def test_apart_or_together_the_run_is_the_same_to_the_last_bit(again: tuple[float, ...]) -> None:
+def test_apart_or_together_the_run_is_the_same_to_the_last_bit() -> None:
     ends: list[Any] = []
     for apart in (False, True):
         model, forward = classifier()
         optimizer = adamw(model)
         events: list[dict[str, Any]] = []
-        auto = AutoLR(model, optimizer, 800, AutoLRConfig(race=RaceConfig(again=again)), events.append)
+        auto = AutoLR(model, optimizer, 800, log_fn=events.append)
         auto.search(forward)
 
         def spoiled(batch: int, forward: Forward = forward) -> Tensor:
@@ -44,7 +43,6 @@ def test_apart_or_together_the_run_is_the_same_to_the_last_bit(again: tuple[floa
 
         trained = train_apart(auto, optimizer, spoiled) if apart else train(auto, spoiled)
         skips = [e["step"] for e in events if e.get("rung") == "skip"]
-        assert len([e for e in events if e["event"] == "adaptive_lr_race"]) == len(again)
         ends.append(([repr(value) for values in trained for value in values], skips, fingerprint(model, optimizer)))
     assert ends[0] == ends[1]
     assert ends[0][1] == [301, 302]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from aios.auto_lr import AutoLR, AutoLRConfig, RaceConfig
+from aios.auto_lr import AutoLR
 from auto_lr.problems import adamw, classifier, sgd, train, train_plainly
 
 
@@ -66,15 +66,13 @@ def test_a_leftover_scheduler_that_writes_rates_into_the_groups_is_told_on_once_
     assert train(alone, forward)[1] == lrs
 
 
-def test_decisions_rewinds_and_races_of_its_own_are_no_foreign_rates() -> None:
+def test_decisions_and_rewinds_of_its_own_are_no_foreign_rates() -> None:
     model, forward = classifier()
     events: list[dict[str, Any]] = []
-    config = AutoLRConfig(race=RaceConfig(again=(0.3,)))
-    auto = AutoLR(model, torch.optim.RMSprop(model.parameters(), lr=1e-4), 1500, config, events.append)
+    auto = AutoLR(model, torch.optim.RMSprop(model.parameters(), lr=1e-4), 1500, log_fn=events.append)
     auto.search(forward)
     train(auto, lambda i: forward(i) * (float("nan") if 600 <= i < 630 else 1.0))
     assert [e for e in events if e.get("decision") == "rewind_decrease"]
-    assert [e for e in events if e["event"] == "adaptive_lr_race"]
     assert not [e for e in events if "foreign_lr" in str(e.get("reason"))]
 
 

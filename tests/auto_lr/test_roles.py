@@ -447,6 +447,37 @@ def test_a_resumed_run_goes_on_at_the_rates_of_the_roles_bit_for_bit(at: int) ->
     assert fingerprint(other, again) == fingerprint(model, optimizer)
 
 
+@pytest.mark.parametrize(
+    ("now", "kept"),
+    [
+        (AutoLRConfig(role_lr=False), [("recurrent", FACTOR)]),
+        (AutoLRConfig(role_factors={"head": 2.0}), [("head", 1.0), ("recurrent", FACTOR)]),
+        (AutoLRConfig(), []),
+    ],
+    ids=["one rate", "another", "the same"],
+)
+def test_a_resumed_run_tells_which_rates_it_keeps(now: AutoLRConfig, kept: list[tuple[str, float]]) -> None:
+    model, forward = reader()
+    auto = AutoLR(model, adamw(model), 300)
+    auto.search(forward)
+    events: list[dict[str, Any]] = []
+    AutoLR(model, adamw(model), 300, now, events.append).load_state_dict(auto.state_dict(), forward)
+    told = of(events, "adaptive_lr_roles")
+    assert sorted((event["role"], event["factor"]) for event in told) == kept
+    assert all(event["evidence"] == "saved" for event in told)
+
+
+def test_a_loop_that_is_left_before_its_end_can_let_go_of_the_updates() -> None:
+    model, forward = reader()
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 300)
+    auto.search(forward)
+    auto.pause_at(20)
+    train(auto, forward)
+    auto.release()
+    assert updates_are_whole(model, optimizer)
+
+
 def test_a_run_begun_before_there_were_roles_goes_on_with_one_rate() -> None:
     model, forward = reader()
     auto = AutoLR(model, adamw(model), 300)

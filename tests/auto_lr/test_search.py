@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr import AutoLR, AutoLRConfig, Found, RaceConfig
+from aios.auto_lr import AutoLR, AutoLRConfig, Found
 from auto_lr.problems import Forward, adamw, classifier, fingerprint, peaks_of, sgd, train, train_plainly
 
 
@@ -575,58 +575,3 @@ def test_a_look_finds_what_the_run_then_finds() -> None:
     (climb,) = of(events, "adaptive_lr_climb")
     assert climb["lr"] == looked.lr
     assert climb["curve"] == [list(point) for point in zip(looked.rates, looked.losses, strict=True)]
-
-
-# --- raced again on the way ---
-
-AGAIN = AutoLRConfig(race=RaceConfig(again=(0.25,)))
-
-
-def raced_on_the_way(make: Any, dropout: float = 0.1) -> tuple[AutoLR, Forward, list[dict[str, Any]], Any]:
-    model, forward = classifier(dropout=dropout)
-    events: list[dict[str, Any]] = []
-    optimizer = make(model)
-    return AutoLR(model, optimizer, 1000, AGAIN, events.append), forward, events, optimizer
-
-
-@pytest.mark.parametrize("kind", ["adamw", "sgd", "rmsprop"])
-def test_a_race_on_the_way_moves_the_rate_and_nothing_else(kind: str) -> None:
-    auto, forward, events, optimizer = raced_on_the_way(MAKERS[kind])
-    auto.search(forward)
-    while auto.step_count < 249:
-        step(auto, forward)
-    loss = forward(auto.batch)
-    loss.backward()
-    auto.before_step()
-    norm = auto.engine.update(loss.detach(), auto.skip_above)
-    before, rng = fingerprint(auto.model, optimizer)[:2], torch.get_rng_state()
-    auto.after_step(loss, norm)
-
-    (race,) = of(events, "adaptive_lr_race")
-    assert race["step"] == auto.step_count == auto.batch == 250
-    assert fingerprint(auto.model, optimizer)[:2] == before
-    assert torch.equal(torch.get_rng_state(), rng)
-    _, lr = step(auto, forward)
-    assert lr == pytest.approx(race["lr"])
-    assert len(train(auto, forward)[0]) == 749
-    assert not [e for e in events if "foreign_lr" in str(e.get("reason"))]
-    assert [e["step"] for e in events] == sorted(e["step"] for e in events)
-
-
-@pytest.mark.parametrize("at", [249, 250, *(pytest.param(at, marks=pytest.mark.slow) for at in (60, 251, 400))])
-def test_gone_on_with_around_a_race_it_is_the_unbroken_run(at: int) -> None:
-    straight, forward, _, optimizer = raced_on_the_way(adamw)
-    straight.search(forward)
-    while straight.step_count < at:
-        step(straight, forward)
-    straight.keep_snapshot()
-    parts = [straight.state_dict(), straight.model.state_dict(), optimizer.state_dict(), torch.get_rng_state()]
-    saved = copy.deepcopy(parts)
-    ends = train(straight, forward), fingerprint(straight.model, optimizer), straight.search_steps
-
-    resumed, forward, _, optimizer = raced_on_the_way(adamw)
-    resumed.model.load_state_dict(saved[1])
-    optimizer.load_state_dict(saved[2])
-    resumed.load_state_dict(saved[0], forward)
-    torch.set_rng_state(saved[3])
-    assert (train(resumed, forward), fingerprint(resumed.model, optimizer), resumed.search_steps) == ends

@@ -80,6 +80,21 @@ def test_an_auto_run_comes_out_again(auto: Path) -> None:
     assert_as_recorded(recording, replay(recording, Choice()))
 
 
+def test_a_run_asked_to_finish_in_its_climb_comes_out_again(tmp_path: Path) -> None:
+    process = start_training(tmp_path, "--adaptive-lr-profile=auto", "--steps=400", "--eval-every=0")
+    wait_for_step(process, tmp_path / "brain", 10)
+    (tmp_path / "brain" / "STOP").write_text("FINISH")
+    process.communicate()
+    (anneal,) = read_log(tmp_path / "brain", "adaptive_lr_anneal")
+    (climb,) = read_log(tmp_path / "brain", "adaptive_lr_climb")
+    assert anneal["step"] == climb["step"]
+    recording = read_recording(tmp_path / "brain")
+    replayed = replay(recording, Choice())
+    assert same_decisions(recording, replayed)
+    assert replayed.lrs == [step.lr for step in replayed.steps]
+    assert replayed.notes == []
+
+
 def test_roles_with_rates_of_their_own_come_out_again(tmp_path: Path) -> None:
     settings = tmp_path / "s.toml"
     head = "window_size = 10\ncooldown_steps = 0\npatience = 1\nincrease_threshold = 0.0011\n"

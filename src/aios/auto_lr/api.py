@@ -259,6 +259,11 @@ class AutoLR:
                 self.keep_snapshot(at_any_rate=True)
         return self.evaluations.best is not before
 
+    def release(self) -> None:
+        """Let updates be what the optimizers make of them again, where the loop is left before its end: until then
+        those of a part with a rate of its own are cut to it."""
+        self._finding.end_roles()
+
     def pause_at(self, step: int) -> None:
         """Be `finished` at `step`, if it comes before the end; a later call moves it on."""
         self._pause = step
@@ -326,6 +331,7 @@ class AutoLR:
         control = self._control_of(saved, forget) if saved["control"] is not None else None
         self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
         self._finding.load_state_dict(saved)
+        self._finding.tell_kept_roles(self._log, saved["step_count"])
         self.step_count, self.batch = saved["step_count"], saved["batch"]
         self._found = Found.from_dict(saved["found"]) if saved["found"] is not None else None
         self.control = control

@@ -146,7 +146,11 @@ class _Player:
 
     def play(self) -> bool:
         """Feed all steps; False when the ladder of profile `auto` would have ended the run before."""
-        for step in sorted(s for s in self.sitting.steps if s > self.control.plan.first_step):
+        steps = sorted(s for s in self.sitting.steps if s > self.control.plan.first_step)
+        for step, anneal in self.sitting.finishes.items():
+            if steps and step < steps[0]:  # asked for in the climb
+                self.control.follow_finish(anneal)
+        for step in steps:
             try:
                 self._feed(self.sitting.steps[step])
             except RunError as error:

@@ -13,7 +13,7 @@ from aios.auto_lr.climb import RESOLVED, Climb, ClimbConfig
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.climbing import Climbing, climb_and_restore
 from aios.auto_lr.loop.engine import Engine
-from aios.auto_lr.loop.role_plan import MEASURED, RolePlan, check_factors, plan_roles, role_events
+from aios.auto_lr.loop.role_plan import MEASURED, RolePlan, check_factors, kept_events, plan_roles, role_events
 from aios.auto_lr.loop.scaled_updates import begin_updates, leave_updates, scale_updates
 from aios.auto_lr.loop.trial import Paired, find_unit
 from aios.auto_lr.loop.weights import looks_trained, resolution, trainable
@@ -70,6 +70,14 @@ class Finding:
         """Log how the rates of the roles compare from optimizer step `step` on."""
         for told in role_events(self.roles) if self.roles is not None else ():
             log({**told, "step": step})
+
+    def tell_kept_roles(self, log: LogFn, step: int) -> None:
+        """Log the factors that a resumed run keeps although the settings now say otherwise."""
+        saved, config = self.roles.factors if self.roles is not None else {}, self._config
+        other = [role for role, factor in config.role_factors.items() if saved.get(role, 1.0) != factor]
+        if other or (saved and not config.role_lr):
+            for told in kept_events({role: saved.get(role, 1.0) for role in {*saved, *other}}):
+                log({**told, "step": step})
 
     def begin_update(self) -> None:
         """An update is about to be made."""

@@ -99,6 +99,13 @@ def _obstacle(elsewhere: bool, own: Sequence[Tensor], optimizers: Sequence[Any])
     return None
 
 
+def kept_events(factors: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """An event, all but its step, for each role whose factor stays what it was when the run began."""
+    why = "a run goes on with the rates of its parts that it began with, whatever the settings say now"
+    for role, factor in factors.items():
+        yield {"event": "adaptive_lr_roles", "role": role, "factor": factor, "evidence": "saved", "reason": why}
+
+
 def role_events(plan: RolePlan) -> Iterator[dict[str, Any]]:
     """An event, all but its step, for each role that trains at another rate, or for why none does."""
     for role, factor in plan.factors.items():
