@@ -188,10 +188,19 @@ def test_updates_of_the_next_run_move_the_weights_after_one_that_was_left_out() 
     assert not torch.equal(model[0].weight, before)
 
 
-def test_an_optimizer_whose_step_wants_a_closure_is_refused_in_one_sentence() -> None:
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (torch.optim.LBFGS, "LBFGS cannot be steered: its step needs a closure"),
+        (torch.optim.Rprop, "Rprop cannot be steered: its learning rate counts in the first step alone"),
+        (lambda p: torch.optim.SGD(p, lr=0.1, maximize=True), "maximize=True is not allowed"),
+    ],
+    ids=["closure", "no rate", "maximize"],
+)
+def test_an_optimizer_that_cannot_be_steered_is_refused_in_one_sentence(make: Any, words: str) -> None:
     model, _ = classifier()
-    with pytest.raises(ValueError, match=r"^LBFGS cannot be driven: its step needs a closure"):
-        AutoLR(model, torch.optim.LBFGS(model.parameters()), 100)
+    with pytest.raises(ValueError, match=f"^{words}"):
+        AutoLR(model, make(model.parameters()), 100)
 
 
 def test_a_loss_that_is_never_finite_is_said_to_be() -> None:

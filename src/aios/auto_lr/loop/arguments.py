@@ -32,14 +32,24 @@ def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
-def check_steps_alone(optimizers: Iterable[Any]) -> None:
-    """Raise ValueError for an optimizer whose `step` wants a closure: whoever calls it has no loss to compute again."""
+def check_steerable(optimizers: Iterable[Any]) -> None:
+    """Raise ValueError for an optimizer that a learning rate and a falling loss cannot steer.
+
+    Whose `step` wants a closure: whoever calls it has no loss to compute again. That heeds its rate in the first step
+    alone, or makes what it is given larger.
+    """
     for optimizer in optimizers:
+        if isinstance(optimizer, torch.optim.Rprop):
+            raise ValueError("Rprop cannot be steered: its learning rate counts in the first step alone")
+        if any(group.get("maximize") for group in optimizer.param_groups):
+            raise ValueError(
+                "maximize=True is not allowed: AutoLR follows a loss that falls; train on the negative of it"
+            )
         step = getattr(type(optimizer), "step", None)  # not the instance's, which schedulers wrap
         asked = list(inspect.signature(step).parameters.values())[1:] if callable(step) else []
         if any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in asked):
             raise ValueError(
-                f"{type(optimizer).__name__} cannot be driven: its step needs a closure; take an optimizer that steps "
+                f"{type(optimizer).__name__} cannot be steered: its step needs a closure; take an optimizer that steps "
                 "by the gradients that are there"
             )
 

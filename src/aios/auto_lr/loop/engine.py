@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.loop.arguments import check_steps_alone, check_trains
+from aios.auto_lr.loop.arguments import check_steerable, check_trains
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.update import clip_and_update
 from aios.auto_lr.loop.weights import all_trained, trainable
@@ -127,9 +127,9 @@ def in_process(
     scaler: torch.amp.GradScaler | None,
     max_grad_norm: float,
 ) -> InProcess:
-    """The engine of a loop of anyone's own; ValueError where the optimizers train nothing of the model, or want a
-    closure."""
-    check_steps_alone(optimizers)
+    """The engine of a loop of anyone's own; ValueError where the optimizers train nothing of the model, or cannot be
+    steered."""
+    check_steerable(optimizers)
     check_trains(model, [group for optimizer in optimizers for group in optimizer.param_groups])
     device = next(model.parameters()).device
     return InProcess(
