@@ -1,0 +1,45 @@
+"""What an adapter says of the controller's events, and what it counts of them."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from torch import nn
+
+from aios.auto_lr import AutoLR
+from aios.integrations.reporting import Tally
+from auto_lr.problems import adamw
+
+NONE_FOUND = {"event": "adaptive_lr_climb", "step": 90, "lr": None, "reason": "the loss did not fall"}
+RACED = {"event": "adaptive_lr_race", "step": 90, "lr": 0.01, "reason": "0.01 ended lowest"}
+
+
+def test_a_climb_without_a_rate_is_no_bad_news_where_a_race_finds_one(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    tally = Tally(None)
+    tally(NONE_FOUND)
+    tally(RACED)
+    (told,) = caplog.messages
+    assert told == "AutoLR has found the learning rate 0.01: 0.01 ended lowest"
+
+
+@pytest.mark.parametrize("after", [{"event": "adaptive_lr_init", "step": 90}, {**RACED, "lr": None}])
+def test_where_nothing_finds_one_it_is_said_once(after: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
+    tally = Tally(None)
+    for record in (NONE_FOUND, after, {"event": "warmup_complete", "step": 91}):
+        tally(record)
+    (told,) = caplog.messages
+    assert told.startswith("AutoLR has found no learning rate, the optimizer's stays: ")
+
+
+def test_counters_go_on_after_a_resume() -> None:
+    model = nn.Linear(4, 4)
+    auto = AutoLR(model, adamw(model), 100)
+    first, second = Tally(None), Tally(None)
+    for record in (RACED, {"event": "adaptive_lr_adjustment", "step": 95}):
+        first(record)
+    second.load_state_dict(first.state_dict())
+    assert second.numbers(auto) == first.numbers(auto)
+    assert second.numbers(auto)["auto_lr/adjustments"] == 1
+    Tally(None).load_state_dict(None)  # a checkpoint of an older version
