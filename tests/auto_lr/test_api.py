@@ -292,3 +292,16 @@ def test_calls_out_of_turn_are_refused() -> None:
     auto.step(loss)
     with pytest.raises(ValueError, match="training has begun"):
         auto.load_state_dict(auto.state_dict())
+
+
+def test_an_anneal_that_begins_in_a_step_without_a_loss_is_told_all_the_same() -> None:
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, adamw(model), 100, log_fn=events.append)
+    auto.pause_at(69)
+    train(auto, forward)
+    auto.pause_at(100)
+    auto.move_to(70)  # where the anneal begins
+    train(auto, forward)
+    (told,) = (event for event in events if event["event"] == "adaptive_lr_anneal")
+    assert (told["start"], told["end"]) == (70, 100)

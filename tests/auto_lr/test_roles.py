@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from aios.auto_lr import AutoLR, AutoLRConfig
+from aios.auto_lr import AutoLR, AutoLRConfig, TroubleConfig
 from aios.auto_lr.climb import ClimbConfig
 from aios.auto_lr.loop.role_plan import MEASURED, RolePlan, plan_roles, role_events
 from aios.auto_lr.loop.roles import roles_of
 from aios.auto_lr.loop.scaled_updates import leave_updates, scale_updates
 from aios.core.hrm_models import HRMConfig, HRMForCausalLM
+from aios.errors import RunError
 from auto_lr.problems import adamw, fingerprint, train
 
 FACTOR = MEASURED["recurrent"]
@@ -475,6 +476,20 @@ def test_a_loop_that_is_left_before_its_end_can_let_go_of_the_updates() -> None:
     auto.pause_at(20)
     train(auto, forward)
     auto.release()
+    assert updates_are_whole(model, optimizer)
+
+
+def test_an_error_that_ends_the_run_lets_go_of_the_updates() -> None:
+    model, forward = reader()
+    optimizer = adamw(model)
+    calm = TroubleConfig(max_rewinds=1, non_finite_patience=3)
+    auto = AutoLR(model, optimizer, 300, AutoLRConfig(trouble=calm))
+    auto.search(forward)
+    auto.pause_at(150)
+    train(auto, forward)
+    auto.pause_at(300)
+    with pytest.raises(RunError):
+        train(auto, lambda i: forward(i) * float("nan"))
     assert updates_are_whole(model, optimizer)
 
 

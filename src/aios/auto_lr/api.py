@@ -390,7 +390,8 @@ class AutoLR:
                 self._finding.climbing.observe(self.step_count, launched.tried, seen, change)
                 continue
             assert self.control is not None
-            self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)
+            with self._finding.released_by_error():
+                self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)
 
     @property
     def _asked_lr(self) -> float:

@@ -126,10 +126,10 @@ class LearningRateControl:
         Raises:
             RunError: when trouble persists after all that can be done about it.
         """
-        plan, self._step = self.plan, step
+        plan, before, self._step = self.plan, self._step, step
         if step == plan.warmup_end and plan.profile != "engine":
             self._log({"event": "warmup_complete", "step": step, "lr": plan.base_lr})
-        self._follow_anneal(step)
+        self._follow_anneal(before, step)
         if step > plan.warmup_end and self.scheduler is not None:
             self.scheduler.step(loss)
         if self.recovery is not None and grad_norm is not None:
@@ -256,10 +256,11 @@ class LearningRateControl:
         if self.recovery is not None and state.get("learning") is not None:
             self.learning = LearningWatch.from_state(state["learning"], self.plan.steps)
 
-    def _follow_anneal(self, step: int) -> None:
+    def _follow_anneal(self, before: int, step: int) -> None:
+        """Say that it begins where it has begun since step `before`; a step between may have told nothing."""
         if isinstance(self.scheduler, AutoLRScheduler):
             self.scheduler.annealing = self.anneal.begun(step + 1)
-        if step == self.anneal.start < self.anneal.end:
+        if before < self.anneal.start <= step and self.anneal.start < self.anneal.end:
             self._say_anneal(step, "end_of_run")
 
     def _say_anneal(self, step: int, reason: str) -> None:

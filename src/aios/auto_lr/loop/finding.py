@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from aios.auto_lr.loop.weights import looks_trained, resolution, trainable
 from aios.auto_lr.plan import AutoLRConfig
 from aios.auto_lr.race import run_race
 from aios.auto_lr.search import BUDGET, SHORTEST_RUN, Found, Trial
+from aios.errors import RunError
 
 SCALED = 256.0
 """So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
@@ -101,6 +103,15 @@ class Finding:
     def end_roles(self) -> None:
         """Let updates be what the optimizers make of them: training is over."""
         leave_updates(self._engine.optimizers)
+
+    @contextmanager
+    def released_by_error(self) -> Iterator[None]:
+        """Let go of the updates where the block ends the run."""
+        try:
+            yield
+        except RunError:
+            self.end_roles()
+            raise
 
     def end_climb(self, step: int, why: str) -> Found:
         """Leave the edge of the climb, `step` being the newest one, for where the loss was lowest; `why`: where it has
