@@ -78,7 +78,7 @@ class Finding:
         saved, config = self.roles.factors if self.roles is not None else {}, self._config
         other = [role for role, factor in config.role_factors.items() if saved.get(role, 1.0) != factor]
         if other or (saved and not config.role_lr):
-            for told in kept_events({role: saved.get(role, 1.0) for role in {*saved, *other}}):
+            for told in kept_events({role: saved.get(role, 1.0) for role in sorted({*saved, *other})}):
                 log({**told, "step": step})
 
     def begin_update(self) -> None:
@@ -179,9 +179,6 @@ class Finding:
             reason = f"too few steps for a race; by what an update changes, {middle:.3g} suits such a model"
             return Found("race", (), (), middle, None, reason, unit.steps)
         return replace(found, steps=found.steps + unit.steps)
-
-    def _budget_left(self) -> int:
-        return math.floor(BUDGET * self._steps) - self.search_steps
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
