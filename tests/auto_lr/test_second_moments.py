@@ -31,6 +31,7 @@ class Wrapping(torch.optim.Optimizer):
     def __init__(self, inner: torch.optim.Optimizer) -> None:
         super().__init__([p for group in inner.param_groups for p in group["params"]], {})
         self.inner, self.param_groups = inner, inner.param_groups
+        self.outer = self  # some do, and it is no further one
 
     def step(self, closure: Any = None) -> None:
         self.inner.step()

@@ -29,7 +29,6 @@ from aios.auto_lr.search import LOST_IN_A_ROW, Found
 RESOLVED = 0.25
 """A change of this part of the distance between neighbouring numbers is measured rightly within a factor of two: of
 smaller ones rounding leaves too little (0.15 to 0.2 of them at a sixteenth of that, normal and uniform weights)."""
-NEVER_FINITE = "the loss was never finite, at no rate: look at the data and the loss function"
 ROUNDING = 1e-6
 """A fall of a smaller part of the loss is none, however calm the loss."""
 _MOST_DECADES = 12.0
@@ -275,7 +274,8 @@ class Climb:
         self._lost += 1
         if self._lost == LOST_IN_A_ROW:
             ever = any(math.isfinite(loss) for _, loss, _ in self._points)
-            self.ended = f"at {lr:.3g} the loss was no longer finite" if ever else NEVER_FINITE
+            never = "the loss was never finite, at no rate: look at the data and the loss function"
+            self.ended = f"at {lr:.3g} the loss was no longer finite" if ever else never
             self.broke = ever
 
     def _judge(self, number: int) -> bool:

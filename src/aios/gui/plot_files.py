@@ -11,7 +11,7 @@ from tkinter import filedialog
 from matplotlib.figure import Figure
 
 from aios.errors import UserError
-from aios.run_view.drawing import save_picture
+from aios.run_view.drawing import cannot_write, save_picture
 
 _TYPES = [("Picture", "*.png"), ("Drawing, sharp at any size", "*.svg"), ("Numbers, a table", "*.csv")]
 _ENDINGS = (".png", ".svg", ".csv")
@@ -50,4 +50,4 @@ def save(path: Path, draw: Callable[[], Figure], rows: Callable[[], Iterable[lis
         with path.open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream).writerows(rows())
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+        raise cannot_write(path, error) from error

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from aios.auto_lr import BatchFeed
+from aios.auto_lr.loop.feed import generators_in
 from aios.errors import UserError
 
 
@@ -83,21 +84,9 @@ def draws_once(loader: Any) -> bool:
 
 
 def generators_of(loader: Any) -> list[torch.Generator]:
-    """Those that a DataLoader and its samplers, one inside another, draw from, or several in a dict or list."""
-    found: dict[int, torch.Generator] = {}
-    seen: set[int] = set()
-    parts = [loader]
-    while parts:
-        part = parts.pop()
-        if part is None or id(part) in seen:
-            continue
-        seen.add(id(part))
-        if isinstance(part, (dict, list, tuple)):  # several loaders
-            parts += part.values() if isinstance(part, dict) else part
-            continue
-        for name in ("generator", "synchronized_generator"):
-            generator = getattr(part, name, None)
-            if isinstance(generator, torch.Generator):
-                found[id(generator)] = generator
-        parts += [getattr(part, name, None) for name in ("sampler", "batch_sampler")]
-    return list(found.values())
+    """Those that a DataLoader and its samplers draw from, or several in a dict or list, each once."""
+    several = loader.values() if isinstance(loader, dict) else loader
+    if several is loader and not isinstance(loader, (list, tuple)):
+        return generators_in(loader)
+    found = [generator for one in several for generator in generators_of(one)]
+    return list({id(generator): generator for generator in found}.values())

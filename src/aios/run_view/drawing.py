@@ -31,7 +31,7 @@ from aios.run_view.theme import DARK, LIGHT, Theme
 from aios.run_view.timeline import Decision, told_over
 from aios.run_view.view import Limits, View
 
-__all__ = ["DARK", "LIGHT", "DrawnRun", "Markers", "Theme", "blank_picture", "draw_run", "save_picture"]
+__all__ = ["DARK", "LIGHT", "DrawnRun", "Markers", "Theme", "blank_picture", "cannot_write", "draw_run", "save_picture"]
 
 
 class PictureSize(NamedTuple):
@@ -71,7 +71,12 @@ def save_picture(figure: Figure, path: Path, dpi: float | Literal["figure"] = "f
     try:
         figure.savefig(path, dpi=dpi)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """What to tell who named `path` for a picture or a table."""
+    return UserError(f"{path} cannot be written ({error.strerror}); choose another place.")
 
 
 def draw_run(

@@ -93,7 +93,7 @@ class BatchFeed(Generic[Batch]):
         self._first, self._epoch = state["number"] - state["drawn"], state["epoch"] - 1
         self._drawing = None
         saved = state["generator"] if isinstance(state["generator"], list) else [state["generator"]]
-        for generator, was in zip(_generators(self._source), saved, strict=False):  # None: it was given none
+        for generator, was in zip(generators_in(self._source), saved, strict=False):  # None: it was given none
             if was is not None:
                 generator.set_state(was)
         self.release(state["number"])
@@ -116,7 +116,7 @@ class BatchFeed(Generic[Batch]):
         self._epoch += 1
         self._begins.append((self._first + len(self._kept), self._epoch, self._generator_state()))
         _seed_host(self._seed * _EPOCH_SEEDS + self._epoch)
-        for sampler in _samplers(self._source):
+        for sampler in parts_of(self._source)[1:]:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(self._epoch)
         self._drawing = iter(self._source)
@@ -135,28 +135,24 @@ class BatchFeed(Generic[Batch]):
 
     def _generator_state(self) -> Any:
         """Of the source's own generator; of several a list, None where it was given none."""
-        states = [generator.get_state() for generator in _generators(self._source)]
+        states = [generator.get_state() for generator in generators_in(self._source)]
         return states if len(states) > 1 else next(iter(states), None)
 
 
-def _samplers(source: Any) -> list[Any]:
-    """Those of a DataLoader: its own, and those within them."""
-    found: list[Any] = []
-    for name in ("sampler", "batch_sampler"):
-        inner = getattr(source, name, None)
-        if inner is not None:
-            found += [inner, *_samplers(inner)]
-    return _each_once(found)
+def parts_of(loader: Any) -> list[Any]:
+    """A DataLoader and its samplers, one inside another, each once."""
+    parts = [loader]
+    for part in parts:  # which grows on the way
+        inner = [getattr(part, name, None) for name in ("sampler", "batch_sampler")]
+        parts += [each for each in inner if each is not None and all(each is not known for known in parts)]
+    return parts
 
 
-def _each_once(parts: Iterable[Any]) -> list[Any]:
-    return list({id(part): part for part in parts}.values())
-
-
-def _generators(source: Any) -> list[torch.Generator]:
-    """A DataLoader's sources of random numbers, where it or a sampler was given one of its own."""
-    given = [getattr(part, "generator", None) for part in (source, *_samplers(source))]
-    return _each_once(one for one in given if isinstance(one, torch.Generator))
+def generators_in(loader: Any) -> list[torch.Generator]:
+    """The sources of random numbers that a DataLoader and its samplers were given, each once."""
+    names = ("generator", "synchronized_generator")  # the second is Accelerate's
+    given = [getattr(part, name, None) for part in parts_of(loader) for name in names]
+    return list({id(one): one for one in given if isinstance(one, torch.Generator)}.values())
 
 
 def _host_state() -> tuple[Any, ...]:

@@ -22,9 +22,12 @@ def keep_second_moments(optimizers: Iterable[Any]) -> bool:
 
 
 def _within(optimizer: Any) -> list[Any]:
-    """An optimizer, and those that it wraps."""
-    inner = [value for value in vars(optimizer).values() if isinstance(value, torch.optim.Optimizer)]
-    return [optimizer, *(each for one in inner for each in _within(one))]
+    """An optimizer, and those that it wraps, each once."""
+    found = [optimizer]
+    for one in found:  # which grows on the way
+        inner = [v for v in getattr(one, "__dict__", {}).values() if isinstance(v, torch.optim.Optimizer)]
+        found += [each for each in inner if all(each is not known for known in found)]
+    return found
 
 
 def _kept(optimizer: Any) -> dict[str, list[Tensor]]:

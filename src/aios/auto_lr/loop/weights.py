@@ -30,8 +30,11 @@ class ChangeMeter:
         self._weights = [w.detach() for w in weights if w.numel()]
         device = self._weights[0].device if self._weights else None
         self._matrices = torch.tensor([w.ndim >= 2 for w in self._weights], device=device)
-        self._roots = torch.tensor([math.sqrt(w.numel()) for w in self._weights], device=device)
-        self._first = self._norms(self._weights)
+        roots = torch.tensor([math.sqrt(w.numel()) for w in self._weights], device=device)
+        first = self._norms(self._weights)
+        usual = torch.where(first > 0, first / roots, torch.nan).nanmedian()
+        self._instead = torch.where(first > 0, torch.nan, usual * roots)
+        """Norms that stand for those of weights which were zero at first; NaN for all others."""
         self._before: list[Tensor] = []
 
     def mark(self) -> None:
@@ -46,9 +49,7 @@ class ChangeMeter:
         sizes = self._norms(self._before)
         changed = (sizes > 0) & (moved > 0)
         matrices = self._matrices & changed
-        usual = torch.where(self._first > 0, self._first / self._roots, torch.nan).nanmedian()
-        instead = torch.where((self._first > 0) | usual.isnan(), sizes, usual * self._roots)
-        sizes = torch.where(matrices.any(), sizes, instead)
+        sizes = torch.where(matrices.any() | self._instead.isnan(), sizes, self._instead)
         counts = torch.where(matrices.any(), matrices, changed)
         ratios = torch.where(counts, moved / sizes.clamp_min(torch.finfo(torch.float32).tiny), torch.nan)
         return torch.nan_to_num(ratios.nanmedian(), nan=0.0)
