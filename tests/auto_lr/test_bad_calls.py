@@ -13,6 +13,10 @@ import torch
 from torch import nn
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr.climb import ClimbConfig
+from aios.auto_lr.race import RaceConfig
+from aios.auto_lr.rules import NoiseRules
+from aios.auto_lr.trouble_config import TroubleConfig
 from auto_lr.problems import adamw, classifier, fingerprint, train
 
 
@@ -216,3 +220,42 @@ def test_a_loss_that_is_never_finite_is_said_to_be() -> None:
     assert climb["lr"] is None
     assert "never finite" in climb["reason"]
     assert climb["step"] == 2
+
+
+@pytest.mark.parametrize("profile", ["rules", "fixed"])
+def test_a_profile_that_goes_by_the_rate_it_is_given_refuses_to_search(profile: Any) -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model), 100, AutoLRConfig(profile=profile))
+    with pytest.raises(ValueError, match=f"there can be no search here: profile {profile} goes by the optimizer's LR"):
+        auto.search(forward)
+    assert train(auto, forward)[1][20] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (
+            lambda: ClimbConfig(cycles_per_decade=0),
+            "cycles_per_decade = 0 is not allowed: must be a whole number",
+        ),
+        (lambda: ClimbConfig(decay_part=0.9), "rise_part + decay_part = "),
+        (lambda: ClimbConfig(divisor=0.0), "divisor = 0.0 is not allowed: must be a finite number from "),
+        (lambda: RaceConfig(judges=0), "judges = 0 is not allowed: must be a whole number >= 1"),
+        (lambda: RaceConfig(factor=1.0), "factor = 1.0 is not allowed: must be a finite number from 1.01"),
+        (lambda: NoiseRules(plateau_steps=-5), "plateau_steps = -5 is not allowed: must be a whole number >= 1"),
+        (
+            lambda: NoiseRules(raise_gain=math.nan),
+            "raise_gain = nan is not allowed: must be a finite number from 0",
+        ),
+        (lambda: TroubleConfig(min_fill=2), "min_fill = 2 is not allowed: must be a whole number >= 8"),
+        (
+            lambda: AutoLRConfig(warmup_fraction="0.1"),
+            "warmup_fraction = '0.1' is not allowed: must be a finite",
+        ),
+        (lambda: AutoLRConfig(max_grad_norm="1"), "max_grad_norm = '1' is not allowed: must be > 0"),
+        (lambda: AutoLRConfig(groups={"head": 1}), "groups: head = 1 is not allowed: must be a GroupSettings"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_where_it_is_given(build: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        build()

@@ -93,3 +93,30 @@ def test_a_pause_ends_a_part_and_not_the_run() -> None:
     assert (auto.finished, auto.end) == (True, 100)
     auto.pause_at(1000)
     assert len(train(auto, forward)[0]) == 70
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_step_without_a_loss_counts_and_changes_nothing_else(every: int) -> None:
+    """The climb goes on as if there had been none, at the rates it tells of; what comes with a step comes all the
+    same; and a state saved anywhere is gone on with."""
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    optimizer, highest = adamw(model), 0.0
+    auto = AutoLR(model, optimizer, 400, log_fn=events.append)
+    auto.search(forward)
+    while not auto.finished:
+        rate = auto.before_step()
+        if auto.step_count % every == 0:
+            auto.pass_step()
+            AutoLR(model, adamw(model), 400).load_state_dict(auto.state_dict())
+            continue
+        highest = max(highest, rate if auto.climbing else 0.0)
+        loss = forward(auto.batch)
+        loss.backward()
+        auto.after_step(loss, auto.engine.update(loss, auto.skip_above))
+    (climb,) = [event for event in events if event["event"] == "adaptive_lr_climb"]
+    (anneal,) = [event for event in events if event["event"] == "adaptive_lr_anneal"]
+    assert climb["lr"] is not None
+    assert climb["edge"] == pytest.approx(highest)
+    assert (auto.step_count, anneal["step"]) == (400, 280)
+    assert all(event["step"] <= 400 for event in events)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.auto_lr import AutoLR
+from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.learning import LESS, MOST_CUTS, SOONEST, Expected, LearningWatch
 from aios.auto_lr.search import Found
 from auto_lr.problems import fingerprint
@@ -91,11 +91,12 @@ def test_nothing_is_expected_where_no_climb_has_found_a_rate(what: Found) -> Non
 class MadeRun:
     """A loop whose losses are made: they fall while the climb goes on, end it as asked, and are then `after`."""
 
-    def __init__(self, after: float, broke: bool = True) -> None:
+    def __init__(self, after: float, broke: bool = True, use_moe: bool = False, **settings: float) -> None:
         torch.manual_seed(0)
         self.model = torch.nn.Linear(4, 1)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
-        self.auto = AutoLR(self.model, self.optimizer, steps=300, log_fn=self._note)
+        config = AutoLRConfig(settings=settings)
+        self.auto = AutoLR(self.model, self.optimizer, 300, config, self._note, use_moe)
         self.events: list[dict[str, Any]] = []
         self.weights: dict[str, list[Any]] = {}
         """Weights and moments when an event of each kind was last told."""
@@ -164,4 +165,21 @@ def test_a_run_taken_up_between_climb_and_judgement_ends_as_the_unbroken_one(beh
     resumed.train()
     assert resumed.told("not_learning")[0]["step"] > at
     assert resumed.weights["learning_decrease"] == run.weights["learning_decrease"] == saved
+    assert resumed.now() == run.now()
+
+
+@pytest.mark.parametrize("given", [{}, {"lr_min": 1e-3}, {"use_moe": True}])
+def test_a_rate_that_was_lowered_keeps_to_the_bounds_and_is_the_same_on_resume(given: dict[str, Any]) -> None:
+    run, resumed = MadeRun(5.0, **given), MadeRun(5.0, **given)
+    while not run.told("not_learning"):
+        run.train(run.auto.step_count + 1)
+    (told,) = run.told("not_learning")
+    assert told["lr"] >= given.get("lr_min", 0.0)
+    for name in ("model", "optimizer", "auto"):
+        getattr(resumed, name).load_state_dict(copy.deepcopy(getattr(run, name).state_dict()))
+    for each in (run, resumed):
+        each.train()
+    schedulers = [each.auto.control.scheduler for each in (run, resumed) if each.auto.control is not None]
+    one, other = (scheduler.config for scheduler in schedulers if scheduler is not None)
+    assert (one.lr_min, one.lr_max) == (other.lr_min, other.lr_max)
     assert resumed.now() == run.now()

@@ -520,11 +520,18 @@ def test_roles_that_no_optimizer_trains_any_more_are_refused_on_resume() -> None
     auto = AutoLR(model, adamw(model), 300)
     auto.search(forward)
     state = auto.state_dict()
-    without = torch.optim.AdamW(model.head.parameters(), lr=1e-3)
-    resumed = AutoLR(model, without, 300)
-    with pytest.raises(ValueError, match="'recurrent'"):
-        resumed.load_state_dict(state)
-    assert not resumed.begun
+    while auto.climbing or not auto.begun:
+        loss = forward(auto.batch)
+        loss.backward()
+        auto.step(loss)
+    for learned in (state, auto.state_dict()):  # in the climb, and behind it
+        without = torch.optim.AdamW(model.head.parameters(), lr=1e-3)
+        events: list[dict[str, Any]] = []
+        resumed = AutoLR(model, without, 300, log_fn=events.append)
+        with pytest.raises(ValueError, match="'recurrent'"):
+            resumed.load_state_dict(learned)
+        assert not resumed.begun
+        assert (events, without.param_groups[0]["lr"]) == ([], 1e-3)
 
 
 def test_every_role_that_was_measured_has_its_reason() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import statistics
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -575,3 +576,19 @@ def test_a_look_finds_what_the_run_then_finds() -> None:
     (climb,) = of(events, "adaptive_lr_climb")
     assert climb["lr"] == looked.lr
     assert climb["curve"] == [list(point) for point in zip(looked.rates, looked.losses, strict=True)]
+
+
+@pytest.mark.parametrize("make", [trained, classifier])
+def test_a_loss_that_itself_takes_gradients_is_searched_as_any_other(make: Any) -> None:
+    """As of physics, of energies, of a penalty on gradients: it cannot be had under no_grad."""
+    model, forward = make()
+
+    def penalised(batch: int) -> Tensor:
+        x = torch.randn(8, 16, generator=torch.Generator().manual_seed(batch), requires_grad=True)
+        (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        return forward(batch) + 1e-2 * slope.square().mean()
+
+    auto = AutoLR(model, sgd(model), 400)
+    auto.search(penalised)
+    losses, _ = train(auto, penalised)
+    assert statistics.fmean(losses[-20:]) < 0.8 * statistics.fmean(losses[:20])

@@ -171,3 +171,23 @@ def test_state_that_cannot_be_copied_is_refused_by_name() -> None:
     optimizer.averager = Opaque(torch.zeros(3))  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=r"AdamW.averager \(a Opaque\) cannot be copied"):
         AutoLR(model, optimizer, 400).search(forward)
+
+
+def test_a_group_that_joins_the_first_of_several_optimizers_keeps_its_own_ratio() -> None:
+    model, forward = classifier()
+    first, last = model[0], model[3]
+    one = torch.optim.SGD([first.weight], lr=0.1)
+    other = torch.optim.SGD(last.parameters(), lr=0.01)
+    events: list[dict[str, Any]] = []
+    auto = AutoLR(model, [one, other], 80, log_fn=events.append)
+    for step in range(80):
+        if step == 20:
+            one.add_param_group({"params": [first.bias], "lr": 0.05})
+        loss = forward(auto.batch)
+        loss.backward()
+        auto.step(loss)
+        rates = [group["lr"] for optimizer in (one, other) for group in optimizer.param_groups]
+        ratios = [rate / rates[0] for rate in rates]  # a decision may just have moved all of them
+        assert ratios == pytest.approx([1, 0.5, 0.1] if step >= 20 else [1, 0.1])
+    assert not [event for event in events if event["event"] == "adaptive_lr_trouble"]
+    assert [event for event in events if event["event"] == "adaptive_lr_adjustment"]

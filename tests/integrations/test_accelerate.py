@@ -192,3 +192,31 @@ def test_a_loader_of_no_length_is_looked_ahead_of(tmp_path: Path) -> None:
         auto.step(loss)
         optimizer.zero_grad()
     assert named(events, "adaptive_lr_race")[0]["lr"] is not None
+
+
+def test_a_loop_that_has_ended_or_was_let_go_makes_room_for_another(tmp_path: Path) -> None:
+    run = Run(gpt2(), 2)
+    run.train(2)
+    again = AutoLRLoop(run.accelerator, run.model, run.optimizer, 90)
+    with pytest.raises(UserError, match="steers this optimizer already"):
+        AutoLRLoop(run.accelerator, run.model, run.optimizer, 90)
+    again.release()
+    run.auto = AutoLRLoop(run.accelerator, run.model, run.optimizer, 90)
+    run.train(3)
+    run.accelerator.save_state(str(tmp_path))
+    assert len(list(tmp_path.glob("custom_checkpoint_*"))) == 1
+
+
+def test_weights_that_the_loss_has_of_its_own_are_guarded_as_the_models_are() -> None:
+    run = Run(gpt2(), 60)
+    own = torch.nn.Parameter(torch.zeros(()))
+    run.auto.release()
+    run.optimizer.add_param_group({"params": [own]})
+    run.auto = AutoLRLoop(run.accelerator, run.model, run.optimizer, 60)
+    for step in range(40):
+        loss = run.model(**next(iter(run.loader))).loss + own.square()
+        run.accelerator.backward(loss)
+        if step == 30:
+            own.grad = torch.full((), math.inf)
+        run.auto.step(loss)
+        assert math.isfinite(float(own))

@@ -318,3 +318,20 @@ def test_a_checkpoint_holds_the_weights_that_were_evaluated(tmp_path: Path) -> N
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
         (seen,) = pl.Trainer(accelerator="cpu", **quiet).validate(module, loader(shuffle=False), verbose=False)
         assert seen["val_loss"] == pytest.approx(float(told), rel=1e-4), path
+
+
+def test_what_is_validated_after_training_is_no_evaluation_of_it(tmp_path: Path) -> None:
+    events: Events = []
+    callback, module = AutoLRCallback(AutoLRConfig(on_overfit="finish"), log_fn=events.append), Digits(0.0)
+    trainer = make_trainer(
+        tmp_path, callback, max_steps=150, num_sanity_val_steps=0, val_check_interval=15, check_val_every_n_epoch=None
+    )
+    trainer.fit(module, loader(), loader(shuffle=False))
+    assert callback.auto is not None
+    ends, best, told = weights(module), callback.auto.evaluations.best, len(events)
+    strange = TensorDataset(DATA.tensors[0].flip(1), DATA.tensors[1])
+    for _ in range(3):
+        trainer.validate(module, DataLoader(strange, 32), verbose=False)
+    assert same(weights(module), ends)
+    assert callback.auto.evaluations.best == best
+    assert len(events) == told

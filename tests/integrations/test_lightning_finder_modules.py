@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from aios.auto_lr import AutoLR
 from aios.errors import UserError
 from aios.integrations.lightning import AutoLRCallback
 from integrations.lightning_finders import BOTH, OURS, RACES, callback, curve
@@ -249,3 +250,24 @@ def test_what_theirs_refuses(tmp_path: Path) -> None:
 def test_a_model_without_gradients(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="trains no parameter of the model"):
         make_trainer(tmp_path, AutoLRCallback()).fit(Digits().requires_grad_(False), loader())
+
+
+def test_batches_left_out_take_no_step_of_the_climb(tmp_path: Path) -> None:
+    """The edge that is told is the highest rate that was tried, and a state saved in between is gone on with."""
+    events: Events = []
+    module, ours, tried = LeavesOut(), AutoLRCallback(log_fn=events.append), list[float]()
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            assert ours.auto is not None
+            if ours.auto.climbing:
+                tried.append(trainer.optimizers[0].param_groups[0]["lr"])
+                other = LeavesOut()
+                auto = AutoLR(other, other.configure_optimizers(), 200)
+                auto.load_state_dict(ours.auto.state_dict())
+
+    trainer = make_trainer(tmp_path, ours, Watch(), max_steps=200)
+    trainer.fit(module, loader())
+    (told,) = named(events, "adaptive_lr_climb")
+    assert told["lr"] is not None
+    assert max(tried) == pytest.approx(told["edge"])

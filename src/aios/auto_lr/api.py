@@ -122,7 +122,7 @@ class AutoLR:
     @property
     def obstacle(self) -> str | None:
         """Why there can be no search, in words for the log; None where there can."""
-        return search_obstacle(self.engine)
+        return search_obstacle(self.config, self.engine)
 
     def search(self, how: Forward | Trial | None = None, micro_batches: int = 1) -> Found | None:
         """Have the LR found: at once by a race for a model that was trained before, which is taken back; else by the
@@ -137,7 +137,7 @@ class AutoLR:
         found = self._finding.begin(self.step_count, self.batch)
         self._finding.tell_roles(self._log, self.step_count)
         if found is not None:
-            self._take(found)
+            self._settle_on(found)
         return found
 
     def look(self, how: Forward | Trial, micro_batches: int = 1) -> Found:
@@ -156,13 +156,9 @@ class AutoLR:
         check_dense(self.model)
         self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
 
-    def _take(self, found: Found) -> None:
-        """Settle on what was found before training proper."""
+    def _settle_on(self, found: Found) -> None:
+        """Account for what was found before training proper, and log it."""
         self._found = found
-        self._enter(found)
-
-    def _enter(self, found: Found) -> None:
-        """Account for what was found, and log it."""
         if found.how == "race":
             self.step_count += found.steps if self.config.count_search else 0
         self._finding.search_steps += found.steps
@@ -175,7 +171,6 @@ class AutoLR:
         Returns the LR of this update. Raises ValueError, before any change, when all steps are done and for a loss
         that is not one number.
         """
-        self._check_unfinished()
         number = number_on(self.engine.device, loss, "loss")
         lr = self.before_step()
         norm = self.engine.update(number, self.skip_above)
@@ -184,7 +179,11 @@ class AutoLR:
 
     def before_step(self) -> float:
         """Set the LR of the next update in every param group; returns the first one's. Its gradients may be there."""
-        self._check_unfinished()
+        if self.finished:
+            raise ValueError(
+                f"all {self.step_count} steps are done: loop until `finished`, or build an AutoLR of more steps and "
+                "give it this one's state_dict()"
+            )
         self._finding.begin_update()
         if self._finding.climbing is not None:
             if self.step_count == 0:
@@ -193,13 +192,6 @@ class AutoLR:
         else:
             self._rates = (self.control or self._begin()).before_step(self.step_count + 1)
         return self._rates[0]
-
-    def _check_unfinished(self) -> None:
-        if self.finished:
-            raise ValueError(
-                f"all {self.step_count} steps are done: loop until `finished`, or build an AutoLR of more steps and "
-                "give it this one's state_dict()"
-            )
 
     def skips(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
         """Whether the update has to be left out, a boolean scalar on the device; the norm is that before clipping."""
@@ -218,12 +210,24 @@ class AutoLR:
         climbing = self._finding.climbing
         if climbing is None and self.control is None:
             raise ValueError("after_step comes after before_step: training has not begun")
+        change = climbing.change() if climbing is not None else 0.0
+        named = {"loss": loss, "grad_norm": grad_norm, "change": change}
+        self._end_step(vector_on(self.engine.device, named, numbers), tag)
+
+    def pass_step(self) -> None:
+        """Count the step that `before_step` began as one that had no loss and made no update: it tells nothing."""
+        if (climbing := self._finding.climbing) is not None:
+            climbing.climb.pass_step()
+        self._end_step(torch.full((3,), math.nan), told=False)
+
+    def _end_step(self, values: Tensor, tag: Any = None, told: bool = True) -> None:
+        """The step is launched: `values` on the device are its loss, gradient norm and change, and the caller's."""
+        climbing = self._finding.climbing
         self.step_count += 1
         self.batch += 1
-        tried, change = (climbing.tried, climbing.change()) if climbing is not None else (None, 0.0)
-        launched = Launched(self.step_count, self._rates, tried, self.skip_above, tag)
-        named = {"loss": loss, "grad_norm": grad_norm, "change": change}
-        self._readback.push(launched, vector_on(self.engine.device, named, numbers))
+        tried = climbing.tried if climbing is not None else None
+        launched = Launched(self.step_count, self._rates, tried, self.skip_above, tag, told)
+        self._readback.push(launched, values)
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
         if climbing is not None and (climbing.over or self.step_count >= self.steps):
             self._end_climb()
@@ -289,10 +293,8 @@ class AutoLR:
         if (climbing := self._finding.climbing) is not None:
             climbing.keep(self.step_count)
         recovery = self.control.recovery if self.control is not None else None
-        if recovery is not None and at_any_rate:
-            recovery.keep_snapshot()
-        elif recovery is not None:
-            recovery.keep_checkpoint()
+        if recovery is not None:
+            (recovery.keep_snapshot if at_any_rate else recovery.keep_checkpoint)()
 
     def forget_reference(self) -> None:
         """The weights are being replaced (merged with other workers'): a jump of the loss will be no trouble."""
@@ -305,11 +307,11 @@ class AutoLR:
         Several workers all call `keep_snapshot` before one of them calls this.
         """
         self.flush()
+        kept = {"evaluations": self.evaluations.state_dict()}
         found = self._found.to_dict() if self._found is not None and self.control is None else None
         learned = self.control.state_dict() if self.control is not None else None
-        counts = {"step_count": self.step_count, "batch": self.batch}
-        kept = {"found": found, "control": learned, "evaluations": self.evaluations.state_dict()}
-        return {"version": STATE_VERSION, **counts, **self._finding.state_dict(), **kept}
+        own = {"version": STATE_VERSION, "step_count": self.step_count, "batch": self.batch}
+        return {**own, **self._finding.state_dict(), "found": found, "control": learned, **kept}
 
     def log_summary(self) -> None:
         """Log `adaptive_lr_summary`; call it at the end of a run."""
@@ -328,25 +330,21 @@ class AutoLR:
         if self.begun:
             raise ValueError("load_state_dict comes before the first step: training has begun")
         saved = read_state(state)
-        control = self._control_of(saved, forget) if saved["control"] is not None else None
-        self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
-        self._finding.load_state_dict(saved)
-        self._finding.tell_kept_roles(self._log, saved["step_count"])
-        self.step_count, self.batch = saved["step_count"], saved["batch"]
-        self._found = Found.from_dict(saved["found"]) if saved["found"] is not None else None
-        self.control = control
-        self.evaluations.load_state_dict(saved.get("evaluations"), self.finishing)
-        self.keep_snapshot(at_any_rate=True)
-
-    def _control_of(self, saved: Mapping[str, Any], forget: bool) -> LearningRateControl:
-        """The controller that goes on from a checked state."""
         step, learned = saved["step_count"], saved["control"]
         config = effective_config(self.config, self.engine)
-        plan = resumed_plan(config, self.steps, self._asked_lr, self.use_moe, learned, step, forget)
-        control = self._controller(plan, step)
-        if not forget:
-            control.load_state_dict(learned, step)
-        return control
+        given = (config, self.steps, self._asked_lr, self.use_moe)
+        plan = None if learned is None else resumed_plan(*given, learned, step, forget)
+        self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
+        self._finding.load_state_dict(saved)
+        if plan is not None:
+            self.control = self._controller(plan, step)
+            if not forget:
+                self.control.load_state_dict(learned, step)
+        self._finding.tell_kept_roles(self._log, step)
+        self.step_count, self.batch = step, saved["batch"]
+        self._found = Found.from_dict(saved["found"]) if saved["found"] is not None else None
+        self.evaluations.load_state_dict(saved.get("evaluations"), self.finishing)
+        self.keep_snapshot(at_any_rate=True)
 
     def _begin(self) -> LearningRateControl:
         """Settle what the search, or the optimizers' LR, says for the steps that are left."""
@@ -354,9 +352,9 @@ class AutoLR:
         if self._finding.roles is None:  # there was no search
             self._finding.plan_roles()
             self._finding.tell_roles(self._log, self.step_count)
-        config, first_step = effective_config(self.config, self.engine), self.step_count
-        plan = make_plan(config, self.steps, self._asked_lr, self.use_moe, self._found, first_step)
-        self.control = self._controller(plan, first_step)
+        config = effective_config(self.config, self.engine)
+        plan = make_plan(config, self.steps, self._asked_lr, self.use_moe, self._found, self.step_count)
+        self.control = self._controller(plan, self.step_count)
         self.keep_snapshot(at_any_rate=True)
         return self.control
 
@@ -370,22 +368,26 @@ class AutoLR:
         """Leave the edge (`why`: of a climb that goes on), settle on what it has told; where that is nothing, race."""
         self.flush()
         found = self._finding.end_climb(self.step_count, why)
-        self._take(found)
+        self._settle_on(found)
         if self.step_count >= self.steps:
             return
         if found.lr is None and (raced := self._finding.race_fresh(self.batch)) is not None:
-            self._take(raced)
+            self._settle_on(raced)
         self._begin()
 
     def _follow(self, done: list[tuple[Launched, list[float]]]) -> None:
         for launched, (loss, grad_norm, change, *numbers) in done:
+            if not launched.told:
+                if self.control is not None:
+                    self.control.pass_step(launched.step)
+                continue
             self._finding.check_scale(loss)
             self.evaluations.trained(loss)
             if self._on_step is not None:
                 self._on_step(StepReport(launched, loss, grad_norm, numbers))
             overflow = overflowed(self.engine, loss, grad_norm)
             if self._finding.climbing is not None:
-                assert launched.tried is not None, "what was launched in a climb is followed before its end"
+                assert launched.tried is not None  # what was launched in a climb is followed before its end
                 seen = None if overflow else loss if math.isfinite(grad_norm) else math.nan
                 self._finding.climbing.observe(self.step_count, launched.tried, seen, change)
                 continue

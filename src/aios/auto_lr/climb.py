@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aios.auto_lr.ranges import Range, check_number, check_numbers
 from aios.auto_lr.robust_window import low_by_chance, scatter
 from aios.auto_lr.saved_state import COUNT, NUMBER, POSITIVE_COUNT, RATE, check_state, optional, row, series
 from aios.auto_lr.search import LOST_IN_A_ROW, Found
@@ -32,11 +33,22 @@ smaller ones rounding leaves too little (0.15 to 0.2 of them at a sixteenth of t
 ROUNDING = 1e-6
 """A fall of a smaller part of the loss is none, however calm the loss."""
 _MOST_DECADES = 12.0
+_RANGES: dict[str, Range] = {
+    **{"cycle": (0, math.inf), "calm_cycle": (4, math.inf), "short_cycle": (0, 1), "shortest_cycle": (4, math.inf)},
+    **{"cycles_per_decade": (1, 100), "longest": (0, 1), "recent": (4, math.inf), "flat_cycles": (1, math.inf)},
+    **dict.fromkeys(("first_lr", "visible_change", "first_change", "last_lr"), (1e-30, 1e30)),
+    **dict.fromkeys(("divisor", "unscaled_divisor"), (1e-6, 1e6)),
+    **dict.fromkeys(("harmful_change", "rise", "rise_sigmas", "tolerance", "tolerance_sigmas"), (0, math.inf)),
+    "clear_sigmas": (0, math.inf),
+}
 
 
 @dataclass(frozen=True)
 class ClimbConfig:
-    """Settings of the climb. Changes are those of an update: RMS of the change over RMS of the weight."""
+    """Settings of the climb. Changes are those of an update: RMS of the change over RMS of the weight.
+
+    A bad value raises ValueError naming field, value and what is allowed.
+    """
 
     cycle: float = 0.5
     """Steps of a cycle over the square root of the run's: longer cycles find a lower rate, and longer runs want lower
@@ -87,6 +99,10 @@ class ClimbConfig:
     """... and, where the optimizer keeps no second moments, over this besides: such updates do not shrink as gradients
     grow noisy, which the climb is too early to see (SGD, Lion)."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, _RANGES)
+        check_number("rise_part + decay_part", self.rise_part + self.decay_part, (0, 1))
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -134,6 +150,13 @@ class Climb:
         number, place = divmod(self._launched, self.steps_per_cycle)
         self._launched += 1
         return self._peak(number) * part_of_peak(place, self.steps_per_cycle, self.config)
+
+    def pass_step(self) -> None:
+        """The step that `next_lr` was asked for is not made after all: the next one has its rate."""
+        if self._launched:
+            self._launched -= 1
+        else:
+            self._early -= 1
 
     def observe(self, lr: float, loss: float | None, change: float) -> bool:
         """Take what a step at `lr` cost and did; returns whether the state of now is worth going back to.

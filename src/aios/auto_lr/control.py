@@ -13,7 +13,7 @@ from aios.auto_lr.events import LogFn
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
 from aios.auto_lr.learning import LESS, LearningWatch
 from aios.auto_lr.param_groups import read_learning_rates, set_learning_rate
-from aios.auto_lr.plan import MOE_LR_MAX, Plan
+from aios.auto_lr.plan import Plan
 from aios.auto_lr.recovery import Recovery, Restorable
 from aios.auto_lr.saved_state import COUNT, FLAG, MAPPING, RATE, check_state, optional, row
 from aios.auto_lr.scheduler import AutoLRScheduler
@@ -60,10 +60,10 @@ class LearningRateControl:
         if plan.expected is not None:
             self.learning = LearningWatch(plan.expected, plan.first_step, plan.steps)
         self._optimizer = optimizer
-        self._written: list[float] = []  # the rate given to each param group
+        self._written: list[tuple[dict[str, Any], float]] = []  # each param group and the rate given to it
         self._told_foreign = False
         if isinstance(self.scheduler, AutoLRScheduler):
-            monitor = TroubleMonitor(plan.trouble)
+            monitor = TroubleMonitor(plan.config.trouble)
             self.recovery = Recovery(self.scheduler, monitor, take_snapshot, log_fn)
 
     @property
@@ -79,8 +79,9 @@ class LearningRateControl:
             self.scheduler.keep_own_lr()
         groups = self._optimizer.param_groups
         self._report_foreign_rates(step, groups)
-        self._written = set_learning_rate(groups, self._rate(step))
-        return self._written
+        rates = set_learning_rate(groups, self._rate(step))
+        self._written = list(zip(groups, rates, strict=True))
+        return rates
 
     def _rate(self, step: int) -> float:
         """The learning rate of base for optimizer step `step`."""
@@ -104,15 +105,14 @@ class LearningRateControl:
         """Say once that somebody else (a leftover scheduler, a callback) writes rates into the param groups."""
         if self._told_foreign or not self._written:
             return
-        foreign = [i for i, rate in enumerate(self._written) if _differs(groups[i]["lr"], rate)]
+        foreign = [(group["lr"], group, then) for group, then in self._written if _differs(group["lr"], then)]
         if not foreign:
             return
-        found = [groups[i]["lr"] for i in foreign]
         own = set_learning_rate(groups, self.adaptive_lr)
-        for index, lr in zip(foreign, found, strict=True):
-            if lr != own[index]:  # nor what a decision since the last step has written
+        for lr, group, then in foreign:
+            index = next((i for i, now in enumerate(groups) if now is group), None)
+            if index is not None and lr != own[index]:  # nor what a decision since the last step has written
                 self._told_foreign = True
-                then = self._written[index]
                 reason = f"foreign_lr (param group {index} was set to {lr:.4g}, not from here; back to {then:.4g})"
                 told = {"rung": "none", "reason": reason, "numbers": {"lr_found": lr, "lr": then}}
                 self._log({"event": "adaptive_lr_trouble", "step": step - 1, **told})
@@ -126,16 +126,26 @@ class LearningRateControl:
         Raises:
             RunError: when trouble persists after all that can be done about it.
         """
-        plan, before, self._step = self.plan, self._step, step
-        if step == plan.warmup_end and plan.profile != "engine":
-            self._log({"event": "warmup_complete", "step": step, "lr": plan.base_lr})
-        self._follow_anneal(before, step)
-        if step > plan.warmup_end and self.scheduler is not None:
+        self._count(step)
+        if step > self.plan.warmup_end and self.scheduler is not None:
             self.scheduler.step(loss)
         if self.recovery is not None and grad_norm is not None:
             watch = self._watched(step)
             self.recovery.after_step(step, loss, grad_norm, skip_above, may_keep=watch is None or not watch.in_doubt)
         self._watch_learning(step, loss)
+
+    def pass_step(self, step: int) -> None:
+        """Count optimizer step `step`, which told nothing: it had no loss."""
+        self._count(step)
+        if step > self.plan.warmup_end and self.scheduler is not None:
+            self.scheduler.start_step += 1  # it counts the losses that it sees
+
+    def _count(self, step: int) -> None:
+        """See what comes with the number of the step alone."""
+        before, self._step = self._step, step
+        if step == self.plan.warmup_end and self.plan.profile != "engine":
+            self._log({"event": "warmup_complete", "step": step, "lr": self.plan.base_lr})
+        self._follow_anneal(before, step)
 
     def _watched(self, step: int) -> LearningWatch | None:
         """What asks whether the run learns; None from the anneal on."""
@@ -154,11 +164,11 @@ class LearningRateControl:
         seen = f"loss {now:.4g} since step {since}, {expected.reference:.4g} at the end of the climb"
         reason = f"not_learning ({seen}{'; back to the last good state' if back else ''})"
         told = {"since": since, "loss": now, "reference": expected.reference, "back": back, "reason": reason}
-        lower = lr / LESS if expected.broke else lr
-        self._log({"event": "not_learning", "step": step, **told, "lr": lower})
+        settings = self.plan.settings_from(lr / LESS)
+        self._log({"event": "not_learning", "step": step, **told, "lr": settings.initial_lr if expected.broke else lr})
         if expected.broke:
-            self.base_lr, self.bounds = lower, bounds_around(lower)
-            recovery.scheduler.move_to(lower, self.bounds, "learning_decrease", reason)
+            self.base_lr, self.bounds = settings.initial_lr, bounds_around(lr / LESS)
+            recovery.scheduler.begin_at(settings, "learning_decrease", reason)
             watch.go_on(step)
 
     @property
@@ -284,7 +294,7 @@ def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> Gr
         "log_fn": log_fn,
         "start_step": step,
         "warmup_steps": plan.warmup_steps,
-        "groups": plan.groups,
+        "groups": plan.config.groups,
     }
     scheduler: GroupedLRScheduler
     if plan.profile == "auto":
@@ -299,10 +309,10 @@ def _announce_moe(plan: Plan, log_fn: LogFn, step: int) -> None:
     """Say, when a run begins, that a mixture of experts starts at another rate than was asked for, or than is usual."""
     if step > plan.first_step:
         return
-    for before, reason in ((plan.asked_lr, plan.preflight), (MOE_LR_MAX, plan.lifted)):
-        if reason is not None:
-            rates = {"original_lr": before, "adjusted_lr": plan.base_lr}
-            log_fn({"event": "moe_lr_adjustment", "step": step, **rates, "reason": reason})
+    for moved in (plan.preflight, plan.lifted):
+        if moved is not None:
+            rates = {"original_lr": moved[0], "adjusted_lr": plan.base_lr}
+            log_fn({"event": "moe_lr_adjustment", "step": step, **rates, "reason": moved[1]})
 
 
 def _differs(lr: Any, rate: float) -> bool:

@@ -11,7 +11,7 @@ from aios.auto_lr.param_groups import (
     check_scales,
     make_roles,
     role_of,
-    write_learning_rate,
+    set_learning_rate,
     write_scales,
 )
 
@@ -41,8 +41,8 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
         groups: Mapping[str, GroupSettings] | None = None,
         **kwargs: Any,
     ) -> None:
-        base = config.effective(use_moe)
-        self.roles = make_roles(optimizer.param_groups, groups or {}, base)
+        base, self._groups = config.effective(use_moe), groups or {}
+        self.roles = make_roles(optimizer.param_groups, self._groups, base)
         self.scales = {name: role.in_bounds(base.initial_lr, role.start_scale) for name, role in self.roles.items()}
         super().__init__(optimizer, config, use_moe, log_fn, **kwargs)
 
@@ -93,13 +93,10 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
         self._apply()
 
     def _apply(self) -> None:
-        super()._apply()
+        """As every step of a run does; a group that joins is known by itself, not by its place among several."""
         groups = self.optimizer.param_groups
         write_scales(groups, self.scales)
-        for group, base in zip(groups, self._bases, strict=False):
-            scale = self.scales.get(role_of(group))
-            if scale is not None:
-                write_learning_rate(group, self.current_lr * (base / self._bases[0]) * scale)
+        set_learning_rate(groups, self.current_lr)
 
     def _adjust_groups(self, decision: LRDecision, old_lr: float, new_lr: float) -> dict[str, Any]:
         if decision is LRDecision.HOLD or not self.roles:

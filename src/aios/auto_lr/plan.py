@@ -17,8 +17,9 @@ from aios.auto_lr.climb import ClimbConfig
 from aios.auto_lr.learning import Expected
 from aios.auto_lr.param_groups import GroupSettings
 from aios.auto_lr.race import RaceConfig
+from aios.auto_lr.ranges import check_number, check_numbers
 from aios.auto_lr.rules import NoiseRules
-from aios.auto_lr.search import Found
+from aios.auto_lr.search import Found, bounds_around
 from aios.auto_lr.trouble_config import TroubleConfig
 
 WARMUP_FRACTION = 0.05
@@ -26,8 +27,8 @@ WARMUP_FRACTION = 0.05
 UNSEARCHED_INCREASE = 1.3
 """Factor of an increase where no search said how high the LR may go: it may begin orders of magnitude too low."""
 
-MOE_LR_MAX = AdaptiveLRConfig().moe_lr_max
-"""Highest rate of a mixture of experts, unless a higher one was measured."""
+MOE_LR_MIN, MOE_LR_MAX = AdaptiveLRConfig().moe_lr_min, AdaptiveLRConfig().moe_lr_max
+"""Lowest and highest rate of a mixture of experts, unless another one was measured."""
 
 Profile = Literal["auto", "rules", "fixed", "engine"]
 """`auto`: all of it; `rules`: the plain rules; `fixed`: warm-up and anneal alone; `engine`: the LR is not ours."""
@@ -83,15 +84,11 @@ class AutoLRConfig:
         return "keep-best" if self.on_overfit == "finish" and self.profile != "auto" else self.on_overfit
 
     def __post_init__(self) -> None:
-        for name in ("warmup_fraction", "anneal_fraction"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} = {value!r} is not allowed: must be between 0 and 1")
+        check_numbers(self, {"warmup_fraction": (0, 1), "anneal_fraction": (0, 1)})
         for name, least in (("warmup_steps", 0), ("window_limit", 2)):
-            value = getattr(self, name)
-            if value is not None and not (type(value) is int and value >= least):
-                raise ValueError(f"{name} = {value!r} is not allowed: must be a whole number >= {least}")
-        if not self.max_grad_norm > 0:
+            if (count := getattr(self, name)) is not None:
+                check_number(name, count, (least, math.inf), whole=True)
+        if not (isinstance(self.max_grad_norm, int | float) and self.max_grad_norm > 0):
             raise ValueError(f"max_grad_norm = {self.max_grad_norm!r} is not allowed: must be > 0")
         for name, known in (("profile", get_args(Profile)), ("on_overfit", get_args(OnOverfit))):
             if (value := getattr(self, name)) not in known:
@@ -99,6 +96,8 @@ class AutoLRConfig:
         for role, factor in self.role_factors.items():
             if not (isinstance(factor, int | float) and 0 < factor < math.inf):
                 raise ValueError(f"role_factors: {role} = {factor!r} is not allowed: must be a number > 0")
+        if odd := [role for role, settings in self.groups.items() if not isinstance(settings, GroupSettings)]:
+            raise ValueError(f"groups: {odd[0]} = {self.groups[odd[0]]!r} is not allowed: must be a GroupSettings")
         fields = AdaptiveLRConfig.__dataclass_fields__
         if unknown := [name for name in self.settings if name not in fields]:
             raise ValueError(f"settings: {unknown[0]!r} is no field of AdaptiveLRConfig: {', '.join(fields)}")
@@ -108,8 +107,8 @@ class AutoLRConfig:
 class Plan:
     """Everything the learning rate of a run follows from, settled before its first step."""
 
-    profile: Profile
-    """Who decides."""
+    config: AutoLRConfig
+    """What it was made from."""
     steps: int
     """The optimizer step at which the run ends."""
     asked_lr: float
@@ -128,10 +127,6 @@ class Plan:
     """The end of the run."""
     rules: NoiseRules
     """Of the decisions under `auto`."""
-    trouble: TroubleConfig
-    """Of the ladder."""
-    groups: Mapping[str, GroupSettings]
-    """Of param groups, by role."""
     use_moe: bool = False
     """Whether the model is a mixture of experts."""
     expected: Expected | None = None
@@ -142,23 +137,35 @@ class Plan:
     """Whether the run was asked to finish now."""
 
     @property
+    def profile(self) -> Profile:
+        """Who decides."""
+        return self.config.profile
+
+    def settings_from(self, lr: float) -> AdaptiveLRConfig:
+        """Of the scheduler, where the run goes on at `lr`, as if that had been found: those of a resume from there."""
+        return scheduler_settings(self.config, self.steps - self.first_step, lr, bounds_around(lr), self.use_moe)
+
+    @property
     def warmup_end(self) -> int:
         """The last step of the warm-up."""
         return self.first_step + self.warmup_steps
 
     @property
-    def lifted(self) -> str | None:
-        """Why a mixture of experts trains above its bound; None where it does not."""
-        if not self.use_moe or self.bounds is None or self.base_lr <= MOE_LR_MAX:
+    def lifted(self) -> tuple[float, str] | None:
+        """The bound that a mixture of experts trains beyond, and why it does; None where it does not."""
+        bound = min(max(self.base_lr, MOE_LR_MIN), MOE_LR_MAX)
+        if not self.use_moe or self.bounds is None or bound == self.base_lr:
             return None
-        return f"measured on this model: {self.base_lr:.3g} trains, so the bound of {MOE_LR_MAX:.3g} gives way"
+        return bound, f"measured on this model: {self.base_lr:.3g} trains, so the bound of {bound:.3g} gives way"
 
     @property
-    def preflight(self) -> str | None:
-        """Why a mixture of experts does not begin at the rate asked for; None where it does."""
+    def preflight(self) -> tuple[float, str] | None:
+        """The rate asked for, and why a mixture of experts does not begin at it; None where it does."""
         if not self.use_moe or self.bounds is not None or self.profile not in ("auto", "rules"):
             return None
-        return preflight_moe_lr(self.asked_lr)[1]
+        lr, reason = preflight_moe_lr(self.asked_lr)
+        # Where it does not begin at that one either, the settings say where.
+        return (self.asked_lr, reason) if reason is not None and lr == self.base_lr else None
 
 
 def make_plan(
@@ -229,8 +236,11 @@ def scheduler_settings(
     elif bounds is not None and not {"initial_lr", "lr_min", "lr_max"} & given.keys():
         derived |= {"lr_min": bounds[0], "lr_max": bounds[1]}
         if use_moe:  # what was measured on this model says more than the bound for all
-            derived["moe_lr_max"] = max(MOE_LR_MAX, bounds[1])
+            derived |= {"moe_lr_min": min(MOE_LR_MIN, bounds[0]), "moe_lr_max": max(MOE_LR_MAX, bounds[1])}
     settings = AdaptiveLRConfig.from_base_lr(base_lr, steps, use_moe, **{**derived, **given})
+    if bounds is not None and settings.initial_lr != base_lr:  # a resume knows but the rate that the bounds let through
+        inside = AdaptiveLRConfig.from_base_lr(settings.initial_lr, steps, use_moe, **{**derived, **given})
+        settings = replace(inside, initial_lr=base_lr).effective(use_moe)
     if config.window_limit is not None and settings.window_size > config.window_limit:
         settings.window_size = config.window_limit  # in place: it remembers a rate that was moved
     return settings
@@ -260,7 +270,7 @@ def _plan(
         base_lr, _ = preflight_moe_lr(base_lr)
     settings = scheduler_settings(config, steps - first_step, base_lr, bounds, use_moe)
     return Plan(
-        profile=config.profile,
+        config=config,
         steps=steps,
         asked_lr=asked_lr,
         base_lr=settings.initial_lr if steers else base_lr,
@@ -270,8 +280,6 @@ def _plan(
         settings=settings,
         anneal=Anneal.of_run(steps, _anneal_fraction(config)),
         rules=noise_rules(config.rules, steps, searched=bounds is not None),
-        trouble=config.trouble,
-        groups=config.groups,
         use_moe=use_moe,
     )
 

@@ -17,12 +17,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from aios.auto_lr.ranges import Range, check_numbers
 from aios.auto_lr.search import LOST_IN_A_ROW, Found, Trial, cost_in_steps
+
+_RANGES: dict[str, Range] = {
+    "factor": (1.01, 1e3),
+    **{"rounds": (3, 64), "least_steps": (1, math.inf), "most_steps": (1, math.inf), "judges": (1, math.inf)},
+    **{"warmup": (0, 1), "decay": (0, 1)},
+    **{"trained_change": (1e-9, 10), "fresh_change": (1e-9, 10)},
+}
 
 
 @dataclass(frozen=True)
 class RaceConfig:
-    """Settings of a race."""
+    """Settings of a race; a bad value raises ValueError naming field, value and what is allowed."""
 
     factor: float = 2.5
     """Ratio of neighbouring candidates."""
@@ -42,6 +50,9 @@ class RaceConfig:
     """Change of the weights (RMS over RMS) by the first update at the middle candidate, for a model trained before."""
     fresh_change: float = 0.02
     """The same for a fresh one."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, _RANGES)
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,23 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from aios.auto_lr.adaptive_lr import LRDecision
+from aios.auto_lr.ranges import Range, check_numbers
 from aios.auto_lr.robust_window import MAD_TO_SIGMA
 
 OUTLIER_SIGMAS = 6.0
 """Distance from the median of its window, in robust sigmas, beyond which a loss says nothing about the trend."""
+_RANGES: dict[str, Range] = {
+    **dict.fromkeys(("raise_sigmas", "worsen_sigmas", "spike_sigmas", "spike_rise"), (0, math.inf)),
+    **{"plateau_gain": (0, 1), "raise_gain": (0, 1), "plateau_steps": (1, math.inf)},
+}
 
 
 @dataclass(frozen=True)
 class NoiseRules:
-    """Thresholds in standard errors, and what is worth the name of progress."""
+    """Thresholds in standard errors, and what is worth the name of progress.
+
+    A bad value raises ValueError naming field, value and what is allowed.
+    """
 
     raise_sigmas: float = 4.0
     """The loss must fall by this many standard errors of the slope before the LR may rise."""
@@ -39,6 +47,9 @@ class NoiseRules:
     """... over so many optimizer steps."""
     raise_gain: float = 0.02
     """Least fall of the loss in one window, as a part of it, for the LR to rise."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, _RANGES)
 
 
 class WindowSums(NamedTuple):

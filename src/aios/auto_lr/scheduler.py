@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from aios.auto_lr.adaptive_lr import LossMetrics, LRDecision
+from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LossMetrics, LRDecision
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler, Rates
+from aios.auto_lr.param_groups import make_roles
 from aios.auto_lr.rules import NoiseRules, WindowSums, decide_by_noise, move_onto_trend, summarize_window
 from aios.auto_lr.saved_state import FLAG, LOSS, POSITIVE_COUNT, Kind, check_state, row, series
 
@@ -46,10 +46,14 @@ class AutoLRScheduler(GroupedLRScheduler):
         self.window, self.windows, self._unread = [], [], []
         super().restore(kept, name, reason)
 
-    def move_to(self, lr: float, bounds: tuple[float, float], name: str, reason: str) -> None:
-        """Bring the LR to `lr`, and its bounds to `bounds`, on the record."""
-        self.config = replace(self.config, lr_min=bounds[0], lr_max=bounds[1])
-        self.restore(Rates(lr, self.scales), name, reason)
+    def begin_at(self, settings: AdaptiveLRConfig, name: str, reason: str) -> None:
+        """Go on as one that begins with these `settings`, on the record."""
+        self.config = settings.effective(self.use_moe)
+        self.roles = make_roles(self.optimizer.param_groups, self._groups, self.config)
+        lr = self.config.initial_lr
+        scales = {role: self.roles[role].in_bounds(lr, scale) for role, scale in self.scales.items()}
+        if (lr, scales) != (self.current_lr, self.scales):
+            self.restore(Rates(lr, scales), name, reason)
 
     def keep_own_lr(self) -> None:
         """Undo a change of `current_lr` that no decision made (another scheduler, a callback); the log says so."""

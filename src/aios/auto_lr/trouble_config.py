@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, fields
 
+from aios.auto_lr.ranges import Range, check_numbers
+
 
 @dataclass(frozen=True)
 class TroubleConfig:
@@ -47,18 +49,12 @@ class TroubleConfig:
     """Ratio of the median gradient norm to its highest so far below which, the loss being flat, it vanishes."""
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            whole, (low, high) = type(setting.default) is int, _RANGES.get(setting.name, (1, math.inf))
-            is_kind = type(value) is int or (type(value) is float and not whole and math.isfinite(value))
-            if not (is_kind and low <= value <= high):
-                kind = "whole number" if whole else "finite number"
-                raise ValueError(f"{name} = {value!r} is not allowed: must be a {kind} from {low:g} to {high:g}")
+        check_numbers(self, {setting.name: _RANGES.get(setting.name, (1, math.inf)) for setting in fields(self)})
         if self.window < self.min_fill:
             raise ValueError(f"window = {self.window} is not allowed: must be >= min_fill = {self.min_fill}")
 
 
-_RANGES: dict[str, tuple[float, float]] = {
+_RANGES: dict[str, Range] = {
     "min_fill": (8, math.inf),
     "level_window": (4, math.inf),
     "loss_jump": (1e-6, 10),

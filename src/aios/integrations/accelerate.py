@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
+from aios.auto_lr.loop.trial import EngineTrial
+from aios.auto_lr.loop.weights import all_trained
 from aios.errors import UserError
 from aios.integrations.accelerated import (
     ahead_of,
@@ -29,7 +31,7 @@ from aios.integrations.accelerated import (
     scaler_of,
     several,
 )
-from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
+from aios.integrations.framework_step import FrameworkStep
 from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.replacing import replaced
 from aios.integrations.reporting import Tally, logger
@@ -45,7 +47,7 @@ class AutoLRLoop:
     clipping, `optimizer.step()` and any scheduler: where gradients are synchronised (`accelerator.accumulate`) it does
     all of them. With the `loader` it can race rates on batches to come: a model that was trained before needs that.
     `loss_of(batch)` is the training loss then, by default `model(**batch).loss`. The state goes with
-    `accelerator.save_state` and `load_state`.
+    `accelerator.save_state` and `load_state`. A loop that is left before its end has to be told: `release()`.
 
     Raises UserError where workers share out the weights, and for an optimizer that another loop steers; ValueError as
     `AutoLR` does. `step` raises RunError when the run cannot be saved.
@@ -76,7 +78,7 @@ class AutoLRLoop:
         self._seen = 0  # micro-batches
         self._in_step = 0  # of these, since the last update
         accelerator.register_for_checkpointing(self)
-        accelerator.register_save_state_pre_hook(lambda *_: self.auto.keep_snapshot())
+        self._hook = accelerator.register_save_state_pre_hook(lambda *_: self.auto.keep_snapshot())
 
     @property
     def finished(self) -> bool:
@@ -86,7 +88,10 @@ class AutoLRLoop:
     def step(self, loss: Tensor) -> None:
         """Take the loss of a micro-batch whose gradients were just computed; update where they are complete."""
         if not self._searched:
-            self._search()
+            self._searched = True
+            self._say_overruled()
+            if self.auto.obstacle is None:
+                self._search()
         if self._in_step == 0:
             self._step.begin()
         self._step.see(loss / self._accelerator.gradient_accumulation_steps)
@@ -103,6 +108,15 @@ class AutoLRLoop:
         """Hand on the loss of an evaluation; returns whether it is the best so far."""
         return self.auto.report_eval(loss)
 
+    def release(self) -> None:
+        """Let go of optimizers and checkpoints, for another loop to take them; one that has `finished` does so then."""
+        self.auto.release()
+        self._hook.remove()
+        held = self._accelerator._custom_objects
+        held[:] = [one for one in held if one is not self]
+        for optimizer in map(inner, self._optimizers):
+            _steered.pop(optimizer, None)
+
     def state_dict(self) -> dict[str, Any]:
         """Plain values; `accelerator.save_state` asks for it."""
         return {"auto_lr": self.auto.state_dict(), "seen": self._seen, "told": self._tally.state_dict()}
@@ -115,9 +129,12 @@ class AutoLRLoop:
 
     def _claim(self) -> None:
         for optimizer in map(inner, self._optimizers):
-            known = _steered.get(optimizer)
-            if known is not None and known() is not None:
-                raise UserError("an AutoLRLoop steers this optimizer already: build one for each run")
+            kept = _steered.get(optimizer)
+            known = kept() if kept is not None else None
+            if known is not None and not known.finished:
+                raise UserError("an AutoLRLoop steers this optimizer already: release() it to leave it before its end")
+            if known is not None:
+                known.release()
             _steered[optimizer] = weakref.ref(self)
 
     def _new_auto(self) -> AutoLR:
@@ -127,7 +144,7 @@ class AutoLRLoop:
         auto = AutoLR(model, optimizers, self._steps, self._config, self._tally, scaler=scaler)
         self._step = FrameworkStep(auto, optimizers, scaler, lambda number: mean_over_workers(accelerator, number))
         tries = self._loader is not None and not draws_once(self._loader)
-        self._trial = FrameworkTrial(auto, self._run_ahead) if tries else None
+        self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
         return auto
 
     def _search(self) -> None:
@@ -135,9 +152,7 @@ class AutoLRLoop:
 
         That may be in the middle of an accumulation, where DDP keeps gradients to itself: not those of a trial.
         """
-        self._searched = True
-        self._say_overruled()
-        parameters = [p for p in self._model.parameters() if p.grad is not None]
+        parameters = [p for p in self._trained() if p.grad is not None]
         gradients = [p.grad.clone() for p in parameters if p.grad is not None]
         self._clear_gradients()
         is_ddp = isinstance(self._model, nn.parallel.DistributedDataParallel)
@@ -153,7 +168,7 @@ class AutoLRLoop:
             logger.warning(overruled("the scheduler that was prepared"))
 
     def _update(self) -> None:
-        norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
+        norm = self._accelerator.clip_grad_norm_(self._trained(), self._config.max_grad_norm)
         self._step.decide(torch.as_tensor(norm, dtype=torch.float32), self._accelerator.gradient_accumulation_steps)
         for optimizer in self._optimizers:
             optimizer.step()
@@ -163,16 +178,20 @@ class AutoLRLoop:
         with self._ahead:
             self._step.follow()
 
+    def _trained(self) -> list[Tensor]:
+        """The model's weights, and those that an optimizer alone holds: a loss may have some."""
+        return all_trained(self._model, [inner(optimizer) for optimizer in self._optimizers])
+
     def _clear_gradients(self) -> None:
         for optimizer in self._optimizers:
             inner(optimizer).zero_grad(set_to_none=True)
 
-    def _run_ahead(self, batch: int) -> Tensor:
+    def _run_ahead(self, batch: int, learns: bool) -> Tensor:
         accelerator, losses = self._accelerator, []
         micro = accelerator.gradient_accumulation_steps
         for number in range(batch * micro, (batch + 1) * micro):
             loss = self._loss_of(self._ahead[number])
-            if torch.is_grad_enabled():
+            if learns:
                 accelerator.backward(loss)
             losses.append(loss.detach().float())
         return mean_over_workers(accelerator, torch.stack(losses).mean())

@@ -1,4 +1,4 @@
-"""One optimizer step of a framework, told to `AutoLR`; and steps of a framework on trial."""
+"""One optimizer step of a framework, told to `AutoLR`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from aios.auto_lr import AutoLR
-from aios.auto_lr.loop.trial import update_once
 from aios.auto_lr.loop.update import UpdateGuard
-from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
 from aios.errors import UserError
 from aios.integrations.wording import JOINS_LATE
 
@@ -79,22 +77,3 @@ class FrameworkStep:
         assert self._decided is not None, "a step is followed once it was decided"
         decided, self._decided, self.open = self._decided, None, False
         self.auto.after_step(*decided)
-
-
-class FrameworkTrial:
-    """A `Trial` of what the framework trains: `run(batch)` returns the mean loss of a step over all its micro-batches
-    and workers, and leaves the gradients where these are enabled."""
-
-    def __init__(self, auto: AutoLR, run: Callable[[int], Tensor]) -> None:
-        self._engine, self._run = auto.engine, run
-        self._groups = JoinedGroups(auto.engine.optimizers)
-
-    def evaluate(self, batch: int) -> float:
-        """As `Trial.evaluate`."""
-        with torch.no_grad():
-            return float(self._run(batch))
-
-    def train(self, batch: int, lr: float) -> float:
-        """As `Trial.train`."""
-        set_learning_rate(self._groups.param_groups, lr)
-        return float(update_once(self._engine, lambda: self._run(batch).detach()))

@@ -17,12 +17,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
+from aios.auto_lr.loop.trial import EngineTrial
 from aios.errors import RunError, UserError
-from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
+from aios.integrations.framework_step import FrameworkStep
 from aios.integrations.lightning_trial import begin_look, can_be_tried, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.reporting import Tally, logger
@@ -80,7 +82,7 @@ class AutoLRCallback(pl.Callback):
         self.auto = auto
         self._step = FrameworkStep(auto, trainer.optimizers, self._scaler, self._mean)
         tries = can_be_tried(pl_module) and not draws_once(trainer.train_dataloader)
-        self._trial = FrameworkTrial(auto, self._run_ahead) if tries else None
+        self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
         self._open = self._decided = self._left_out = False
         self._searched = goes_on
         if self._loaded is not None:
@@ -102,8 +104,9 @@ class AutoLRCallback(pl.Callback):
         auto = self._steering()
         if not self._searched:
             self._searched = True
-            with self._ahead:
-                auto.search(self._trial)
+            if auto.obstacle is None:
+                with self._ahead:
+                    auto.search(self._trial)
         if not self._open and not auto.finished:
             self._step.begin()
             self._open = True
@@ -140,25 +143,32 @@ class AutoLRCallback(pl.Callback):
                 self._tell(trainer)
         elif self._left_out:
             self._open = self._left_out = False
-            auto.move_to(auto.step_count + 1)
+            auto.pass_step()
         if auto.finished:
             trainer.should_stop = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See that an evaluation finds the weights that count."""
-        if self.auto is not None and self.auto.begun:
+        if self.auto is not None and self.auto.begun and _fits(trainer):
             self._survive(self.auto.settle if trainer.checkpoint_callbacks else self.auto.flush)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand on the loss of an evaluation."""
-        if self.auto is not None and self.auto.begun and self._monitor in trainer.callback_metrics:
+        told = _fits(trainer) and self._monitor in trainer.callback_metrics
+        if self.auto is not None and self.auto.begun and told:
             self.auto.report_eval(float(trainer.callback_metrics[self._monitor]))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Follow what was launched."""
+        """Follow what was launched, and let go of the optimizers."""
         auto = self._steering()
         self._survive(auto.flush)
         auto.log_summary()
+        auto.release()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Let go of the optimizers."""
+        if self.auto is not None:
+            self.auto.release()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values. Lightning asks on every worker, with the weights at hand and the optimizers to come."""
@@ -190,8 +200,8 @@ class AutoLRCallback(pl.Callback):
         mean: Tensor = self._trainer.strategy.reduce(number.clone(), reduce_op="mean")
         return mean
 
-    def _run_ahead(self, batch: int) -> Tensor:
-        return self._mean(run_ahead(self._trainer, self._module, self._steering().engine, self._ahead, batch))
+    def _run_ahead(self, batch: int, learns: bool) -> Tensor:
+        return self._mean(run_ahead(self._trainer, self._module, self._steering().engine, self._ahead, batch, learns))
 
     def _begin_look(self) -> Ahead:
         number = self._steering().batch * self._trainer.accumulate_grad_batches
@@ -221,6 +231,11 @@ def _check(trainer: pl.Trainer) -> None:
     scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
         raise UserError("a fused optimizer under 16-mixed hides its gradients' norm: build it without fused=True")
+
+
+def _fits(trainer: pl.Trainer) -> bool:
+    """Whether an evaluation is one on the way: no `validate` of the user's, nor the check before training."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def _norm(trainer: pl.Trainer) -> Tensor:

@@ -31,15 +31,17 @@ def can_be_tried(module: pl.LightningModule) -> bool:
     return bool(module.automatic_optimization) and "dataloader_iter" not in takes
 
 
-def run_ahead(trainer: pl.Trainer, module: pl.LightningModule, engine: Engine, ahead: LookAhead, batch: int) -> Tensor:
-    """The mean loss of optimizer step number `batch`, its gradients in place of those before where these are enabled.
+def run_ahead(
+    trainer: pl.Trainer, module: pl.LightningModule, engine: Engine, ahead: LookAhead, batch: int, learns: bool
+) -> Tensor:
+    """The mean loss of optimizer step number `batch`; where it `learns` its gradients take the place of those before.
 
     What the module logs on the way is dropped; its metrics and attributes stay as they were. A `training_step` may
     leave batches out: for a step of which it leaves out all the next batch that it takes counts, and nan is the loss of
     a long row of them.
     """
     micro, losses = trainer.accumulate_grad_batches, list[Tensor]()
-    if torch.is_grad_enabled():
+    if learns:
         for optimizer in trainer.optimizers:
             optimizer.zero_grad()  # Lightning leaves those of the last update in place
     with metrics_kept(module), attributes_kept(module), _nothing_logged(trainer, module):
@@ -49,7 +51,7 @@ def run_ahead(trainer: pl.Trainer, module: pl.LightningModule, engine: Engine, a
             loss = _loss_of(_step(trainer, module, ahead[number], number))
             if loss is None:
                 continue
-            if torch.is_grad_enabled():
+            if learns:
                 engine.backward(loss / micro)
             losses.append(loss.detach().float())
     return torch.stack(losses).mean() if losses else torch.tensor(math.nan, device=engine.device)

@@ -19,15 +19,14 @@ from aios.integrations.replacing import replaced
 TrainingStep = Callable[..., Tensor]
 
 
-def run_ahead(trainer: Trainer, training_step: TrainingStep, ahead: LookAhead, batch: int) -> Tensor:
-    """The mean loss of optimizer step number `batch`, its gradients added where these are enabled.
+def run_ahead(trainer: Trainer, training_step: TrainingStep, ahead: LookAhead, batch: int, learns: bool) -> Tensor:
+    """The mean loss of optimizer step number `batch`; where it `learns` its gradients are added.
 
     `training_step` is the trainer's own. What the trainer counts beside stays as it was.
     """
     micro = trainer.args.gradient_accumulation_steps
     inputs = iter([copy.copy(ahead[number]) for number in range(batch * micro, (batch + 1) * micro)])
     samples, items = trainer.get_batch_samples(inputs, micro, trainer.args.device)
-    learns = torch.is_grad_enabled()
     with _counts_kept(trainer), nullcontext() if learns else replaced(trainer.accelerator, "backward", _no_backward):
         trainer.current_gradient_accumulation_steps = len(samples)
         losses = [training_step(trainer.model_wrapped, sample, items) for sample in samples]

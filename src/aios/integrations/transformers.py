@@ -19,6 +19,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from aios.auto_lr import AdaptiveLRScheduler, AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
+from aios.auto_lr.loop.trial import EngineTrial
 from aios.errors import RunError, UserError
 from aios.integrations.accelerated import (
     ahead_of,
@@ -28,7 +29,7 @@ from aios.integrations.accelerated import (
     mean_over_workers,
     scaler_of,
 )
-from aios.integrations.framework_step import FrameworkStep, FrameworkTrial
+from aios.integrations.framework_step import FrameworkStep
 from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
@@ -164,13 +165,14 @@ class AutoLRCallback(TrainerCallback):
         )
         self.auto = auto
         self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
-        self._trial = None if draws_once(self._loader) else FrameworkTrial(auto, self._run_ahead)
+        self._trial = None if draws_once(self._loader) else EngineTrial(auto.engine, self._run_ahead)
         if goes_on:
             return
         if self._before:
             logger.warning(STRANGERS_CHECKPOINT)
-        with self._ahead:
-            auto.search(self._trial)
+        if auto.obstacle is None:
+            with self._ahead:
+                auto.search(self._trial)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the rate of the step. A finished run that is resumed has none left, but Trainer makes one more."""
@@ -227,11 +229,12 @@ class AutoLRCallback(TrainerCallback):
             self._step.auto.report_eval(float(metrics["eval_loss"]))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Follow what was launched; a run that could not be saved ends here, after its checkpoint."""
+        """Follow what was launched, let go of the optimizer; what could not be saved ends here, with a checkpoint."""
         if self.auto is not None:
             if self._ended is None:
                 self.auto.flush()
                 self.auto.log_summary()
+            self.auto.release()
             self._step = None
         if self._ended is not None:
             raise self._ended
@@ -247,8 +250,8 @@ class AutoLRCallback(TrainerCallback):
     def _mean(self, number: Tensor) -> Tensor:
         return mean_over_workers(self._trainer.accelerator, number)
 
-    def _run_ahead(self, batch: int) -> Tensor:
-        return run_ahead(self._trainer, self._training_step, self._ahead, batch)
+    def _run_ahead(self, batch: int, learns: bool) -> Tensor:
+        return run_ahead(self._trainer, self._training_step, self._ahead, batch, learns)
 
     def _begin_look(self) -> Ahead:
         assert self.auto is not None

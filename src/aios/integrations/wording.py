@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-STRANGERS_CHECKPOINT = "the checkpoint was not trained with AutoLR: a rate is found for the steps that are left"
+STRANGERS_CHECKPOINT = "the checkpoint was not trained with AutoLR, which begins with the steps that are left"
 
 JOINS_LATE = (
     "a param group joined the optimizer after training had begun, and no copy of the training state has it: hand all "

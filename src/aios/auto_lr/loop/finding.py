@@ -49,7 +49,14 @@ class Finding:
         self._moves = True  # whether the climb saw a weight move
 
     def begin(self, step: int, batch: int) -> Found | None:
-        """What is found at once; None where the steps to come are a climb."""
+        """What is found at once; None where the steps to come, from `step` on, are a climb."""
+        found = self._at_once(batch)
+        if found is None:
+            self.climbing = Climbing(self._new_climb(), self._engine, step)
+        return found
+
+    def _at_once(self, batch: int) -> Found | None:
+        """What is found before any step is made; None where a climb is to find it."""
         self._first_loss = self._look_at(batch)
         if self._steps < SHORTEST_RUN:
             self.plan_roles()
@@ -59,7 +66,6 @@ class Finding:
             self.plan_roles()
             return self._race_from_start(self.trial, batch, self._config.race.trained_change)
         self.plan_roles(MEASURED)
-        self.climbing = Climbing(self._new_climb(), self._engine, step)
         return None
 
     def plan_roles(self, measured: Mapping[str, float] | None = None) -> None:
@@ -88,10 +94,9 @@ class Finding:
     def look(self, batch: int) -> Found:
         """What `begin`, and the climb if there is one, finds on the batches from `batch` on; all is taken back."""
         try:
-            found = self.begin(0, batch)
+            found = self._at_once(batch)
             if found is None:
                 assert self.trial is not None
-                self.climbing = None
                 found = climb_and_restore(self._new_climb(), self._engine, self.trial, batch)
                 if found.lr is None:
                     found = self.race_fresh(batch) or found

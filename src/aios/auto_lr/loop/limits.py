@@ -15,9 +15,13 @@ def effective_config(config: AutoLRConfig, engine: Engine) -> AutoLRConfig:
     return replace(config, profile="engine") if engine.schedules_lr else config
 
 
-def search_obstacle(engine: Engine) -> str | None:
+def search_obstacle(config: AutoLRConfig, engine: Engine) -> str | None:
     """Why there can be no search, in words for the log; None where there can."""
-    return "the engine schedules the LR" if engine.schedules_lr else engine.snapshot_obstacle
+    if engine.schedules_lr:
+        return "the engine schedules the LR"
+    if config.profile != "auto":
+        return f"profile {config.profile} goes by the optimizer's LR; leave `search` out, or take profile auto"
+    return engine.snapshot_obstacle
 
 
 def disabled_parts(config: AutoLRConfig, engine: Engine) -> Iterator[dict[str, Any]]:

@@ -24,6 +24,8 @@ class Launched(NamedTuple):
     """Gradient norm above which the update was to be skipped."""
     tag: Any
     """What the caller gave along."""
+    told: bool = True
+    """Whether it had a loss, and so an update."""
 
 
 class StepReport(NamedTuple):

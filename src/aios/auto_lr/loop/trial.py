@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,6 +21,11 @@ MOST_OVERFLOWS = 40
 """So often in a row the loss scale may come down before an update of a trial: from 2^24 it is far below 1 then."""
 Forward = Callable[[int], Tensor]
 """The training loss on the micro-batch of a number, forward only; a pure function of number and weights."""
+Run = Callable[[int, bool], Tensor]
+"""`run(batch, learns)`: the mean loss of an optimizer step over all its micro-batches and workers, a scalar. Where it
+`learns` it leaves the gradients, else none."""
+_NO_GRAPH = "does not require grad"
+"""In torch's error for a gradient that is asked for where none are kept."""
 
 
 def update_once(engine: Engine, gradients: Callable[[], Tensor]) -> Tensor:
@@ -83,45 +87,54 @@ class Paired:
         return self._trial.train(batch, lr)
 
 
-class ClosureTrial:
-    """Trains and evaluates through `forward(micro-batch number) -> loss`; updates as the real training does.
+class EngineTrial:
+    """A `Trial` of what `run` computes and `engine` updates, as the real training does.
 
-    A batch is `micro_batches` of them, one graph at a time. The loss is read back at every step: trials are short.
+    The loss is read back at every step: trials are short.
     """
 
-    def __init__(self, model: nn.Module, engine: Engine, forward: Forward, micro_batches: int = 1) -> None:
-        self._model, self._engine = model, engine
-        self._forward, self._micro_batches = forward, micro_batches
+    def __init__(self, engine: Engine, run: Run) -> None:
+        self._engine, self._run = engine, run
         self._groups = JoinedGroups(engine.optimizers)
+        self._differentiates = False  # whether the loss is made from gradients itself: of its inputs, say
 
     def evaluate(self, batch: int) -> float:
-        """Training loss on the batch; no gradients."""
-        with torch.no_grad():
-            return sum(float(self._forward(number)) for number in self._numbers(batch)) / self._micro_batches
+        """Training loss on the batch; leaves no gradients."""
+        if not self._differentiates:
+            try:
+                with torch.no_grad():
+                    return float(self._run(batch, False))
+            except RuntimeError as error:
+                if _NO_GRAPH not in str(error):
+                    raise
+                self._differentiates = True
+        return float(self._run(batch, False).detach())
 
     def train(self, batch: int, lr: float) -> float:
         """Training loss on the batch, then one clipped update with `lr`."""
         set_learning_rate(self._groups.param_groups, lr)
-        return float(update_once(self._engine, partial(self._gradients, batch)))
+        return float(update_once(self._engine, lambda: self._run(batch, True).detach()))
 
-    def _gradients(self, batch: int) -> Tensor:
-        """Those of the batch; returns its loss."""
-        total: Tensor | None = None
-        for number in self._numbers(batch):
-            loss = self._forward(number) / self._micro_batches
-            self._engine.backward(loss)
-            total = loss.detach() if total is None else total + loss.detach()
-        assert total is not None, "a batch has a micro-batch"
-        check_dense(self._model)
-        return total
 
-    def _numbers(self, batch: int) -> range:
-        first = batch * self._micro_batches
-        return range(first, first + self._micro_batches)
+def run_of(forward: Forward, model: nn.Module, engine: Engine, micro_batches: int) -> Run:
+    """A batch through `forward`, as `micro_batches` of them, one graph at a time."""
+
+    def run(batch: int, learns: bool) -> Tensor:
+        losses = list[Tensor]()
+        for number in range(batch * micro_batches, (batch + 1) * micro_batches):
+            loss = forward(number) / micro_batches
+            if learns:
+                engine.backward(loss)
+            losses.append(loss.detach())
+        if learns:
+            check_dense(model)
+        return torch.stack(losses).sum()
+
+    return run
 
 
 def as_trial(how: Forward | Trial | None, model: nn.Module, engine: Engine, micro_batches: int) -> Trial | None:
     """`how` as a trial: it may be one, or the loss by number, or nothing."""
     if how is None or (hasattr(how, "evaluate") and hasattr(how, "train")):
         return how
-    return ClosureTrial(model, engine, how, micro_batches)
+    return EngineTrial(engine, run_of(how, model, engine, micro_batches))
