@@ -405,25 +405,25 @@ def test_whatever_is_observed_it_ends_and_says_something_that_can_be_logged(
 
 @given(strengths, st.floats(0, 0.05), st.integers(0, 1000))
 @settings(deadline=None)
-def test_updates_without_second_moments_get_a_lower_rate(strength: float, noise: float, seed: int) -> None:
+def test_updates_that_lag_behind_the_rate_get_a_lower_one(strength: float, noise: float, seed: int) -> None:
     climb = climbed(valley(), strength, noise=noise, seed=seed).climb
-    scaled, unscaled = climb.found(0, second_moments=True).lr, climb.found(0, second_moments=False).lr
-    assert scaled is not None
-    assert unscaled == pytest.approx(scaled / CONFIG.unscaled_divisor)
+    at_once, lagging = climb.found(0).lr, climb.found(0, lags=True).lr
+    assert at_once is not None
+    assert lagging == pytest.approx(at_once / CONFIG.lagging_divisor)
 
 
 @given(strengths, st.floats(1.1, 10), st.booleans())
 @settings(deadline=None)
 def test_a_model_that_is_known_to_want_less_gets_a_part_of_the_knee_and_is_told_so(
-    strength: float, divisor: float, second_moments: bool
+    strength: float, divisor: float, lags: bool
 ) -> None:
-    plain = climbed(valley(), strength).climb.found(0, second_moments)
-    less = climbed(valley(), strength, config=replace(CONFIG, divisor=divisor)).climb.found(0, second_moments)
+    plain = climbed(valley(), strength).climb.found(0, lags)
+    less = climbed(valley(), strength, config=replace(CONFIG, divisor=divisor)).climb.found(0, lags)
     assert plain.lr is not None
     assert less.lr == pytest.approx(plain.lr / divisor)
-    whole = divisor * (1.0 if second_moments else CONFIG.unscaled_divisor)
+    whole = divisor * (CONFIG.lagging_divisor if lags else 1.0)
     assert f"gained nothing, and a whole run wants 1/{whole:.3g} of that; " in less.reason
-    assert ("a whole run wants" in plain.reason) is not second_moments
+    assert ("a whole run wants" in plain.reason) is lags
 
 
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=40), st.floats(-2, 2), st.floats(-100, 100))

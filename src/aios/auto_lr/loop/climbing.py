@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aios.auto_lr.climb import Climb, ClimbConfig
 from aios.auto_lr.loop.engine import Engine
-from aios.auto_lr.loop.second_moments import keep_second_moments
+from aios.auto_lr.loop.momentum import momentum_alone
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.weights import ChangeMeter
 from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
@@ -64,9 +64,9 @@ class Climbing:
 
     def go_back(self, step: int) -> Found:
         """Leave the edge for where the loss was lowest, `step` being the newest one; returns what was found."""
-        second_moments = keep_second_moments(self._engine.optimizers)
+        lags = momentum_alone(self._engine.optimizers)
         self._kept.restore()
-        return self.climb.found(step - self._kept_at, second_moments)
+        return self.climb.found(step - self._kept_at, lags)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; the copy is not among them, it is taken anew on resume."""

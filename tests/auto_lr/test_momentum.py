@@ -1,4 +1,4 @@
-"""Which optimizers scale their updates by second moments of the gradient is read off what they keep."""
+"""Which optimizers make their updates from a momentum alone is read off what they keep."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from lion_pytorch import Lion
 from torch import nn
 
-from aios.auto_lr.loop.second_moments import keep_second_moments
+from aios.auto_lr.loop.momentum import momentum_alone
 
 Make = Callable[[Iterable[nn.Parameter]], Any]
 
-SCALED: dict[str, Make] = {
+NOT_ALONE: dict[str, Make] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "adamw without momentum": lambda p: torch.optim.AdamW(p, betas=(0.0, 0.99)),
@@ -37,8 +38,7 @@ class Wrapping(torch.optim.Optimizer):
         self.inner.step()
 
 
-UNSCALED: dict[str, Make] = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
+ALONE: dict[str, Make] = {
     "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
     "lion": lambda p: Lion(p, lr=1e-3),
 }
@@ -56,29 +56,31 @@ def updated(make: Make) -> Any:
     return optimizer
 
 
-@pytest.mark.parametrize("kind", SCALED)
-def test_those_that_keep_second_moments_are_known(kind: str) -> None:
-    assert keep_second_moments([updated(SCALED[kind])])
-    assert keep_second_moments([updated(UNSCALED["momentum"]), updated(SCALED[kind])])
+@pytest.mark.parametrize("kind", NOT_ALONE)
+def test_second_moments_and_nothing_at_all_are_known(kind: str) -> None:
+    assert not momentum_alone([updated(NOT_ALONE[kind])])
+
+
+@pytest.mark.parametrize("kind", ALONE)
+def test_a_momentum_alone_is_known(kind: str) -> None:
+    assert momentum_alone([updated(ALONE[kind])])
+    assert momentum_alone([updated(ALONE[kind]), updated(NOT_ALONE["sgd"])])
+    assert not momentum_alone([updated(ALONE[kind]), updated(NOT_ALONE["adam"])])
 
 
 def test_those_within_another_optimizer_are_seen() -> None:
-    assert keep_second_moments([updated(lambda p: Wrapping(torch.optim.AdamW(p)))])
-    assert not keep_second_moments([updated(lambda p: Wrapping(torch.optim.SGD(p, lr=0.01, momentum=0.9)))])
+    assert not momentum_alone([updated(lambda p: Wrapping(torch.optim.AdamW(p)))])
+    assert momentum_alone([updated(lambda p: Wrapping(torch.optim.SGD(p, lr=0.01, momentum=0.9)))])
 
 
 def test_those_of_complex_weights_are_seen() -> None:
-    weight = nn.Parameter(torch.ones(3, dtype=torch.complex64))
-    optimizer = torch.optim.AdamW([weight])
-    (weight * weight.conj()).real.sum().backward()
-    optimizer.step()
-    assert keep_second_moments([optimizer])
-
-
-@pytest.mark.parametrize("kind", UNSCALED)
-def test_those_that_keep_none_are_known(kind: str) -> None:
-    assert not keep_second_moments([updated(UNSCALED[kind])])
+    for make, alone in ((torch.optim.AdamW, False), (ALONE["momentum"], True)):
+        weight = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+        optimizer = make([weight])
+        (weight * weight.conj() + weight).real.sum().neg().backward()
+        optimizer.step()
+        assert momentum_alone([optimizer]) is alone
 
 
 def test_before_any_update_there_are_none() -> None:
-    assert not keep_second_moments([torch.optim.Adam(nn.Linear(2, 2).parameters())])
+    assert not momentum_alone([torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.01, momentum=0.9)])

@@ -1,4 +1,4 @@
-"""Whether optimizers scale their updates by second moments of the gradient."""
+"""Whether the updates of optimizers lag behind the learning rate."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 
-def keep_second_moments(optimizers: Iterable[Any]) -> bool:
-    """Whether one of them keeps running second moments, as Adam, RMSprop, Adafactor do; SGD and Lion do not.
+def momentum_alone(optimizers: Iterable[Any]) -> bool:
+    """Whether they keep a momentum for each weight and none keeps running second moments.
 
-    Told by their states after some updates: of what optimizers keep for each weight, only such moments are nowhere
+    So do SGD with momentum and Lion; not so Adam, RMSprop or Adafactor, nor plain SGD, which keeps nothing.
+
+    Told by their states after some updates: of what optimizers keep for each weight, only second moments are nowhere
     negative. Reads the states from the device.
     """
-    return any(
-        any(map(_nowhere_negative, _kept(one).values())) for optimizer in optimizers for one in _within(optimizer)
-    )
+    kept = [ts for optimizer in optimizers for one in _within(optimizer) for ts in _kept(one).values()]
+    return bool(kept) and not any(map(_nowhere_negative, kept))
 
 
 def _within(optimizer: Any) -> list[Any]:
