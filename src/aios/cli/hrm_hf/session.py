@@ -135,7 +135,7 @@ class Session:
         if stop_reason is not None:
             run.log_fn({"event": "stopped", "step": run.step, "reason": stop_reason})
         elif run.last_eval is None or run.last_eval[0] != run.step:
-            evaluate(run)
+            evaluate(run, saved=True)
         checkpoint = self.save(last=stop_reason is None)
         run.auto.log_summary()
         if stop_reason is None:
