@@ -11,6 +11,7 @@ from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import DataConfig, EvalBatches, load_data
 from aios.data.tokenizer import load_tokenizer
 from aios.runs.brain import list_checkpoints, read_card
+from aios.runs.checkpoints import checkpoint_path, load_state
 from training_process import read_log, train
 
 CLIMBING = ("--adaptive-lr-profile=auto", "--steps=120", "--eval-every=6")
@@ -63,3 +64,20 @@ def test_an_evaluation_that_nothing_is_saved_after_leaves_the_climb_alone(brain:
     (broken_off,), (climb,) = (read_log(each, "adaptive_lr_climb") for each in (brain, tmp_path / "brain"))
     assert climb["step"] > broken_off["step"]
     assert "a checkpoint was due" not in climb["reason"]
+
+
+@pytest.mark.slow
+def test_independent_workers_hand_in_the_weights_that_stay(tmp_path: Path) -> None:
+    """A climb that ended only after the merge would put weights of before it in the place of the merged ones."""
+    several = ("--parallel-independent", "--world-size=2", "--merge-every=6", "--keep-checkpoints=100")
+    train(tmp_path, *CLIMBING, "--eval-every=0", *several)
+    brain = tmp_path / "brain"
+    records = read_log(brain)
+    merged = {r["step"]: at for at, r in enumerate(records) if r["event"] == "merge"}
+    ended = [(r, at) for at, r in enumerate(records) if r["event"] == "adaptive_lr_climb" and r["step"] in merged]
+    assert any("a checkpoint was due" in r["reason"] for r, _ in ended)
+    for climb, at in ended:
+        assert at < merged[climb["step"]]
+        state = load_state(checkpoint_path(brain, climb["step"]))["adaptive_lr"][climb["rank"]]
+        assert state["climb"] is None
+        assert state["control"]["base_lr"] == climb["lr"]

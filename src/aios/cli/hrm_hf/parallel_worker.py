@@ -101,12 +101,13 @@ class Worker:
         except RunError as error:
             return str(error)
         if self.done and orders.stop is None and (run.last_eval is None or run.last_eval[0] != run.step):
-            evaluate(run)
+            evaluate(run, saved=True)
         return None
 
     def hand_in(self, folder: Path, trouble: str | None) -> None:
         """Put weights, state and a report into the round's folder; the merge is certain to follow."""
         run = self.run
+        run.auto.settle()  # a climb that ended later would take the merged weights back
         run.auto.forget_reference()
         report = Report(
             rank=self.rank,
