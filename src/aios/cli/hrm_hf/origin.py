@@ -43,6 +43,11 @@ class Origin:
     """Damaged checkpoints passed over, what the one that was not lacks, places to write to that are not inherited; a
     sentence each."""
 
+    @property
+    def step(self) -> int:
+        """Optimizer steps done before."""
+        return int(self.state["step"]) if self.state is not None else 0
+
 
 def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool = False) -> Origin:
     """Settle what to train from the config fields in `given` (all others at their defaults, or as they were).
