@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aios.auto_lr.overfit import Evaluation
-from aios.cli.hrm_hf.best_brain import best_record, best_saved, ended_by_overfitting
+from aios.cli.hrm_hf.best_brain import best_saved, ended_by_overfitting
+from aios.cli.hrm_hf.closing import brain_card, final_record, totals
 from aios.cli.hrm_hf.lora import ADAPTER_DIR, BASE_FILE
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.parallel_state import OF_ALL_WORKERS
@@ -18,7 +19,7 @@ from aios.data.tokenizer import bundled_corpus_path
 from aios.engines.deepspeed import SHARDS
 from aios.engines.weight_average import AVERAGE_FILE
 from aios.run_view.follow import LogFollower
-from aios.runs.brain import BRAIN_FILE, BrainCard, best_dir, card_bytes, creation_time, read_card
+from aios.runs.brain import BRAIN_FILE, best_dir, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, last_damage
 from aios.runs.publishing import Published, publish, replace_file
 from aios.runs.storage import writing
@@ -106,11 +107,9 @@ def close_ended_run(origin: Origin, say: Say) -> None:
         return
     card = read_card(origin.weights)
     told = card.last_session if card is not None else {}
-    record: dict[str, Any] = {"event": "final", "step": step, "steps": step}
-    record |= {name: told.get(name) for name in ("search_steps", "loss")}
     eval_loss = told.get("eval_loss") if logged.eval_loss is None else logged.eval_loss
-    record |= {"eval_loss": eval_loss, "checkpoint": str(origin.weights), "wall_s": told.get("wall_s")}
-    record |= best_record(config.brain_dir, best_saved(origin.state, config))
+    known = totals(step, told.get("search_steps"), told.get("loss"), eval_loss, told.get("wall_s"))
+    record = final_record(step, known, best_saved(origin.state, config), config.brain_dir, origin.weights)
     with open_log(config, step) as log:
         log.log_fn(OF_ALL_WORKERS if config.parallel_independent else NO_TAGS)(record)
     say(f"The run was killed after its last checkpoint: closed the log with the final record of step {step}.")
@@ -145,13 +144,8 @@ def _renew_card(config: TrainingConfig, step: int, checkpoint: Path) -> bool:
     before = read_card(brain_dir)
     if before is not None and before.trained_steps == step:
         return False
-    card = BrainCard(
-        name=config.brain_name,
-        dataset=config.dataset_file or str(bundled_corpus_path()),
-        tokenizer=config.model or "bundled",
-        architecture=json.loads((checkpoint / "config.json").read_text(encoding="utf-8")),
-        trained_steps=step,
-        created=creation_time(brain_dir) or checkpoint.stat().st_mtime,
-    )
+    architecture = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    created = creation_time(brain_dir) or checkpoint.stat().st_mtime
+    card = brain_card(config, config.dataset_file or str(bundled_corpus_path()), architecture, step, created)
     replace_file(brain_dir / BRAIN_FILE, lambda file: file.write(card_bytes(card)))
     return True
