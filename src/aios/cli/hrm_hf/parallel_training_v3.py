@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
+from aios.cli.cores import divide_cores
 from aios.cli.hrm_hf.launch import worker_count
 from aios.cli.hrm_hf.lr_plan import learned_state, still_comparable
 from aios.cli.hrm_hf.origin import Origin
@@ -40,7 +40,7 @@ from aios.distributed.environment import PARENT
 from aios.distributed.merge_files import Contribution, find_contribution, merge, round_folder
 from aios.distributed.orders import END, FINISH, MERGED, STOP
 from aios.distributed.supervisor import Crew, how_it_ended
-from aios.engines.device import device_kind
+from aios.engines.device import cuda_devices, device_kind
 from aios.errors import RunError, UserError
 from aios.runs.checkpoints import checkpoint_path, put_back
 from aios.runs.stop_file import FINISH as FINISH_REQUEST
@@ -97,8 +97,7 @@ def make_task(config: TrainingConfig) -> Task:
     count = worker_count(config)
     if device_kind(config) != "cuda":
         return Task(config, None, count)
-    gpus = config.cuda_numbers or tuple(range(torch.cuda.device_count()))
-    return Task(config, gpus[:count], count)
+    return Task(config, cuda_devices(config)[:count], count)
 
 
 def check_shares(setup: Setup, task: Task) -> None:
@@ -337,7 +336,7 @@ def worker_environment(task: Task, rank: int) -> dict[str, str]:
     place = {"RANK": str(rank), "WORLD_SIZE": str(task.world_size), "LOCAL_RANK": str(rank)}
     environment = {**os.environ, **place, PARENT: str(os.getpid())}
     if task.gpus is None:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // task.world_size)))
+        divide_cores(environment, task.world_size)
         return environment
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpu = task.gpus[rank]
