@@ -90,16 +90,12 @@ def brain_folder(given: Mapping[str, Any]) -> Path:
 
 def _resumed(given: Mapping[str, Any]) -> Origin:
     from aios.cli.hrm_hf.parallel_state import split_state
-    from aios.runs.checkpoints import load_state, newest_valid
-    from aios.runs.publishing import holds_tokenizer
+    from aios.runs.checkpoints import load_state
+    from aios.runs.newest_checkpoint import find_newest
 
     brain_dir = brain_folder(given)
-    path, damaged = newest_valid(brain_dir)
-    remarks = tuple(str(each) for each in damaged)
-    if path is None:
-        why = f" ({' '.join(remarks)})" if remarks else ""
-        remedy = "train under another --brain-name" if remarks else "train without --resume first"
-        raise UserError(f"There is no checkpoint to resume in {brain_dir}{why}; {remedy}.")
+    newest = find_newest(brain_dir, "resume", "train without --resume first", "train under another --brain-name")
+    path = newest.path
     state = load_state(path)
     known = {f.name for f in dataclasses.fields(TrainingConfig)}
     saved = {name: value for name, value in state["config"].items() if name in known}
@@ -122,10 +118,8 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     check_fits(dataclasses.replace(config, **shape))
     check_folders(config)
-    tokenizer = given.get("model") or str(path)
-    if not given.get("model") and not holds_tokenizer(path):
-        tokenizer = str(brain_dir)
-        remarks += (f"The checkpoint {path} holds no tokenizer; using the one in {brain_dir}.",)
+    named = given.get("model")
+    tokenizer, remarks = (named, newest.skipped) if named else (str(newest.tokenizer), newest.remarks)
     return Origin(config, path, tokenizer, state, (*remarks, *not_inherited))
 
 
