@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aios.auto_lr.overfit import Evaluation, OverfitWatch
-from aios.cli.hrm_hf.lr_plan import learned_state
+from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.model_setup import load_weights
 from aios.cli.hrm_hf.parallel_state import split_state
 from aios.cli.hrm_hf.run_state import restore_average, restore_training
@@ -66,4 +66,4 @@ def _watch(state: Mapping[str, Any]) -> OverfitWatch | None:
 
 
 def _learned(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    return learned_state(split_state(dict(state), 0, 1))  # of independent workers all know the same best
+    return read_checkpoint(split_state(dict(state), 0, 1))  # of independent workers all know the same best

@@ -19,9 +19,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.cores import divide_cores
 from aios.cli.hrm_hf.launch import worker_count
-from aios.cli.hrm_hf.lr_plan import learned_state, still_comparable
+from aios.cli.hrm_hf.lr_plan import still_comparable
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.parallel_state import (
     OF_ALL_WORKERS,
@@ -143,7 +144,7 @@ def open_session(origin: Origin, setup: Setup, sitting: Sitting, task: Task) -> 
         session.save()
         return session
     run.auto.move_to(origin.step)
-    learned = still_comparable(learned_state(own), saved, origin.config)
+    learned = still_comparable(read_checkpoint(own), saved, origin.config)
     run.auto.evaluations.load_state_dict(learned.get("evaluations"), finishing=False)
     put_back(origin.config.brain_dir)  # where the workers look for it
     return session
