@@ -68,18 +68,7 @@ def launch(origin: Origin, args: list[str], lock: BrainLock) -> None:
         divide_cores(os.environ, count)
     # A store of its own for each start: in the shared one, workers started again find the addresses of the dead.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    settings = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=f"aios-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint=f"localhost:{_free_port()}",
-        local_addr="localhost",
-        max_restarts=config.max_restarts,
-        logs_specs=DefaultLogsSpecs(),
-        shutdown_timeout=STOP_SECONDS,
-    )
+    settings = _on_this_machine(count, config.max_restarts)
     lock.leave_writing()
     with TemporaryDirectory() as folder:
         expect_notes(Path(folder))
@@ -90,6 +79,22 @@ def launch(origin: Origin, args: list[str], lock: BrainLock) -> None:
             return  # the workers have saved and ended
         except ChildFailedError as error:
             raise _explained(error, config) from error
+
+
+def _on_this_machine(count: int, max_restarts: int) -> LaunchConfig:
+    """What the elastic launcher has to know of `count` workers."""
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=f"aios-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"localhost:{_free_port()}",
+        local_addr="localhost",
+        max_restarts=max_restarts,
+        logs_specs=DefaultLogsSpecs(),
+        shutdown_timeout=STOP_SECONDS,
+    )
 
 
 def _free_port() -> int:

@@ -97,16 +97,7 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     newest = find_newest(brain_dir, "resume", "train without --resume first", "train under another --brain-name")
     path = newest.path
     state = load_state(path)
-    known = {f.name for f in dataclasses.fields(TrainingConfig)}
-    saved = {name: value for name, value in state["config"].items() if name in known}
-    saved, not_inherited = inherit(saved, given, brain_dir)
-    if given.get("auto_adjust_lr") is False:
-        saved.pop("adaptive_lr_config", None)  # settings of what has just been turned off
-    if given.get("ddp") is False or given.get("parallel_independent") is False or given.get("zero_stage") == "none":
-        saved.pop("world_size", None)  # so is the number of workers
-    for way in _ways_given_up(given):
-        saved.pop(way, None)
-    config = TrainingConfig(**{**saved, **given})
+    config, not_inherited = _resumed_config(state["config"], given, brain_dir)
     if not config.parallel_independent:
         state = split_state(state, 0, 1)  # of independent workers the first goes on, with the merged weights
     shape = _agreed_shape(given, path)
@@ -121,6 +112,22 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     named = given.get("model")
     tokenizer, remarks = (named, newest.skipped) if named else (str(newest.tokenizer), newest.remarks)
     return Origin(config, path, tokenizer, state, (*remarks, *not_inherited))
+
+
+def _resumed_config(
+    saved: Mapping[str, Any], given: Mapping[str, Any], brain_dir: Path
+) -> tuple[TrainingConfig, list[str]]:
+    """The settings of a run that goes on with those in its checkpoint, but for those given now; what is not inherited,
+    a sentence each."""
+    known = {f.name for f in dataclasses.fields(TrainingConfig)}
+    kept, not_inherited = inherit({name: saved[name] for name in saved if name in known}, given, brain_dir)
+    if given.get("auto_adjust_lr") is False:
+        kept.pop("adaptive_lr_config", None)  # settings of what has just been turned off
+    if given.get("ddp") is False or given.get("parallel_independent") is False or given.get("zero_stage") == "none":
+        kept.pop("world_size", None)  # so is the number of workers
+    for way in _ways_given_up(given):
+        kept.pop(way, None)
+    return TrainingConfig(**{**kept, **given}), not_inherited
 
 
 def _ways_given_up(given: Mapping[str, Any]) -> tuple[str, ...]:

@@ -220,8 +220,26 @@ class Supervision:
         Raises:
             RunError: when no worker has weights that can be merged.
         """
-        run, reports = self.session.run, [c.report for c in contributions]
-        clock = time.perf_counter()
+        run, reports, clock = self.session.run, [c.report for c in contributions], time.perf_counter()
+        shares = self._merge(contributions)
+        self.session.states = [c.load_state() for c in contributions]
+        run.auto.move_to(min(report.step for report in reports))
+        run.last_loss = sum(report.loss * share for report, share in zip(reports, shares, strict=True) if share)
+        evals = [report.eval_loss for report in reports]
+        evaluated = any(loss is not None for loss in evals)
+        told = {
+            "round": self._number,
+            "weights": shares,
+            "eval_loss": evaluate(run) if evaluated else None,
+            "worker_eval_losses": evals,
+            "worker_lrs": [report.lr for report in reports],
+        }
+        times = {"seconds": time.perf_counter() - clock, "round_seconds": time.time() - begun}
+        run.log_fn({"event": "merge", "step": run.step, **told, **times})
+
+    def _merge(self, contributions: Sequence[Contribution]) -> list[float]:
+        """Give the model the weighted mean of the workers' weights, and leave it for them; returns their shares."""
+        run, merged = self.session.run, self._round / MERGED_FILE
         try:
             weights, shares = merge(contributions)
         except ValueError as error:
@@ -229,29 +247,10 @@ class Supervision:
                 f"No worker has finite weights after step {run.step}: lower the learning rate, then go on from there "
                 "with --resume."
             ) from error
-        merged = self._round / MERGED_FILE
         with writing(self._round, run.config.brain_dir, sum(tensor.nbytes for tensor in weights.values())):
             save_file(weights, merged)
         load_trained(run.model, merged)
-        self.session.states = [c.load_state() for c in contributions]
-        run.auto.move_to(min(report.step for report in reports))
-        run.last_loss = sum(report.loss * share for report, share in zip(reports, shares, strict=True) if share)
-        evals = [report.eval_loss for report in reports]
-        evaluated = any(loss is not None for loss in evals)
-        eval_loss = evaluate(run) if evaluated else None
-        run.log_fn(
-            {
-                "event": "merge",
-                "step": run.step,
-                "round": self._number,
-                "weights": shares,
-                "eval_loss": eval_loss,
-                "worker_eval_losses": evals,
-                "worker_lrs": [report.lr for report in reports],
-                "seconds": time.perf_counter() - clock,
-                "round_seconds": time.time() - begun,
-            }
-        )
+        return shares
 
     def next_round(self) -> None:
         """Save what was merged, and only then let the workers go on from it."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -98,14 +98,9 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
 
     `share` says which part of the data to draw; None: that of `setup.workers`.
     """
-    config = origin.config
-    asked = optimizer_settings(config)
-    weight_decay = asked.pop("weight_decay", config.weight_decay)
-    optimizers = build_optimizers(setup.model, config.start_lr, weight_decay, config.optimizer)
-    for group in optimizers[-1].param_groups:
-        group.update({name: asked[name] for name in ("betas", "eps") if name in asked})
+    config, workers = origin.config, setup.workers
+    optimizers = _optimizers(setup.model, config)
     scaler = torch.amp.GradScaler(setup.device.type, enabled=setup.precision.loss_scaling)
-    workers = setup.workers
     share = share or workers.place
     run = TrainingRun(
         config=config,
@@ -124,12 +119,28 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
     if share.rank == 0 or run.engine.in_step:
         run.sampler = Sampler(setup.tokenizer, setup.data.eval, setup.precision, config.seed)
     if origin.state is not None and origin.weights is not None:
-        restore_average(run, origin.weights)
-        restore_state(run, origin.state, data_id(setup.data.train, config.seed))
-        if run.engine.writes_parts:
-            origin.state.update(run.engine.load(origin.weights))
-            check_state(origin.state, origin.weights)
+        _restore(run, origin.state, origin.weights, data_id(setup.data.train, config.seed))
     return run
+
+
+def _optimizers(model: HRMForCausalLM, config: TrainingConfig) -> tuple[torch.optim.Optimizer, ...]:
+    """Those that `--optimizer` means, with what a file for DeepSpeed asks of them."""
+    asked = optimizer_settings(config)
+    weight_decay = asked.pop("weight_decay", config.weight_decay)
+    optimizers = build_optimizers(model, config.start_lr, weight_decay, config.optimizer)
+    for group in optimizers[-1].param_groups:
+        group.update({name: asked[name] for name in ("betas", "eps") if name in asked})
+    return optimizers
+
+
+def _restore(run: TrainingRun, state: dict[str, Any], checkpoint: Path, data: str) -> None:
+    """Put `run` back to where the `checkpoint` of `state` was saved, on the `data` it names; DeepSpeed's files add to
+    `state`."""
+    restore_average(run, checkpoint)
+    restore_state(run, state, data)
+    if run.engine.writes_parts:
+        state.update(run.engine.load(checkpoint))
+        check_state(state, checkpoint)
 
 
 def watch_learning(run: TrainingRun, setup: Setup) -> None:
