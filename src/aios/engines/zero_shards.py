@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aios.auto_lr.saved_state import record, whole
 from aios.errors import UserError
-from aios.runs.checkpoint_state import record, whole
 from aios.runs.checkpoints import REMEDY, UNREADABLE
 
 _MASTERS = {True: "fp32_partitioned_groups_flat", False: "single_partition_of_fp32_groups"}
@@ -125,7 +125,7 @@ def read_model_states(folder: Path) -> dict[str, Any]:
     if not files:
         raise UserError(f"{folder} holds no model states of DeepSpeed's; {REMEDY}.")
     states = load_trusted(files[0])
-    flaw = _MODEL_STATES(states)
+    flaw = _MODEL_STATES.find_flaw(states)
     if flaw is not None:
         raise UserError(f"{files[0]} is not what DeepSpeed saves: it{flaw}; {REMEDY}.")
     return states
