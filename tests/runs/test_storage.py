@@ -51,6 +51,14 @@ def test_what_is_kept_is_the_newest_valid_checkpoint(tmp_path: Path) -> None:
             raise OSError(errno.EROFS, "read-only")
 
 
+def test_a_checkpoint_set_aside_is_told_by_its_step(tmp_path: Path) -> None:
+    """As a crash leaves it that comes between the two renames of a step saved again."""
+    path = save_small(tmp_path, 120)
+    path.rename(path.with_name(f".partial-replaced-{path.name}"))
+    with pytest.raises(StorageError, match=r"; everything up to step 120 is saved: "), writing(tmp_path, tmp_path):
+        raise OSError(errno.EROFS, "read-only")
+
+
 @pytest.mark.parametrize("error", [RuntimeError("CUDA"), UserError("full (os error 28)"), KeyError("x")])
 def test_other_errors_pass_through(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error)) as caught, writing(tmp_path, tmp_path):

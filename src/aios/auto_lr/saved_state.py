@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,22 @@ class Kind:
     """What an entry of a state may be."""
 
     allowed: str
-    """In words, after "must be"."""
+    """In words, after "must be" or "not"."""
     fits: Callable[[Any], bool]
     """Whether a value is of the kind; never raises, whatever it is given."""
+    judge: Callable[[Any], str | None] | None = None
+    """As `find_flaw`, for a value with parts; None: it is judged as one."""
+
+    def find_flaw(self, value: Any) -> str | None:
+        """What is wrong with a value, beginning with where; None when nothing is."""
+        if self.judge is not None:
+            return self.judge(value)
+        return None if self.fits(value) else f" is {shown(value)}, not {self.allowed}"
+
+
+def judged(allowed: str, judge: Callable[[Any], str | None]) -> Kind:
+    """The kind of what `judge` finds no flaw in."""
+    return Kind(allowed, lambda v: judge(v) is None, judge)
 
 
 def _is_number(value: object) -> bool:
@@ -32,24 +46,52 @@ def between(low: float, high: float) -> Kind:
     return Kind(f"a number from {low:g} to {high:g}", lambda v: _is_number(v) and low <= v <= high)
 
 
-COUNT = Kind("a whole number from 0 to 2^53", lambda v: type(v) is int and 0 <= v <= LARGEST)
-POSITIVE_COUNT = Kind("a count > 0", lambda v: COUNT.fits(v) and v > 0)
+def whole(at_least: int = 0) -> Kind:
+    """A whole number from `at_least` up."""
+    return Kind(f"a whole number from {at_least} up", lambda v: type(v) is int and at_least <= v <= LARGEST)
+
+
+def one_of(*allowed: Any) -> Kind:
+    """One of `allowed`, of the same type, too."""
+
+    def fits(value: Any) -> bool:
+        return any(type(value) is type(a) and value == a for a in allowed)
+
+    return Kind(" or ".join(map(str, allowed)), fits)
+
+
+COUNT = Kind("a whole number from 0 to 2^53", whole().fits)
+POSITIVE_COUNT = Kind("a count > 0", whole(1).fits)
 NUMBER = between(-_HIGHEST, _HIGHEST)
 RATE = between(1 / _HIGHEST, _HIGHEST)
 LOSS = Kind("a number", _is_number)
 """Of a step that may have gone wrong: NaN and infinity, too."""
+FINITE = Kind("a finite number", lambda v: type(v) in (int, float) and abs(v) <= sys.float_info.max)
+POSITIVE = Kind("a finite number above 0", lambda v: FINITE.fits(v) and v > 0)
 FLAG = Kind("true or false", lambda v: type(v) is bool)
+TEXT = Kind("a string", lambda v: isinstance(v, str))
 MAPPING = Kind("a mapping", lambda v: isinstance(v, Mapping))
+ANYTHING = Kind("anything", lambda v: True)
+"""What is looked at elsewhere."""
 
 
 def optional(kind: Kind) -> Kind:
     """`kind`, or None."""
-    return Kind(f"{kind.allowed}, or None", lambda v: v is None or kind.fits(v))
+    return judged(f"{kind.allowed}, or None", lambda v: None if v is None else kind.find_flaw(v))
 
 
-def series(kind: Kind) -> Kind:
-    """A list of them."""
-    return Kind(f"a list, each entry {kind.allowed}", lambda v: type(v) is list and all(map(kind.fits, v)))
+def series(kind: Kind, at_least: int = 0, at_most: int | None = None) -> Kind:
+    """A list of them, of `at_least` to `at_most`."""
+
+    def judge(value: Any) -> str | None:
+        if not isinstance(value, list):
+            return f" is a {type(value).__name__}, not a list"
+        if len(value) < at_least or (at_most is not None and len(value) > at_most):
+            return f" has {len(value)} entries, not {at_least if at_most == at_least else f'{at_least} or more'}"
+        flaws = ((i, kind.find_flaw(v)) for i, v in enumerate(value))
+        return next((f"[{i}]{flaw}" for i, flaw in flaws if flaw is not None), None)
+
+    return judged(f"a list, each entry {kind.allowed}", judge)
 
 
 def row(*kinds: Kind) -> Kind:
@@ -64,11 +106,42 @@ def row(*kinds: Kind) -> Kind:
 
 def by_name(kind: Kind) -> Kind:
     """A mapping from names to them."""
+    return judged(f"a mapping from names, each value {kind.allowed}", by_key(TEXT, kind).find_flaw)
 
-    def fits(value: Any) -> bool:
-        return isinstance(value, Mapping) and all(type(k) is str and kind.fits(v) for k, v in value.items())
 
-    return Kind(f"a mapping from names, each value {kind.allowed}", fits)
+def by_key(key: Kind, kind: Kind) -> Kind:
+    """A mapping from keys of one kind to values of another."""
+
+    def judge(value: Any) -> str | None:
+        if not isinstance(value, Mapping):
+            return _no_dict(value)
+        for name, inner in value.items():
+            if (flaw := key.find_flaw(name)) is not None:
+                return f" has a key that{flaw}"
+            if (flaw := kind.find_flaw(inner)) is not None:
+                return f".{shown(name)}{flaw}"
+        return None
+
+    return judged(f"a mapping from {key.allowed}, each value {kind.allowed}", judge)
+
+
+def record(entries: Mapping[str, Kind], may_lack: Collection[str] = ()) -> Kind:
+    """A mapping that holds `entries`, each of its kind; those in `may_lack` may be missing, others stand beside."""
+
+    def judge(value: Any) -> str | None:
+        if not isinstance(value, Mapping):
+            return _no_dict(value)
+        missing = next((name for name in entries if name not in value and name not in may_lack), None)
+        if missing is not None:
+            return f" has no {missing}"
+        flaws = ((name, kind.find_flaw(value[name])) for name, kind in entries.items() if name in value)
+        return next((f".{name}{flaw}" for name, flaw in flaws if flaw is not None), None)
+
+    return judged(f"a mapping with {', '.join(entries)}", judge)
+
+
+def _no_dict(value: object) -> str:
+    return f" is a {type(value).__name__}, not a dict"
 
 
 def check_state(what: str, state: object, entries: Mapping[str, Kind], may_lack: Collection[str] = ()) -> None:

@@ -120,7 +120,7 @@ def _open(asked: _Asked) -> tuple[WeightsPlace, TrainedBrain]:
     import torch
 
     found, brain = open_while_trained(asked.found, asked.config, asked.which)
-    for sentence in found.skipped:
+    for sentence in found.remarks:
         _remark(sentence)
     torch.manual_seed(asked.config.seed)
     return found, brain

@@ -47,6 +47,11 @@ def device_kind(config: TrainingConfig) -> str:
     return kind
 
 
+def cuda_devices(config: TrainingConfig) -> tuple[int, ...]:
+    """Numbers of the CUDA devices that `--cuda-ids` names; without it all that torch finds here."""
+    return config.cuda_numbers or tuple(range(torch.cuda.device_count()))
+
+
 def choose_device(config: TrainingConfig, local_rank: int = 0) -> torch.device:
     """The device that `--device` and `--cuda-ids` mean for worker `local_rank` of this machine.
 
@@ -56,7 +61,7 @@ def choose_device(config: TrainingConfig, local_rank: int = 0) -> torch.device:
     kind = device_kind(config)
     if kind != "cuda":
         return torch.device(kind)
-    numbers = config.cuda_numbers or tuple(range(torch.cuda.device_count()))
+    numbers = cuda_devices(config)
     if max(numbers) >= torch.cuda.device_count():
         raise UserError(
             f"--cuda-ids is {config.cuda_ids}, but there are only {torch.cuda.device_count()} CUDA devices."

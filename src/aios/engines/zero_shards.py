@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aios.auto_lr.saved_state import record, whole
 from aios.errors import UserError
-from aios.runs.checkpoint_state import record, whole
-from aios.runs.checkpoints import UNREADABLE
+from aios.runs.checkpoints import REMEDY, UNREADABLE
 
 _MASTERS = {True: "fp32_partitioned_groups_flat", False: "single_partition_of_fp32_groups"}
 """Where the ZeRO optimizer keeps them, under ZeRO 3 and below."""
@@ -26,7 +26,6 @@ _MOMENTS = {True: "optimizer_state_dict", False: "base_optimizer_state"}
 """DeepSpeed's names in an optimizer shard, under ZeRO 3 and below."""
 _SHARD_NAME = re.compile(r".*zero_pp_rank_([0-9]{1,9})_.*optim_states\.pt")
 _MODEL_STATES = record({"dp_world_size": whole(1), **dict.fromkeys(("global_steps", "skipped_steps"), whole())})
-_REMEDY = "move the checkpoint away to resume from the one before"
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def read_shards(folder: Path) -> list[dict[str, Any]]:
     shards = (load_trusted(files[rank]).get("optimizer_state_dict") for rank in sorted(files))
     whole_shards = [shard for shard in shards if isinstance(shard, dict)]
     if not files or len(whole_shards) < len(files):
-        raise UserError(f"{folder} holds no optimizer state of DeepSpeed's; {_REMEDY}.")
+        raise UserError(f"{folder} holds no optimizer state of DeepSpeed's; {REMEDY}.")
     return whole_shards
 
 
@@ -124,11 +123,11 @@ def read_model_states(folder: Path) -> dict[str, Any]:
     """
     files = sorted(folder.glob("*model_states.pt"))
     if not files:
-        raise UserError(f"{folder} holds no model states of DeepSpeed's; {_REMEDY}.")
+        raise UserError(f"{folder} holds no model states of DeepSpeed's; {REMEDY}.")
     states = load_trusted(files[0])
-    flaw = _MODEL_STATES(states)
+    flaw = _MODEL_STATES.find_flaw(states)
     if flaw is not None:
-        raise UserError(f"{files[0]} is not what DeepSpeed saves: it{flaw}; {_REMEDY}.")
+        raise UserError(f"{files[0]} is not what DeepSpeed saves: it{flaw}; {REMEDY}.")
     return states
 
 
@@ -146,9 +145,9 @@ def load_trusted(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
         try:
             loaded = torch.load(path, map_location=map_location, weights_only=True)
         except UNREADABLE as error:
-            raise UserError(f"{path} cannot be read ({type(error).__name__}); {_REMEDY}.") from error
+            raise UserError(f"{path} cannot be read ({type(error).__name__}); {REMEDY}.") from error
     if not isinstance(loaded, dict):
-        raise UserError(f"{path} holds a {type(loaded).__name__}, not a dict; {_REMEDY}.")
+        raise UserError(f"{path} holds a {type(loaded).__name__}, not a dict; {REMEDY}.")
     return loaded
 
 

@@ -29,6 +29,8 @@ from aios.runs.manifest import STATE_FILE, Stamp, find_file_damage, fsync, stamp
 FORMAT_VERSION = 2
 """2: `adaptive_lr` holds all that `AutoLR` learned; 1: a part of it, beside `lr_plan`."""
 _PARTIAL_PREFIX = ".partial-"
+REMEDY = "move the checkpoint away to resume from the one before"
+"""What helps against one that looks whole and is not."""
 UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError),
     *(AssertionError, ArithmeticError, MemoryError, struct.error),
@@ -171,7 +173,7 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state = _read_state(path)
     except UNREADABLE as error:
-        raise UserError(f"{_unreadable(path, error)}; move the folder away to resume from the one before.") from error
+        raise UserError(f"{_unreadable(path, error)}; {REMEDY}.") from error
     if _format_of(state) > FORMAT_VERSION:
         raise UserError(
             f"{path} has checkpoint format {_format_of(state)}, newer than the {FORMAT_VERSION} this version of "
@@ -190,7 +192,7 @@ def check_state(state: Any, path: Path) -> None:
     """
     flaw = find_flaw(state, checkpoint_step(path))
     if flaw is not None:
-        raise UserError(f"{path} cannot be resumed: {flaw}; move the folder away to resume from the one before.")
+        raise UserError(f"{path} cannot be resumed: {flaw}; {REMEDY}.")
 
 
 def _find_state_damage(path: Path) -> str | None:

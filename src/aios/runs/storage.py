@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aios.errors import RunError, UserError
 from aios.quantities import show_bytes
+from aios.runs.brain import checkpoint_step
 from aios.runs.checkpoints import newest_valid
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -68,7 +69,7 @@ def _kept(brain_dir: Path, number: int) -> str:
     with suppress(OSError):  # a disk that cannot be read either
         path, _ = newest_valid(brain_dir)
         if path is not None:
-            return f"everything up to step {path.name.removeprefix('step-')} is saved: continue with --resume {remedy}."
+            return f"everything up to step {checkpoint_step(path)} is saved: continue with --resume {remedy}."
     return f"nothing is saved yet: start again {remedy}."
 
 

@@ -14,10 +14,24 @@ from training_process import read_log, run_aios
 OLDER = Path(__file__).parents[2] / "older_checkpoints" / "trainer"
 
 
-def test_a_checkpoint_of_the_version_before_goes_on_as_it_did(tmp_path: Path) -> None:
+@pytest.fixture
+def brain(tmp_path: Path) -> Path:
+    """A brain of the version before."""
     brain = tmp_path / "brain"
     shutil.copytree(OLDER / "step-150", brain / "checkpoints" / "step-150")
     shutil.copytree(bundled_tokenizer_dir(), brain, dirs_exist_ok=True)  # where that version left it
+    return brain
+
+
+def test_text_from_a_checkpoint_of_the_version_before_says_whose_tokenizer_it_has(brain: Path) -> None:
+    place = (f"--bundle-dir={brain.parent}", "--brain-name=brain", "--device=cpu", "--checkpoint=newest")
+    done = run_aios("hrm-hf", "generate", *place, "--prompt=And God", "--max-new-tokens=2")
+    assert done.returncode == 0, done.stderr
+    checkpoint = brain / "checkpoints" / "step-150"
+    assert done.stderr == f"The checkpoint {checkpoint} holds no tokenizer; using the one in {brain}.\n"
+
+
+def test_a_checkpoint_of_the_version_before_goes_on_as_it_did(brain: Path, tmp_path: Path) -> None:
     done = run_aios("hrm-hf", "train", "--resume", f"--bundle-dir={tmp_path}", "--brain-name=brain", "--device=cpu")
     assert done.returncode == 0, done.stderr
     assert "holds no tokenizer; using the one in" in done.stdout.replace("\n", " ")

@@ -6,16 +6,14 @@ That state is a checkpoint like any other, but for that it is never dropped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from aios.auto_lr.overfit import Evaluation, OverfitWatch
-from aios.cli.hrm_hf.lr_plan import learned_state
+from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.model_setup import load_weights
 from aios.cli.hrm_hf.parallel_state import split_state
 from aios.cli.hrm_hf.run_state import restore_average, restore_training
 from aios.cli.hrm_hf.train_epoch import TrainingRun
-from aios.runs.brain import best_dir
 from aios.runs.checkpoints import checkpoint_path, find_damage, load_state
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import zero_stage
@@ -62,17 +60,10 @@ def ended_by_overfitting(state: Mapping[str, Any], config: TrainingConfig) -> bo
     return control["anneal"]["end"] <= state["step"] and config.steps <= state["config"]["steps"]
 
 
-def best_record(brain_dir: Path, best: Evaluation | None) -> dict[str, Any]:
-    """What the `final` record says of the best evaluation; nothing where none is heeded."""
-    if best is None:
-        return {}
-    return {"best_step": best.step, "best_eval_loss": best.loss, "best": str(best_dir(brain_dir))}
-
-
 def _watch(state: Mapping[str, Any]) -> OverfitWatch | None:
     saved = _learned(state).get("evaluations")
     return OverfitWatch.from_state(saved) if saved is not None else None
 
 
 def _learned(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    return learned_state(split_state(dict(state), 0, 1))  # of independent workers all know the same best
+    return read_checkpoint(split_state(dict(state), 0, 1))  # of independent workers all know the same best

@@ -6,22 +6,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aios.auto_lr.overfit import Evaluation
-from aios.cli.hrm_hf.best_brain import best_record, best_saved, ended_by_overfitting
+from aios.cli.hrm_hf.best_brain import best_saved, ended_by_overfitting
+from aios.cli.hrm_hf.closing import brain_card, final_record, totals
 from aios.cli.hrm_hf.lora import ADAPTER_DIR, BASE_FILE
 from aios.cli.hrm_hf.origin import Origin
+from aios.cli.hrm_hf.parallel_state import OF_ALL_WORKERS
+from aios.cli.hrm_hf.run_log import NO_TAGS, open_log
 from aios.data.tokenizer import bundled_corpus_path
 from aios.engines.deepspeed import SHARDS
 from aios.engines.weight_average import AVERAGE_FILE
 from aios.run_view.follow import LogFollower
-from aios.runs.brain import BRAIN_FILE, BrainCard, best_dir, card_bytes, creation_time, read_card
+from aios.runs.brain import BRAIN_FILE, best_dir, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, last_damage
 from aios.runs.publishing import Published, publish, replace_file
 from aios.runs.storage import writing
-from aios.runs.tensorboard_log import TensorBoardLog
-from aios.runs.training_log import TrainingLog
 from aios.settings.config import TrainingConfig
 
 ONLY_FOR_RESUME = (BASE_FILE, ADAPTER_DIR, SHARDS, AVERAGE_FILE)
@@ -50,20 +51,10 @@ def shown_at_end(brain_dir: Path, last: Path, best: Evaluation | None) -> Path:
     return checkpoint if checkpoint != last and last_damage(checkpoint) is None else last
 
 
-def open_log(config: TrainingConfig, writes: bool = True, repair: bool = True) -> TrainingLog:
-    """The log of a run; one that keeps nothing for a worker that does not write. `repair` as `TrainingLog` has it.
-
-    Raises:
-        StorageError: when it cannot be opened.
-    """
-    with writing(config.log_path.parent, config.brain_dir):
-        return TrainingLog(config.log_path if writes else None, repair)
-
-
 def has_ended(origin: Origin) -> bool:
     """Whether the resumed run has reached `--steps` already, or had finished because it overfitted."""
     state, config = origin.state, origin.config
-    return state is not None and (int(state["step"]) >= config.steps or ended_by_overfitting(state, config))
+    return state is not None and (origin.step >= config.steps or ended_by_overfitting(state, config))
 
 
 def republish(origin: Origin, say: Say) -> None:
@@ -81,7 +72,7 @@ def republish(origin: Origin, say: Say) -> None:
         in_best = show_best(brain_dir, best)
         checkpoint = shown_at_end(brain_dir, checkpoint, best) if has_ended(origin) else checkpoint
         done = show(brain_dir, checkpoint)
-        if not (checkpoint / BRAIN_FILE).exists() and _renew_card(origin.config, int(origin.state["step"]), checkpoint):
+        if not (checkpoint / BRAIN_FILE).exists() and _renew_card(origin.config, origin.step, checkpoint):
             done = Published([*done.replaced, BRAIN_FILE], done.removed)
     _say_what_was_done(done, brain_dir, checkpoint, say)
     if best is not None:
@@ -107,7 +98,7 @@ def close_ended_run(origin: Origin, say: Say) -> None:
     config = origin.config
     assert origin.state is not None, "only a resumed run has ended before it began"
     assert origin.weights is not None, "it has a checkpoint"
-    step = int(origin.state["step"])
+    step = origin.step
     early = step < config.steps
     over = ", where its evaluation loss had turned up; to go on give --on-overfit keep-best, or" if early else ";"
     say(f"{config.brain_dir} is trained to step {step} already{over} raise --steps to go on.")
@@ -116,16 +107,11 @@ def close_ended_run(origin: Origin, say: Say) -> None:
         return
     card = read_card(origin.weights)
     told = card.last_session if card is not None else {}
-    record: dict[str, Any] = {"event": "final", "step": step, "steps": step}
-    record |= {name: told.get(name) for name in ("search_steps", "loss")}
     eval_loss = told.get("eval_loss") if logged.eval_loss is None else logged.eval_loss
-    record |= {"eval_loss": eval_loss, "checkpoint": str(origin.weights), "wall_s": told.get("wall_s")}
-    record |= best_record(config.brain_dir, best_saved(origin.state, config))
-    if config.parallel_independent:
-        record["rank"] = None
-    room = writing(config.log_path.parent, config.brain_dir)
-    with room, open_log(config) as log, TensorBoardLog(config.tensorboard, step) as board:
-        board.write(log.write(record))
+    known = totals(step, told.get("search_steps"), told.get("loss"), eval_loss, told.get("wall_s"))
+    record = final_record(step, known, best_saved(origin.state, config), config.brain_dir, origin.weights)
+    with open_log(config, step) as log:
+        log.log_fn(OF_ALL_WORKERS if config.parallel_independent else NO_TAGS)(record)
     say(f"The run was killed after its last checkpoint: closed the log with the final record of step {step}.")
 
 
@@ -158,13 +144,8 @@ def _renew_card(config: TrainingConfig, step: int, checkpoint: Path) -> bool:
     before = read_card(brain_dir)
     if before is not None and before.trained_steps == step:
         return False
-    card = BrainCard(
-        name=config.brain_name,
-        dataset=config.dataset_file or str(bundled_corpus_path()),
-        tokenizer=config.model or "bundled",
-        architecture=json.loads((checkpoint / "config.json").read_text(encoding="utf-8")),
-        trained_steps=step,
-        created=creation_time(brain_dir) or checkpoint.stat().st_mtime,
-    )
+    architecture = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    created = creation_time(brain_dir) or checkpoint.stat().st_mtime
+    card = brain_card(config, config.dataset_file or str(bundled_corpus_path()), architecture, step, created)
     replace_file(brain_dir / BRAIN_FILE, lambda file: file.write(card_bytes(card)))
     return True

@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from aios.cli.cores import divide_cores
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import data_config
 from aios.data.dataset import load_data
@@ -22,7 +23,7 @@ from aios.data.tokenizer import load_tokenizer
 from aios.distributed.environment import PARENT
 from aios.distributed.launch_notes import expect_notes, refused
 from aios.distributed.parent import STOP_SECONDS
-from aios.engines.device import device_kind
+from aios.engines.device import cuda_devices, device_kind
 from aios.errors import RunError, UserError
 from aios.runs.lock import BrainLock
 from aios.settings.config import TrainingConfig
@@ -39,7 +40,7 @@ def worker_count(config: TrainingConfig) -> int:
         if config.world_size is None:
             raise UserError("Without CUDA devices nothing says how many workers to start; give --world-size.")
         return config.world_size
-    devices = len(config.cuda_numbers) or torch.cuda.device_count()
+    devices = len(cuda_devices(config))
     wanted = config.world_size or devices
     if wanted > devices:
         raise UserError(
@@ -63,22 +64,11 @@ def launch(origin: Origin, args: list[str], lock: BrainLock) -> None:
     count = worker_count(config)
     # Here, so that it is done once and unusable data is refused once.
     load_data(data_config(config), load_tokenizer(origin.tokenizer), RunConsole(config.steps).tokenizing)
-    if device_kind(config) != "cuda":  # or every worker would use every core
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    if device_kind(config) != "cuda":
+        divide_cores(os.environ, count)
     # A store of its own for each start: in the shared one, workers started again find the addresses of the dead.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    settings = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=f"aios-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint=f"localhost:{_free_port()}",
-        local_addr="localhost",
-        max_restarts=config.max_restarts,
-        logs_specs=DefaultLogsSpecs(),
-        shutdown_timeout=STOP_SECONDS,
-    )
+    settings = _on_this_machine(count, config.max_restarts)
     lock.leave_writing()
     with TemporaryDirectory() as folder:
         expect_notes(Path(folder))
@@ -89,6 +79,22 @@ def launch(origin: Origin, args: list[str], lock: BrainLock) -> None:
             return  # the workers have saved and ended
         except ChildFailedError as error:
             raise _explained(error, config) from error
+
+
+def _on_this_machine(count: int, max_restarts: int) -> LaunchConfig:
+    """What the elastic launcher has to know of `count` workers."""
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=f"aios-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"localhost:{_free_port()}",
+        local_addr="localhost",
+        max_restarts=max_restarts,
+        logs_specs=DefaultLogsSpecs(),
+        shutdown_timeout=STOP_SECONDS,
+    )
 
 
 def _free_port() -> int:

@@ -8,7 +8,6 @@ from typing import Any
 from aios.auto_lr.search import SHORTEST_RUN, Found
 from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
-from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import copying_obstacle, has_scheduler
 
@@ -36,7 +35,10 @@ def begin_learning_rate(
         run.model.train()
         run.auto.search(RunTrial(run))
     elif state is not None and state["step"] > 0:
-        learned, forget = still_comparable(learned_state(state), state, run.config), run.config.adaptive_lr_reset_state
+        learned, forget = (
+            still_comparable(read_checkpoint(state), state, run.config),
+            run.config.adaptive_lr_reset_state,
+        )
         run.auto.load_state_dict(learned, RunTrial(run), forget=forget)
 
 
@@ -96,14 +98,3 @@ def still_comparable(learned: Mapping[str, Any], state: Mapping[str, Any], confi
     before, now = state["config"], config.to_dict()
     same = all(before.get(name, getattr(TrainingConfig, name)) == now[name] for name in _EVALUATED_BY)
     return learned if same else {**learned, "evaluations": None}
-
-
-def learned_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the checkpoint dict `state` holds for `AutoLR`."""
-    try:
-        return read_checkpoint(state)
-    except ValueError as error:
-        raise UserError(
-            f"What the checkpoint of step {state['step']} knows of the learning rate cannot be used ({error}); move "
-            "its folder away to resume from the one before."
-        ) from error

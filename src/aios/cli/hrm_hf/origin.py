@@ -43,6 +43,11 @@ class Origin:
     """Damaged checkpoints passed over, what the one that was not lacks, places to write to that are not inherited; a
     sentence each."""
 
+    @property
+    def step(self) -> int:
+        """Optimizer steps done before."""
+        return int(self.state["step"]) if self.state is not None else 0
+
 
 def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool = False) -> Origin:
     """Settle what to train from the config fields in `given` (all others at their defaults, or as they were).
@@ -85,27 +90,14 @@ def brain_folder(given: Mapping[str, Any]) -> Path:
 
 def _resumed(given: Mapping[str, Any]) -> Origin:
     from aios.cli.hrm_hf.parallel_state import split_state
-    from aios.runs.checkpoints import load_state, newest_valid
-    from aios.runs.publishing import holds_tokenizer
+    from aios.runs.checkpoints import load_state
+    from aios.runs.newest_checkpoint import find_newest
 
     brain_dir = brain_folder(given)
-    path, damaged = newest_valid(brain_dir)
-    remarks = tuple(str(each) for each in damaged)
-    if path is None:
-        why = f" ({' '.join(remarks)})" if remarks else ""
-        remedy = "train under another --brain-name" if remarks else "train without --resume first"
-        raise UserError(f"There is no checkpoint to resume in {brain_dir}{why}; {remedy}.")
+    newest = find_newest(brain_dir, "resume", "train without --resume first", "train under another --brain-name")
+    path = newest.path
     state = load_state(path)
-    known = {f.name for f in dataclasses.fields(TrainingConfig)}
-    saved = {name: value for name, value in state["config"].items() if name in known}
-    saved, not_inherited = inherit(saved, given, brain_dir)
-    if given.get("auto_adjust_lr") is False:
-        saved.pop("adaptive_lr_config", None)  # settings of what has just been turned off
-    if given.get("ddp") is False or given.get("parallel_independent") is False or given.get("zero_stage") == "none":
-        saved.pop("world_size", None)  # so is the number of workers
-    for way in _ways_given_up(given):
-        saved.pop(way, None)
-    config = TrainingConfig(**{**saved, **given})
+    config, not_inherited = _resumed_config(state["config"], given, brain_dir)
     if not config.parallel_independent:
         state = split_state(state, 0, 1)  # of independent workers the first goes on, with the merged weights
     shape = _agreed_shape(given, path)
@@ -117,11 +109,25 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
     check_fits(dataclasses.replace(config, **shape))
     check_folders(config)
-    tokenizer = given.get("model") or str(path)
-    if not given.get("model") and not holds_tokenizer(path):
-        tokenizer = str(brain_dir)
-        remarks += (f"The checkpoint {path} holds no tokenizer; using the one in {brain_dir}.",)
+    named = given.get("model")
+    tokenizer, remarks = (named, newest.skipped) if named else (str(newest.tokenizer), newest.remarks)
     return Origin(config, path, tokenizer, state, (*remarks, *not_inherited))
+
+
+def _resumed_config(
+    saved: Mapping[str, Any], given: Mapping[str, Any], brain_dir: Path
+) -> tuple[TrainingConfig, list[str]]:
+    """The settings of a run that goes on with those in its checkpoint, but for those given now; what is not inherited,
+    a sentence each."""
+    known = {f.name for f in dataclasses.fields(TrainingConfig)}
+    kept, not_inherited = inherit({name: saved[name] for name in saved if name in known}, given, brain_dir)
+    if given.get("auto_adjust_lr") is False:
+        kept.pop("adaptive_lr_config", None)  # settings of what has just been turned off
+    if given.get("ddp") is False or given.get("parallel_independent") is False or given.get("zero_stage") == "none":
+        kept.pop("world_size", None)  # so is the number of workers
+    for way in _ways_given_up(given):
+        kept.pop(way, None)
+    return TrainingConfig(**{**kept, **given}), not_inherited
 
 
 def _ways_given_up(given: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from aios.settings.config import TrainingConfig
 
 TOKENIZER_FOLDER = "tokenizer"
 """In the sitting's folder: the tokenizer that all workers use."""
+OF_ALL_WORKERS = {"rank": None}
+"""What every log record carries that is not one worker's."""
 _TASK_FILE = "task.json"
 
 

@@ -8,7 +8,6 @@ meet only at merges, through files, so that the death of one holds up the others
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -18,34 +17,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from safetensors.torch import save_file
 
-from aios.auto_lr.events import LogFn
-from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, open_log, republish
+from aios.auto_lr.state_forms import read_checkpoint
+from aios.cli.cores import divide_cores
 from aios.cli.hrm_hf.launch import worker_count
-from aios.cli.hrm_hf.lr_plan import learned_state, still_comparable
+from aios.cli.hrm_hf.lr_plan import still_comparable
 from aios.cli.hrm_hf.origin import Origin
-from aios.cli.hrm_hf.parallel_state import TOKENIZER_FOLDER, Task, join_states, load_trained, split_state
+from aios.cli.hrm_hf.parallel_state import (
+    OF_ALL_WORKERS,
+    TOKENIZER_FOLDER,
+    Task,
+    join_states,
+    load_trained,
+    split_state,
+)
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
 from aios.cli.hrm_hf.session import Session
+from aios.cli.hrm_hf.sitting import Sitting, begin, open_sitting
 from aios.cli.hrm_hf.summary import summary_rows
-from aios.cli.hrm_hf.train_actv1 import foretold, start_record
 from aios.cli.hrm_hf.train_epoch import evaluate
-from aios.data.dataset import unigram_entropy
 from aios.distributed.environment import PARENT
 from aios.distributed.merge_files import Contribution, find_contribution, merge, round_folder
 from aios.distributed.orders import END, FINISH, MERGED, STOP
 from aios.distributed.supervisor import Crew, how_it_ended
-from aios.engines.device import device_kind
+from aios.engines.device import cuda_devices, device_kind
 from aios.errors import RunError, UserError
 from aios.runs.checkpoints import checkpoint_path, put_back
 from aios.runs.stop_file import FINISH as FINISH_REQUEST
 from aios.runs.stop_request import StopRequest
 from aios.runs.storage import writing
-from aios.runs.tensorboard_log import TensorBoardLog
-from aios.runs.training_log import TrainingLog
 from aios.settings.config import TrainingConfig
 from aios.terminal.workers_console import WorkersConsole
 
@@ -62,42 +63,28 @@ def train_independently(origin: Origin) -> None:
         RunError: when a worker died too often, or training diverged whatever was done about it; what was merged
             before is saved.
     """
-    transformers.utils.logging.disable_progress_bar()
     config = origin.config
     console = WorkersConsole(config.steps, config.log_path)
-    for sentence in origin.remarks:
-        console.say(sentence)
-    republish(origin, console.say)
-    if has_ended(origin):
-        close_ended_run(origin, console.say)
+    if not begin(origin, console):
         return
-
     task = make_task(config)
     setup = prepare(origin, console.tokenizing)
     check_shares(setup, task)
-    for sentence in foretold(origin, setup, task.world_size):
-        console.say(sentence)
-    entropy = unigram_entropy(setup.data.train)
-    run_id = secrets.token_hex(6)
-    board = TensorBoardLog(config.tensorboard, origin.state["step"] if origin.state is not None else 0)
-    with open_log(config) as log, board, console, StopRequest(config.stop_request) as stop:
 
-        def log_fn(record: dict[str, Any]) -> None:
-            with writing(config.log_path.parent, config.brain_dir):
-                board.write(log.write({**record, "rank": None}))
-            console.follow()
+    def show(_: dict[str, Any]) -> None:
+        console.follow()  # the workers' records are in the log as well
 
-        log_fn(start_record(origin, setup, run_id) | {"world_size": task.world_size, "unigram_entropy": entropy})
-        session = open_session(origin, setup, run_id, task, log, log_fn)
-        with Supervision(task, session, stop, console) as supervision:
+    with open_sitting(origin, setup, console, show, task.world_size, OF_ALL_WORKERS) as sitting:
+        session = open_session(origin, setup, sitting, task)
+        with Supervision(task, session, sitting.stop, console) as supervision:
             trouble = train_rounds(supervision)
-        left_over = stop.honoured()
+        left_over = sitting.stop.honoured()
         console.follow()
     if left_over is not None:
         console.say(left_over)
     if trouble is not None:
         raise RunError(trouble)
-    console.summarize(summary_rows(session, entropy), *session.continuation())
+    console.summarize(summary_rows(session, setup.unigram_entropy), *session.continuation())
 
 
 def make_task(config: TrainingConfig) -> Task:
@@ -111,8 +98,7 @@ def make_task(config: TrainingConfig) -> Task:
     count = worker_count(config)
     if device_kind(config) != "cuda":
         return Task(config, None, count)
-    gpus = config.cuda_numbers or tuple(range(torch.cuda.device_count()))
-    return Task(config, gpus[:count], count)
+    return Task(config, cuda_devices(config)[:count], count)
 
 
 def check_shares(setup: Setup, task: Task) -> None:
@@ -147,23 +133,20 @@ class MergedSession(Session):
         return {**super().result(), "search_steps": max(steps, default=0)}
 
 
-def open_session(
-    origin: Origin, setup: Setup, run_id: str, task: Task, log: TrainingLog, log_fn: LogFn
-) -> MergedSession:
+def open_session(origin: Origin, setup: Setup, sitting: Sitting, task: Task) -> MergedSession:
     """The run as the supervisor keeps it, at its first checkpoint: the weights that all workers start from."""
-    ranks = range(task.world_size)
-    if origin.state is not None:
-        states = [split_state(origin.state, rank, task.world_size) for rank in ranks]
-        run = build_run(replace(origin, state=states[0]), setup, log_fn)
-        session = MergedSession(run, run_id, setup.tokenizer, setup.data, log)
-        session.run.auto.move_to(int(origin.state["step"]))
-        learned = still_comparable(learned_state(states[0]), origin.state, origin.config)
-        session.run.auto.evaluations.load_state_dict(learned.get("evaluations"), finishing=False)
-        put_back(origin.config.brain_dir)  # where the workers look for it
+    ranks, saved = range(task.world_size), origin.state
+    own = split_state(saved, 0, task.world_size) if saved is not None else None
+    run = build_run(replace(origin, state=own), setup, sitting.log_fn)
+    session = MergedSession(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log)
+    if saved is None or own is None:
+        session.states = [Session.state(session) for _ in ranks]
+        session.save()
         return session
-    session = MergedSession(build_run(origin, setup, log_fn), run_id, setup.tokenizer, setup.data, log)
-    session.states = [Session.state(session) for _ in ranks]
-    session.save()
+    run.auto.move_to(origin.step)
+    learned = still_comparable(read_checkpoint(own), saved, origin.config)
+    run.auto.evaluations.load_state_dict(learned.get("evaluations"), finishing=False)
+    put_back(origin.config.brain_dir)  # where the workers look for it
     return session
 
 
@@ -237,8 +220,26 @@ class Supervision:
         Raises:
             RunError: when no worker has weights that can be merged.
         """
-        run, reports = self.session.run, [c.report for c in contributions]
-        clock = time.perf_counter()
+        run, reports, clock = self.session.run, [c.report for c in contributions], time.perf_counter()
+        shares = self._merge(contributions)
+        self.session.states = [c.load_state() for c in contributions]
+        run.auto.move_to(min(report.step for report in reports))
+        run.last_loss = sum(report.loss * share for report, share in zip(reports, shares, strict=True) if share)
+        evals = [report.eval_loss for report in reports]
+        evaluated = any(loss is not None for loss in evals)
+        told = {
+            "round": self._number,
+            "weights": shares,
+            "eval_loss": evaluate(run) if evaluated else None,
+            "worker_eval_losses": evals,
+            "worker_lrs": [report.lr for report in reports],
+        }
+        times = {"seconds": time.perf_counter() - clock, "round_seconds": time.time() - begun}
+        run.log_fn({"event": "merge", "step": run.step, **told, **times})
+
+    def _merge(self, contributions: Sequence[Contribution]) -> list[float]:
+        """Give the model the weighted mean of the workers' weights, and leave it for them; returns their shares."""
+        run, merged = self.session.run, self._round / MERGED_FILE
         try:
             weights, shares = merge(contributions)
         except ValueError as error:
@@ -246,29 +247,10 @@ class Supervision:
                 f"No worker has finite weights after step {run.step}: lower the learning rate, then go on from there "
                 "with --resume."
             ) from error
-        merged = self._round / MERGED_FILE
         with writing(self._round, run.config.brain_dir, sum(tensor.nbytes for tensor in weights.values())):
             save_file(weights, merged)
         load_trained(run.model, merged)
-        self.session.states = [c.load_state() for c in contributions]
-        run.auto.move_to(min(report.step for report in reports))
-        run.last_loss = sum(report.loss * share for report, share in zip(reports, shares, strict=True) if share)
-        evals = [report.eval_loss for report in reports]
-        evaluated = any(loss is not None for loss in evals)
-        eval_loss = evaluate(run) if evaluated else None
-        run.log_fn(
-            {
-                "event": "merge",
-                "step": run.step,
-                "round": self._number,
-                "weights": shares,
-                "eval_loss": eval_loss,
-                "worker_eval_losses": evals,
-                "worker_lrs": [report.lr for report in reports],
-                "seconds": time.perf_counter() - clock,
-                "round_seconds": time.time() - begun,
-            }
-        )
+        return shares
 
     def next_round(self) -> None:
         """Save what was merged, and only then let the workers go on from it."""
@@ -354,7 +336,7 @@ def worker_environment(task: Task, rank: int) -> dict[str, str]:
     place = {"RANK": str(rank), "WORLD_SIZE": str(task.world_size), "LOCAL_RANK": str(rank)}
     environment = {**os.environ, **place, PARENT: str(os.getpid())}
     if task.gpus is None:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // task.world_size)))
+        divide_cores(environment, task.world_size)
         return environment
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpu = task.gpus[rank]

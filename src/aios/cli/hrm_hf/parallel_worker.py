@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
-from aios.auto_lr.stalled import StalledWatch
-from aios.cli.hrm_hf.brain_files import open_log
+from aios.auto_lr.events import LogFn
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.parallel_state import TOKENIZER_FOLDER, Task, load_trained, save_trained, split_state
-from aios.cli.hrm_hf.run_setup import build_run, prepare
+from aios.cli.hrm_hf.run_log import open_log
+from aios.cli.hrm_hf.run_setup import build_run, prepare, watch_learning
 from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, train_epoch
-from aios.data.dataset import unigram_entropy
 from aios.distributed.environment import WorkerPlace
 from aios.distributed.heartbeat import Heartbeat
 from aios.distributed.merge_files import WEIGHTS_FILE, Report, hand_in, round_folder
@@ -31,8 +29,6 @@ from aios.distributed.orders import Orders
 from aios.errors import RunError
 from aios.runs.checkpoints import load_state
 from aios.runs.storage import StorageError, writing
-from aios.runs.tensorboard_log import TensorBoardLog
-from aios.runs.training_log import TrainingLog
 
 
 def work(folder: Path, rank: int, checkpoint: Path, number: int, heartbeat: int) -> None:
@@ -44,12 +40,10 @@ def work(folder: Path, rank: int, checkpoint: Path, number: int, heartbeat: int)
     orders = Orders()
     orders.listen(sys.stdin.fileno())
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor says when to stop
-    transformers.utils.logging.disable_progress_bar()
     task = Task.read(folder)
     saved = load_state(checkpoint)
-    board = TensorBoardLog(task.config.tensorboard, saved["step"], rank)
-    with open_log(task.config, repair=False) as log, board:
-        worker = start_worker(task, rank, folder, checkpoint, saved, log, board, Heartbeat(heartbeat))
+    with open_log(task.config, saved["step"], repair=False, rank=rank) as log:
+        worker = start_worker(task, rank, folder, checkpoint, saved, log.log_fn(task.tags(rank)), Heartbeat(heartbeat))
         round_end: int | None = task.next_merge(saved["step"])
         while round_end is not None:
             trouble = worker.train_until(round_end, orders)
@@ -101,12 +95,13 @@ class Worker:
         except RunError as error:
             return str(error)
         if self.done and orders.stop is None and (run.last_eval is None or run.last_eval[0] != run.step):
-            evaluate(run)
+            evaluate(run, saved=True)
         return None
 
     def hand_in(self, folder: Path, trouble: str | None) -> None:
         """Put weights, state and a report into the round's folder; the merge is certain to follow."""
         run = self.run
+        run.auto.settle()  # a climb that ended later would take the merged weights back
         run.auto.forget_reference()
         report = Report(
             rank=self.rank,
@@ -136,8 +131,7 @@ def start_worker(
     folder: Path,
     checkpoint: Path,
     saved: dict[str, Any],
-    log: TrainingLog,
-    board: TensorBoardLog,
+    log_fn: LogFn,
     heartbeat: Heartbeat,
 ) -> Worker:
     """Build the run of worker `rank` where `checkpoint` left it; its learning rate is planned, or searched, here."""
@@ -145,17 +139,11 @@ def start_worker(
     config = dataclasses.replace(task.config, save_every=0, cuda_ids=None, resume=True, on_overfit="ignore")
     own = split_state(saved, rank, task.world_size)
     origin = Origin(config, checkpoint, str(folder / TOKENIZER_FOLDER), own)
-    tags = task.tags(rank)
-
-    def log_fn(record: dict[str, Any]) -> None:
-        with writing(config.log_path.parent, config.brain_dir):
-            board.write(log.write({**record, **tags}))
-
     setup = prepare(origin, lambda done, total: None)
     run = build_run(origin, setup, log_fn, WorkerPlace(rank, task.world_size))
     run.beat = heartbeat.beat
     if rank == 0:  # one speaks for all
-        run.stalled = StalledWatch(unigram_entropy(setup.data.train), config.steps)
+        watch_learning(run, setup)
     begin_learning_rate(run, own)
     return Worker(run, rank, data_id(setup.data.train, config.seed))
 

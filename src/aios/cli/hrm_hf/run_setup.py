@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 
 from aios.auto_lr.events import LogFn
+from aios.auto_lr.stalled import StalledWatch
 from aios.cli.hrm_hf.best_brain import go_back
 from aios.cli.hrm_hf.model_setup import new_model, saved_model
 from aios.cli.hrm_hf.optimization import build_optimizers
@@ -19,7 +22,7 @@ from aios.cli.hrm_hf.samples import Sampler
 from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.core.hrm_models import HRMForCausalLM, read_config
-from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, load_data
+from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, load_data, unigram_entropy
 from aios.data.tokenizer import load_tokenizer
 from aios.distributed.environment import WorkerPlace
 from aios.distributed.workers import Workers
@@ -54,6 +57,11 @@ class Setup:
     workers: Workers = field(default_factory=Workers)
     """Who trains it together."""
 
+    @cached_property
+    def unigram_entropy(self) -> float:
+        """Of the training data, nats per token; reads all of them when it is first asked for."""
+        return unigram_entropy(self.data.train)
+
 
 def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Workers = ALONE) -> Setup:
     """Load what `origin` names; `on_progress` hears (bytes done, bytes in all) while text is tokenised.
@@ -63,6 +71,7 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     Raises:
         UserError: for a device that is not there or too small, or data, tokenizer or weights that cannot be used.
     """
+    transformers.utils.logging.disable_progress_bar()  # there is a progress line already
     config = origin.config
     device = choose_device(config, workers.place.local_rank)
     precision = choose_precision(config, device)
@@ -89,14 +98,9 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
 
     `share` says which part of the data to draw; None: that of `setup.workers`.
     """
-    config = origin.config
-    asked = optimizer_settings(config)
-    weight_decay = asked.pop("weight_decay", config.weight_decay)
-    optimizers = build_optimizers(setup.model, config.start_lr, weight_decay, config.optimizer)
-    for group in optimizers[-1].param_groups:
-        group.update({name: asked[name] for name in ("betas", "eps") if name in asked})
+    config, workers = origin.config, setup.workers
+    optimizers = _optimizers(setup.model, config)
     scaler = torch.amp.GradScaler(setup.device.type, enabled=setup.precision.loss_scaling)
-    workers = setup.workers
     share = share or workers.place
     run = TrainingRun(
         config=config,
@@ -115,12 +119,33 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
     if share.rank == 0 or run.engine.in_step:
         run.sampler = Sampler(setup.tokenizer, setup.data.eval, setup.precision, config.seed)
     if origin.state is not None and origin.weights is not None:
-        restore_average(run, origin.weights)
-        restore_state(run, origin.state, data_id(setup.data.train, config.seed))
-        if run.engine.writes_parts:
-            origin.state.update(run.engine.load(origin.weights))
-            check_state(origin.state, origin.weights)
+        _restore(run, origin.state, origin.weights, data_id(setup.data.train, config.seed))
     return run
+
+
+def _optimizers(model: HRMForCausalLM, config: TrainingConfig) -> tuple[torch.optim.Optimizer, ...]:
+    """Those that `--optimizer` means, with what a file for DeepSpeed asks of them."""
+    asked = optimizer_settings(config)
+    weight_decay = asked.pop("weight_decay", config.weight_decay)
+    optimizers = build_optimizers(model, config.start_lr, weight_decay, config.optimizer)
+    for group in optimizers[-1].param_groups:
+        group.update({name: asked[name] for name in ("betas", "eps") if name in asked})
+    return optimizers
+
+
+def _restore(run: TrainingRun, state: dict[str, Any], checkpoint: Path, data: str) -> None:
+    """Put `run` back to where the `checkpoint` of `state` was saved, on the `data` it names; DeepSpeed's files add to
+    `state`."""
+    restore_average(run, checkpoint)
+    restore_state(run, state, data)
+    if run.engine.writes_parts:
+        state.update(run.engine.load(checkpoint))
+        check_state(state, checkpoint)
+
+
+def watch_learning(run: TrainingRun, setup: Setup) -> None:
+    """Have `run` say where nothing is learned; of several workers one does."""
+    run.stalled = StalledWatch(setup.unigram_entropy, run.config.steps)
 
 
 def data_config(config: TrainingConfig) -> DataConfig:

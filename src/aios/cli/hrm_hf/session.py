@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aios.cli.hrm_hf.best_brain import best_record
 from aios.cli.hrm_hf.brain_files import show, show_best, shown_at_end
+from aios.cli.hrm_hf.closing import brain_card, final_record, totals
 from aios.cli.hrm_hf.lora import save_weights
 from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.samples import Sampler
@@ -135,35 +135,24 @@ class Session:
         if stop_reason is not None:
             run.log_fn({"event": "stopped", "step": run.step, "reason": stop_reason})
         elif run.last_eval is None or run.last_eval[0] != run.step:
-            evaluate(run)
+            evaluate(run, saved=True)
         checkpoint = self.save(last=stop_reason is None)
         run.auto.log_summary()
         if stop_reason is None:
-            best = best_record(run.config.brain_dir, run.auto.evaluations.best)
-            told = {**self.result(), **best, "checkpoint": str(checkpoint)}
-            run.log_fn({"event": "final", "step": run.step, **told})
+            best, brain_dir = run.auto.evaluations.best, run.config.brain_dir
+            run.log_fn(final_record(run.step, self.result(), best, brain_dir, checkpoint))
 
     def result(self) -> dict[str, Any]:
-        """Totals of the run as it stands, losses in nats per token, time in seconds."""
-        return {
-            "steps": self.run.step,
-            "search_steps": self.run.auto.search_steps,
-            "loss": self.run.last_loss,
-            "eval_loss": self.run.last_eval[1] if self.run.last_eval is not None else None,
-            "wall_s": time.time() - self.started,
-        }
+        """The `totals` of the run as it stands."""
+        run, wall_s = self.run, time.time() - self.started
+        eval_loss = run.last_eval[1] if run.last_eval is not None else None
+        return totals(run.step, run.auto.search_steps, run.last_loss, eval_loss, wall_s)
 
     def _card(self) -> BrainCard:
-        config = self.run.config
-        return BrainCard(
-            name=config.brain_name,
-            dataset=self.data.dataset_name,
-            tokenizer=config.model or "bundled",
-            architecture=self.run.model.config.to_diff_dict(),
-            trained_steps=self.run.step,
-            created=self.created,
-            last_session={"run_id": self.run_id, "started": self.started, "ended": time.time(), **self.result()},
-        )
+        run, times = self.run, {"started": self.started, "ended": time.time()}
+        sitting = {"run_id": self.run_id, **times, **self.result()}
+        architecture = run.model.config.to_diff_dict()
+        return brain_card(run.config, self.data.dataset_name, architecture, run.step, self.created, sitting)
 
     def continuation(self) -> tuple[str, str]:
         """(prompt, what the model goes on to say): a few words from the start of the evaluation text."""

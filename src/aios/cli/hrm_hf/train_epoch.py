@@ -93,6 +93,11 @@ class TrainingRun:
         return self.auto.step_count
 
     @property
+    def over(self) -> bool:
+        """Whether no step follows: whoever made the run saves it, or hands it in, as it is."""
+        return self.auto.finished or self.stop_reason is not None
+
+    @property
     def at_best(self) -> bool:
         """Whether the weights of now are those of the best evaluation, as far as evaluations are heeded."""
         return self.auto.evaluations.is_best(self.step)
@@ -155,7 +160,7 @@ def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Calla
     config, auto = run.config, run.auto
     run.model.train()
     clock = time.perf_counter()
-    while not auto.finished and run.stop_reason is None:
+    while not run.over:
         run.ask(stop_reason())
         take_step(run, clock)
         run.heed()
@@ -163,11 +168,11 @@ def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Calla
         if _is_due(config.sample_every, run.step):
             sample(run)
             clock = time.perf_counter()
+        saves = _is_due(config.save_every, run.step)
         if _is_due(config.eval_every, run.step):
-            evaluate(run)
+            evaluate(run, saved=saves or run.over)
             clock = time.perf_counter()
-        is_due = _is_due(config.save_every, run.step) or run.at_best
-        if is_due and not auto.finished and run.stop_reason is None:
+        if (saves or run.at_best) and not run.over:
             save()
             clock = time.perf_counter()
     auto.flush()
@@ -242,12 +247,16 @@ class RunTrial:
         return run.position + (batch - run.auto.batch) * run.config.gradient_accumulation_steps
 
 
-def evaluate(run: TrainingRun) -> float:
+def evaluate(run: TrainingRun, saved: bool = False) -> float:
     """Mean cross-entropy (nats per token) over the evaluation batches, logged and heeded; back to training.
 
-    The workers share the batches among them, unless they must run in step: then each takes all of them.
+    With `saved` the weights are saved after it: a climb that the save would end, ends before it. The workers share the
+    batches among them, unless they must run in step: then each takes all of them.
     """
-    run.auto.flush()
+    if saved:
+        run.auto.settle()  # the weights of a climb past its knee are not those that stay
+    else:
+        run.auto.flush()
     first, every = (0, 1) if run.engine.in_step else (run.workers.rank, run.workers.world_size)
     run.model.eval()
     total, tokens = 0.0, 0.0

@@ -35,8 +35,8 @@ class WeightsPlace:
     """Holds model and config."""
     tokenizer: Path
     """Holds the tokenizer."""
-    skipped: tuple[str, ...] = ()
-    """Damaged checkpoints passed over, a sentence each."""
+    remarks: tuple[str, ...] = ()
+    """Damaged checkpoints passed over, a tokenizer from elsewhere; a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,10 @@ def _shows_brain(folder: Path) -> bool:
 
 
 def _newest(brain_dir: Path) -> WeightsPlace:
-    from aios.runs.checkpoints import newest_valid
-    from aios.runs.publishing import holds_tokenizer
+    from aios.runs.newest_checkpoint import find_newest
 
-    path, damaged = newest_valid(brain_dir)
-    skipped = tuple(str(each) for each in damaged)
-    if path is None:
-        why = f" ({' '.join(skipped)})" if skipped else ""
-        raise UserError(f"There is no checkpoint to open in {brain_dir}{why}; try --checkpoint published.")
-    return WeightsPlace(path, path if holds_tokenizer(path) else brain_dir, skipped)
+    newest = find_newest(brain_dir, "open", "try --checkpoint published")
+    return WeightsPlace(newest.path, newest.tokenizer, newest.remarks)
 
 
 def _others(config: TrainingConfig) -> str:
