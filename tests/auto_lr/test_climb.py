@@ -403,27 +403,32 @@ def test_whatever_is_observed_it_ends_and_says_something_that_can_be_logged(
     assert Found.from_dict(record).lr == found.lr
 
 
-@given(strengths, st.floats(0, 0.05), st.integers(0, 1000))
+@given(strengths, st.floats(0, 0.05), st.integers(0, 1000), st.floats(0, 1), st.floats(0, 1))
 @settings(deadline=None)
-def test_updates_that_lag_behind_the_rate_get_a_lower_one(strength: float, noise: float, seed: int) -> None:
+def test_the_more_momentum_updates_are_made_from_the_lower_is_the_rate(
+    strength: float, noise: float, seed: int, one: float, other: float
+) -> None:
     climb = climbed(valley(), strength, noise=noise, seed=seed).climb
-    at_once, lagging = climb.found(0).lr, climb.found(0, lags=True).lr
-    assert at_once is not None
-    assert lagging == pytest.approx(at_once / CONFIG.lagging_divisor)
+    less, more = (climb.found(0, momentum).lr for momentum in sorted((one, other)))
+    none, usual = climb.found(0).lr, climb.found(0, 0.9).lr
+    assert none is not None
+    assert none >= (less or 0.0) >= (more or 0.0) > 0
+    assert usual == pytest.approx(none / 2.5, rel=0.01)
 
 
 @given(strengths, st.floats(1.1, 10), st.booleans())
 @settings(deadline=None)
 def test_a_model_that_is_known_to_want_less_gets_a_part_of_the_knee_and_is_told_so(
-    strength: float, divisor: float, lags: bool
+    strength: float, divisor: float, moves_on: bool
 ) -> None:
-    plain = climbed(valley(), strength).climb.found(0, lags)
-    less = climbed(valley(), strength, config=replace(CONFIG, divisor=divisor)).climb.found(0, lags)
+    momentum = 0.9 if moves_on else 0.0
+    plain = climbed(valley(), strength).climb.found(0, momentum)
+    less = climbed(valley(), strength, config=replace(CONFIG, divisor=divisor)).climb.found(0, momentum)
     assert plain.lr is not None
     assert less.lr == pytest.approx(plain.lr / divisor)
-    whole = divisor * (CONFIG.lagging_divisor if lags else 1.0)
+    whole = divisor * (1 - momentum) ** -CONFIG.momentum_power
     assert f"gained nothing, and a whole run wants 1/{whole:.3g} of that; " in less.reason
-    assert ("a whole run wants" in plain.reason) is lags
+    assert ("a whole run wants" in plain.reason) is moves_on
 
 
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=40), st.floats(-2, 2), st.floats(-100, 100))

@@ -1,4 +1,4 @@
-"""Which optimizers make their updates from a momentum alone is read off what they keep."""
+"""The momentum of optimizers that make their updates from one alone, told by what they keep."""
 
 from __future__ import annotations
 
@@ -38,9 +38,26 @@ class Wrapping(torch.optim.Optimizer):
         self.inner.step()
 
 
-ALONE: dict[str, Make] = {
-    "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
-    "lion": lambda p: Lion(p, lr=1e-3),
+class HeavyBall(torch.optim.Optimizer):
+    """Has a name of its own for its momentum."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__(parameters, {"lr": 0.01, "inertia": 0.95})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                speed = self.state[weight].setdefault("speed", torch.zeros_like(weight))
+                weight.add_(speed.mul_(group["inertia"]).add_(weight.grad), alpha=-group["lr"])
+
+
+ALONE: dict[str, tuple[Make, float]] = {
+    "momentum": (lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), 0.9),
+    "nesterov": (lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, nesterov=True), 0.5),
+    "lion": (lambda p: Lion(p, lr=1e-3, betas=(0.95, 0.98)), 0.95),
+    "by another name": (HeavyBall, 0.9),
+    "within another": (lambda p: Wrapping(torch.optim.SGD(p, lr=0.01, momentum=0.8)), 0.8),
 }
 
 
@@ -58,29 +75,26 @@ def updated(make: Make) -> Any:
 
 @pytest.mark.parametrize("kind", NOT_ALONE)
 def test_second_moments_and_nothing_at_all_are_known(kind: str) -> None:
-    assert not momentum_alone([updated(NOT_ALONE[kind])])
+    assert momentum_alone([updated(NOT_ALONE[kind])]) == 0
+    assert momentum_alone([updated(lambda p: Wrapping(NOT_ALONE[kind](p)))]) == 0
 
 
 @pytest.mark.parametrize("kind", ALONE)
 def test_a_momentum_alone_is_known(kind: str) -> None:
-    assert momentum_alone([updated(ALONE[kind])])
-    assert momentum_alone([updated(ALONE[kind]), updated(NOT_ALONE["sgd"])])
-    assert not momentum_alone([updated(ALONE[kind]), updated(NOT_ALONE["adam"])])
-
-
-def test_those_within_another_optimizer_are_seen() -> None:
-    assert not momentum_alone([updated(lambda p: Wrapping(torch.optim.AdamW(p)))])
-    assert momentum_alone([updated(lambda p: Wrapping(torch.optim.SGD(p, lr=0.01, momentum=0.9)))])
+    make, momentum = ALONE[kind]
+    assert momentum_alone([updated(make)]) == momentum
+    assert momentum_alone([updated(make), updated(NOT_ALONE["sgd"])]) == momentum
+    assert momentum_alone([updated(make), updated(NOT_ALONE["adam"])]) == 0
 
 
 def test_those_of_complex_weights_are_seen() -> None:
-    for make, alone in ((torch.optim.AdamW, False), (ALONE["momentum"], True)):
+    for make, momentum in ((torch.optim.AdamW, 0.0), (ALONE["momentum"][0], 0.9)):
         weight = nn.Parameter(torch.ones(3, dtype=torch.complex64))
         optimizer = make([weight])
         (weight * weight.conj() + weight).real.sum().neg().backward()
         optimizer.step()
-        assert momentum_alone([optimizer]) is alone
+        assert momentum_alone([optimizer]) == momentum
 
 
 def test_before_any_update_there_are_none() -> None:
-    assert not momentum_alone([torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.01, momentum=0.9)])
+    assert momentum_alone([torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.01, momentum=0.9)]) == 0

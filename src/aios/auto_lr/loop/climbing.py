@@ -64,9 +64,9 @@ class Climbing:
 
     def go_back(self, step: int) -> Found:
         """Leave the edge for where the loss was lowest, `step` being the newest one; returns what was found."""
-        lags = momentum_alone(self._engine.optimizers)
+        momentum = momentum_alone(self._engine.optimizers)
         self._kept.restore()
-        return self.climb.found(step - self._kept_at, lags)
+        return self.climb.found(step - self._kept_at, momentum)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; the copy is not among them, it is taken anew on resume."""

@@ -1,25 +1,39 @@
-"""Whether the updates of optimizers lag behind the learning rate."""
+"""How far the updates of optimizers go on from earlier ones, with nothing that scales them to the gradients' noise."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+USUAL = 0.9
+"""Where it has a name that nobody knows."""
 
-def momentum_alone(optimizers: Iterable[Any]) -> bool:
-    """Whether they keep a momentum for each weight and none keeps running second moments.
 
-    So do SGD with momentum and Lion; not so Adam, RMSprop or Adafactor, nor plain SGD, which keeps nothing.
+def momentum_alone(optimizers: Iterable[Any]) -> float:
+    """The momentum, 0 to 1, of optimizers that make their updates from one alone; 0 for all others.
 
-    Told by their states after some updates: of what optimizers keep for each weight, only second moments are nowhere
-    negative. Reads the states from the device.
+    So do SGD with momentum and Lion; not so Adam, RMSprop or Adafactor, whose updates second moments scale, nor plain
+    SGD, which keeps nothing. Told by their states after some updates: of what optimizers keep for each weight, only
+    second moments are nowhere negative. Reads the states from the device.
     """
-    kept = [ts for optimizer in optimizers for one in _within(optimizer) for ts in _kept(one).values()]
-    return bool(kept) and not any(map(_nowhere_negative, kept))
+    inner = [one for optimizer in optimizers for one in _within(optimizer)]
+    kept = [tensors for one in inner for tensors in _kept(one).values()]
+    if not kept or any(map(_nowhere_negative, kept)):
+        return 0.0
+    return max((_momentum(group) for one in inner for group in getattr(one, "param_groups", ())), default=USUAL)
+
+
+def _momentum(group: Mapping[str, Any]) -> float:
+    """Of a param group, by the names that torch and its kin have for it."""
+    for name in ("momentum", "betas", "beta1", "beta"):
+        if name in group:
+            value = group[name]
+            return float(value[0] if isinstance(value, (tuple, list)) else value)
+    return USUAL
 
 
 def _within(optimizer: Any) -> list[Any]:
