@@ -11,6 +11,7 @@ import numpy
 import pytest
 import torch
 from torch import nn
+from transformers import Adafactor
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
 from aios.auto_lr.climb import ClimbConfig
@@ -198,8 +199,12 @@ def test_updates_of_the_next_run_move_the_weights_after_one_that_was_left_out() 
         (torch.optim.LBFGS, "LBFGS cannot be steered: its step needs a closure"),
         (torch.optim.Rprop, "Rprop cannot be steered: its learning rate counts in the first step alone"),
         (lambda p: torch.optim.SGD(p, lr=0.1, maximize=True), "maximize=True is not allowed"),
+        (
+            Adafactor,
+            r"Adafactor was built without a learning rate, to set its own: give it one \(.*relative_step=False",
+        ),
     ],
-    ids=["closure", "no rate", "maximize"],
+    ids=["closure", "no rate", "maximize", "its own rate"],
 )
 def test_an_optimizer_that_cannot_be_steered_is_refused_in_one_sentence(make: Any, words: str) -> None:
     model, _ = classifier()

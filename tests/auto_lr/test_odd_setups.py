@@ -254,3 +254,88 @@ def test_a_climb_in_bf16_begins_where_one_in_fp32_does(rows: int) -> None:
         ends.append(forward(0).item())
     assert first[1] == pytest.approx(first[0], rel=0.7)
     assert max(ends) < 0.01
+
+
+def ends(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Any, steps: int, save_every: int = 0) -> float:
+    """Loss over many batches after a run with a search, beside whose saves the state of now is kept."""
+    auto = AutoLR(model, optimizer, steps)
+    auto.search(loss_of)
+    while not auto.finished:
+        loss = loss_of(auto.batch)
+        loss.backward()
+        auto.step(loss)
+        if save_every and auto.step_count % save_every == 0:
+            auto.keep_snapshot()
+    with torch.no_grad():
+        return sum(float(loss_of(batch)) for batch in range(10_000, 10_050)) / 50
+
+
+MAKES: dict[str, Any] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adamw": torch.optim.AdamW,
+    "adafactor": torch.optim.Adafactor,
+}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("kind", MAKES)
+def test_a_head_that_begins_with_zeros_is_trained_as_any_other(kind: str, frozen: bool) -> None:
+    """Nothing behind it has a gradient at first, and one update outweighs all that the weights are: zero."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 1))
+    nn.init.zeros_(model[2].weight)
+    nn.init.zeros_(model[2].bias)
+    model[0].requires_grad_(not frozen)
+
+    def loss_of(batch: int) -> Tensor:
+        x = torch.randn(32, 8, generator=torch.Generator().manual_seed(batch))
+        return nn.functional.mse_loss(model(x), x.sin().sum(1, keepdim=True))
+
+    untrained = float(loss_of(0).detach())
+    assert ends(model, MAKES[kind](p for p in model.parameters() if p.requires_grad), loss_of, 400) < 0.3 * untrained
+
+
+def test_saves_do_not_keep_what_a_high_rate_has_ruined() -> None:
+    """A loss that swings within the cycles of its best rates had hidden how clearly it fell before."""
+    numbers = torch.Generator().manual_seed(1)
+    x = torch.randn(4096, 16, generator=numbers)
+    y = (x @ torch.randn(16, 8, generator=numbers) + 0.5 * torch.randn(4096, 8, generator=numbers)).argmax(1)
+
+    def run(save_every: int) -> float:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
+
+        def loss_of(batch: int) -> Tensor:
+            rows = torch.randint(0, 4096, (16,), generator=torch.Generator().manual_seed(batch + 1000))
+            return nn.functional.cross_entropy(model(x[rows]), y[rows])
+
+        return ends(model, torch.optim.SGD(model.parameters(), lr=0.1), loss_of, 1000, save_every)
+
+    assert run(100) < 1.2 * run(0) < 0.6
+
+
+def test_what_is_slow_to_show_that_it_learns_is_not_left_at_a_rate_that_teaches_nothing() -> None:
+    """Embeddings, each of them in few batches: neither climb nor race sees a fall."""
+    numbers = torch.Generator().manual_seed(0)
+    people, things = torch.randn(1000, 4, generator=numbers), torch.randn(500, 4, generator=numbers)
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Embedding(1000, 8), nn.Embedding(500, 8)])
+    for table in model:
+        nn.init.normal_(table.weight, std=0.1)  # type: ignore[arg-type]
+
+    def loss_of(batch: int) -> Tensor:
+        drawn = torch.Generator().manual_seed(batch)
+        i, j = (torch.randint(0, n, (64,), generator=drawn) for n in (1000, 500))
+        return nn.functional.mse_loss((model[0](i) * model[1](j)).sum(1), (people[i] * things[j]).sum(1))
+
+    assert ends(model, torch.optim.Adam(model.parameters()), loss_of, 1500) < 0.3  # 4.0 untrained
+
+
+def test_another_default_number_type_is_no_obstacle() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        model, forward = nn.Linear(16, 16), torch.randn(4, 16)
+        assert ends(model, torch.optim.AdamW(model.parameters()), lambda _: model(forward).pow(2).mean(), 100) < 0.1
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -143,9 +143,17 @@ def slowly(before: list[Tensor], after: list[Tensor]) -> float:
     def rms(tensor: Tensor) -> float:
         return float(tensor.double().square().mean().sqrt())
 
-    pairs = [(a.float(), b.float()) for a, b in zip(before, after, strict=True) if a.numel() and rms(a) > 0]
-    matrices = [(a, b) for a, b in pairs if a.ndim >= 2] or pairs
-    return statistics.median_low([rms(b - a) / rms(a) for a, b in matrices]) if matrices else 0.0
+    pairs = [(a.float(), b.float()) for a, b in zip(before, after, strict=True) if a.numel()]
+    sizes = [rms(a) for a, _ in pairs]
+    others = [size for size in sizes if size > 0]
+    if not any(size > 0 and a.ndim >= 2 for size, (a, _) in zip(sizes, pairs, strict=True)):
+        layer = [(3 * (a[0].numel() if a.ndim >= 2 else a.numel())) ** -0.5 for a, _ in pairs]
+        sizes = [
+            size or (statistics.median_low(others) if others else of) for size, of in zip(sizes, layer, strict=True)
+        ]
+    told = [(a.ndim >= 2, rms(b - a) / size) for size, (a, b) in zip(sizes, pairs, strict=True) if size > 0]
+    matrices = [ratio for is_matrix, ratio in told if is_matrix] or [ratio for _, ratio in told]
+    return statistics.median_low(matrices) if matrices else 0.0
 
 
 shapes = st.lists(

@@ -66,8 +66,8 @@ class AutoLR:
         self.config = config or AutoLRConfig()
         several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
         self._groups = JoinedGroups(several)
-        scales = start_scales(self._groups.param_groups, self.config.groups)
         self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
+        scales = start_scales(self._groups.param_groups, self.config.groups)
         self.step_count = 0
         """Optimizer steps done."""
         self.batch = 0
@@ -371,7 +371,7 @@ class AutoLR:
         self._settle_on(found)
         if self.step_count >= self.steps:
             return
-        if found.lr is None and (raced := self._finding.race_fresh(self.batch)) is not None:
+        if found.lr is None and (raced := self._finding.race_fresh(self.batch, found.edge)) is not None:
             self._settle_on(raced)
         self._begin()
 

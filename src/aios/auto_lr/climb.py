@@ -211,7 +211,9 @@ class Climb:
         then, now = (self._noise(number, scale) / math.sqrt(self._telling) for number in (best, newest))
         fall = before - lowest
         knee = first_within(ends, lowest + max(config.tolerance * fall, config.tolerance_sigmas * then))
-        return Shape(ends, fall, (then, now), self._clear(best, scale), knee)
+        # By the first that shows it: at high rates a loss swings within a cycle, which is no noise of the batches.
+        clear = any(self._clear(number, scale) for number in range(best + 1))
+        return Shape(ends, fall, (then, now), clear, knee)
 
     def _levels(self) -> tuple[float, ...]:
         """The loss at the end of each complete cycle, at rates that hardly make noise."""
@@ -239,14 +241,14 @@ class Climb:
         """Standard deviation of the loss from batch to batch by the end of cycle `number`."""
         return scatter([scale(loss) for of, loss, _ in self._points if of <= number][-self.config.recent :])
 
-    def _clear(self, best: int, scale: Callable[[float], float]) -> bool:
-        """Whether the loss fell by more than noise can make it: the second half of cycle `best` against the start, many
-        losses, to see an adapter's small fall in the noise of its batches."""
+    def _clear(self, number: int, scale: Callable[[float], float]) -> bool:
+        """Whether the loss fell by more than noise can make it: the second half of cycle `number` against the start,
+        many losses, to see an adapter's small fall in the noise of its batches."""
         half = self.steps_per_cycle // 2
-        start, end = self._start(), self._losses_of(best)[half:]
+        start, end = self._start(), self._losses_of(number)[half:]
         if not end or not level(start) - level(end) > ROUNDING * abs(level(start)):
             return False
-        errors = (self._noise(0, scale) / math.sqrt(len(start)), self._noise(best, scale) / math.sqrt(len(end)))
+        errors = (self._noise(0, scale) / math.sqrt(len(start)), self._noise(number, scale) / math.sqrt(len(end)))
         sigmas = self.config.clear_sigmas + low_by_chance(1 + self._points[-1][0])
         return scale(level(start)) - scale(level(end)) > sigmas * math.hypot(*errors)
 

@@ -127,11 +127,12 @@ def run_race(
     budget: int,
     middle: float,
     config: RaceConfig,
+    otherwise: float | None = None,
 ) -> Found | None:
     """Race rates around `middle` on the batches from `first_batch` on; `restore` brings the state back after each.
 
-    Held also against the loss that the untouched weights have: when no candidate betters it, the lowest is taken.
-    Batches on which that is not finite judge nothing. None where `budget` steps are too few.
+    Held also against the loss that the untouched weights have: when no candidate betters it, the lowest is taken, or
+    the rate `otherwise`. Batches on which that is not finite judge nothing. None where `budget` steps are too few.
     """
     pace = pace_of(budget, config)
     if pace is None:
@@ -155,17 +156,18 @@ def run_race(
         finally:
             restore()
     cost = judging + len(losses) * (pace.steps + judging)
-    lr, why = _verdict(losses, untouched)
+    lr, why = _verdict(losses, untouched, otherwise)
     rates = tuple(sorted(losses))
     reason = f"runs of {pace.steps} steps at {len(rates)} rates: {why}"
     return Found("race", rates, tuple(losses[rate] for rate in rates), lr, None, reason, cost)
 
 
-def _verdict(losses: Mapping[float, float], untouched: float) -> tuple[float, str]:
+def _verdict(losses: Mapping[float, float], untouched: float, otherwise: float | None) -> tuple[float, str]:
     """The rate to take, and why."""
     if losses[winner(losses)] < untouched:
         return between(losses), f"{winner(losses):.3g} ended lowest, untouched weights have {untouched:.4g}"
-    return min(losses), f"none of them did better than the untouched weights ({untouched:.4g})"
+    none = f"none of them did better than the untouched weights ({untouched:.4g})"
+    return (min(losses), none) if otherwise is None else (otherwise, f"{none}; {otherwise:.3g} is far from any harm")
 
 
 def _short_run(trial: Trial, rates: Sequence[float], first_batch: int, judges: Sequence[int]) -> list[float]:

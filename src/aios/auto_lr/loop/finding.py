@@ -23,6 +23,8 @@ from aios.auto_lr.race import run_race
 from aios.auto_lr.search import BUDGET, SHORTEST_RUN, Found, Trial
 from aios.errors import RunError
 
+BELOW_EDGE = 10.0
+"""So far below the rate at which it broke a fresh model trains where neither climb nor race has told its rate."""
 SCALED = 256.0
 """So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
 _NOTHING_MOVES = "no weight moved at any rate: does the optimizer's step do anything, and hold the model's weights?"
@@ -99,7 +101,7 @@ class Finding:
                 assert self.trial is not None
                 found = climb_and_restore(self._new_climb(), self._engine, self.trial, batch)
                 if found.lr is None:
-                    found = self.race_fresh(batch) or found
+                    found = self.race_fresh(batch, found.edge) or found
             return found
         finally:
             self.end_roles()
@@ -127,11 +129,14 @@ class Finding:
         self._moves = climbing.climb.unit is not None
         return climbing.go_back(step)
 
-    def race_fresh(self, batch: int) -> Found | None:
-        """A race in place of a climb that told nothing; None where nothing can be raced, or no weight moved."""
+    def race_fresh(self, batch: int, edge: float | None) -> Found | None:
+        """A race in place of a climb that told nothing and ended at `edge`; None where nothing can be raced, or no
+        weight moved. Where it tells nothing either, learning may be slow to show (embeddings, each in few batches): the
+        lowest rate would teach nothing, and a decade below where it broke nothing is at stake."""
         if self.trial is None or not self._moves:
             return None
-        return self._race_from_start(self.trial, batch, self._config.race.fresh_change)
+        otherwise = edge / BELOW_EDGE if edge is not None else None
+        return self._race_from_start(self.trial, batch, self._config.race.fresh_change, otherwise)
 
     def check_scale(self, loss: float) -> None:
         """The search saw the first batch under the same weights: raise ValueError for a first loss that is out of all
@@ -171,7 +176,7 @@ class Finding:
         with self._engine.whole_model():
             return looks_trained(trainable(self._model.parameters()))
 
-    def _race_from_start(self, trial: Trial, batch: int, change: float) -> Found:
+    def _race_from_start(self, trial: Trial, batch: int, change: float, otherwise: float | None = None) -> Found:
         """Race rates around the one whose first update makes `change`, on the batches from `batch` on."""
         trial, snapshot = Paired(trial), self._engine.snapshot()
         unit = find_unit(trial, self._engine, snapshot.restore, batch, self._climb_config)
@@ -179,7 +184,7 @@ class Finding:
             return Found("race", (), (), None, None, _NOTHING_MOVES, unit.steps)
         # All of it, whatever a climb has taken back before: without a rate nothing else counts.
         middle, budget = change / unit.change, math.floor(BUDGET * self._steps) - unit.steps
-        found = run_race(trial, snapshot.restore, batch, budget, middle, self._config.race)
+        found = run_race(trial, snapshot.restore, batch, budget, middle, self._config.race, otherwise)
         if found is None:
             reason = f"too few steps for a race; by what an update changes, {middle:.3g} suits such a model"
             return Found("race", (), (), middle, None, reason, unit.steps)

@@ -22,8 +22,9 @@ class ChangeMeter:
 
     The median, because an embedding as torch initialises it outweighs all the rest. Weights that are zero (the second
     half of fresh adapters) and vectors are left out, unless there is nothing else, and so are those that the update
-    left alone, whoever may hold them. Where no matrix moves, because coarse numbers round a small update away, what was
-    zero at first (biases) moves all the same; it is measured by the size of the others. Nothing waits for the device.
+    left alone, whoever may hold them. Where no matrix moves but those that were zero at first (a head, behind which
+    nothing has a gradient yet; biases, where coarse numbers round all other updates away), such weights are measured by
+    the size of the others, or by that which torch gives a layer. Nothing waits for the device.
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
@@ -33,7 +34,8 @@ class ChangeMeter:
         roots = torch.tensor([math.sqrt(w.numel()) for w in self._weights], device=device)
         first = self._norms(self._weights)
         usual = torch.where(first > 0, first / roots, torch.nan).nanmedian()
-        self._instead = torch.where(first > 0, torch.nan, usual * roots)
+        layers = torch.tensor([_rms_of_layer(w) for w in self._weights], device=device)
+        self._instead = torch.where(first > 0, torch.nan, torch.where(usual.isnan(), layers, usual) * roots)
         """Norms that stand for those of weights which were zero at first; NaN for all others."""
         self._before: list[Tensor] = []
 
@@ -47,9 +49,10 @@ class ChangeMeter:
             return torch.zeros(())
         moved = self._norms(torch._foreach_sub(self._weights, self._before))
         sizes = self._norms(self._before)
+        others = self._matrices & self._instead.isnan() & (moved > 0)
+        sizes = torch.where(others.any(), sizes, sizes.fmax(self._instead))
         changed = (sizes > 0) & (moved > 0)
         matrices = self._matrices & changed
-        sizes = torch.where(matrices.any() | self._instead.isnan(), sizes, self._instead)
         counts = torch.where(matrices.any(), matrices, changed)
         ratios = torch.where(counts, moved / sizes.clamp_min(torch.finfo(torch.float32).tiny), torch.nan)
         return torch.nan_to_num(ratios.nanmedian(), nan=0.0)
@@ -59,6 +62,12 @@ class ChangeMeter:
         """The L2 norm of each."""
         told = list(tensors)
         return torch.stack([norm.float() for norm in torch._foreach_norm(told)]) if told else torch.zeros(0)
+
+
+def _rms_of_layer(weight: Tensor) -> float:
+    """RMS of a weight as torch's linear and convolutional layers begin: uniform, to 1 / sqrt(inputs) (He 2015)."""
+    inputs = weight[0].numel() if weight.ndim >= 2 else weight.numel()
+    return 1 / math.sqrt(3 * inputs)
 
 
 def resolution(weights: Iterable[Tensor]) -> float:
@@ -94,7 +103,7 @@ def _relative_norm(matrix: Tensor) -> float | None:
     if not sigma > 0 or not math.isfinite(sigma):
         return None
     generator = torch.Generator().manual_seed(0)  # not the training's: it would draw other numbers afterwards
-    vector = torch.randn(matrix.shape[1], generator=generator).to(matrix.device)
+    vector = torch.randn(matrix.shape[1], generator=generator, dtype=matrix.dtype).to(matrix.device)
     for _ in range(_POWER_STEPS):
         vector = torch.nn.functional.normalize(matrix.T @ (matrix @ vector), dim=0)
     rows, columns = matrix.shape
