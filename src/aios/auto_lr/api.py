@@ -15,7 +15,7 @@ from aios.auto_lr.loop.arguments import number_on, vector_on, whole_steps
 from aios.auto_lr.loop.engine import Engine, in_process, overflowed
 from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
-from aios.auto_lr.loop.limits import disabled_parts, effective_config, search_obstacle
+from aios.auto_lr.loop.limits import disabled_parts, effective_config, look_obstacle, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
@@ -133,7 +133,7 @@ class AutoLR:
         by its own number. Raises ValueError when training has begun, and where there can be no search. An error from
         `how` surfaces after the state is restored.
         """
-        self._prepare_search(how, micro_batches)
+        self._prepare_search(how, micro_batches, self.obstacle)
         found = self._finding.begin(self.step_count, self.batch)
         self._finding.tell_roles(self._log, self.step_count)
         if found is not None:
@@ -145,14 +145,14 @@ class AutoLR:
 
         Raises ValueError as `search` does.
         """
-        self._prepare_search(how, micro_batches)
+        self._prepare_search(how, micro_batches, look_obstacle(self.engine))
         return self._finding.look(self.batch)
 
-    def _prepare_search(self, how: Forward | Trial | None, micro_batches: int) -> None:
+    def _prepare_search(self, how: Forward | Trial | None, micro_batches: int, obstacle: str | None) -> None:
         if self.begun:
             raise ValueError("search comes before the first step: training has begun")
-        if self.obstacle is not None:
-            raise ValueError(f"there can be no search here: {self.obstacle}")
+        if obstacle is not None:
+            raise ValueError(f"there can be no search here: {obstacle}")
         check_dense(self.model)
         self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
 

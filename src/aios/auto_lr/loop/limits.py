@@ -15,13 +15,17 @@ def effective_config(config: AutoLRConfig, engine: Engine) -> AutoLRConfig:
     return replace(config, profile="engine") if engine.schedules_lr else config
 
 
+def look_obstacle(engine: Engine) -> str | None:
+    """Why no rate can be found, in words for the log; None where one can."""
+    return "the engine schedules the LR" if engine.schedules_lr else engine.snapshot_obstacle
+
+
 def search_obstacle(config: AutoLRConfig, engine: Engine) -> str | None:
-    """Why there can be no search, in words for the log; None where there can."""
-    if engine.schedules_lr:
-        return "the engine schedules the LR"
-    if config.profile != "auto":
+    """Why a run cannot begin with a search; None where it can."""
+    obstacle = look_obstacle(engine)
+    if obstacle is None and config.profile != "auto":
         return f"profile {config.profile} goes by the optimizer's LR; leave `search` out, or take profile auto"
-    return engine.snapshot_obstacle
+    return obstacle
 
 
 def disabled_parts(config: AutoLRConfig, engine: Engine) -> Iterator[dict[str, Any]]:
