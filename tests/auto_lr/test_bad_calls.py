@@ -201,7 +201,7 @@ def test_updates_of_the_next_run_move_the_weights_after_one_that_was_left_out() 
         (lambda p: torch.optim.SGD(p, lr=0.1, maximize=True), "maximize=True is not allowed"),
         (
             Adafactor,
-            r"Adafactor was built without a learning rate, to set its own: give it one \(.*relative_step=False",
+            r"the optimizer was built without a learning rate, to set its own: give it one \(.*relative_step=False",
         ),
     ],
     ids=["closure", "no rate", "maximize", "its own rate"],

@@ -127,3 +127,21 @@ def test_the_state_before_the_first_step_is_that_of_a_run_yet_to_begin(learned_b
         if state is empty:
             assert resumed.search(forward) == found
         assert train(resumed, forward) == straight
+
+
+def test_a_rate_that_is_written_over_in_the_climb_is_told_at_once() -> None:
+    """A warm-up made by hand, between our setting of the rate and the update: what is found then means nothing."""
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 200, log_fn=events.append)
+    auto.search(forward)
+    for step in range(20):
+        auto.before_step()
+        optimizer.param_groups[0]["lr"] = (step + 1) * 1e-5
+        loss = forward(auto.batch)
+        loss.backward()
+        auto.after_step(loss, auto.engine.update(loss, auto.skip_above))
+    (told,) = [event for event in events if event["event"] == "adaptive_lr_trouble"]
+    assert told["step"] == 1
+    assert "foreign_lr (1e-05 in place of 1e-08: no rate can be found" in told["reason"]

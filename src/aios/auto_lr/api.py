@@ -66,8 +66,8 @@ class AutoLR:
         self.config = config or AutoLRConfig()
         several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
         self._groups = JoinedGroups(several)
-        self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
         scales = start_scales(self._groups.param_groups, self.config.groups)
+        self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
         self.step_count = 0
         """Optimizer steps done."""
         self.batch = 0
@@ -225,6 +225,8 @@ class AutoLR:
         climbing = self._finding.climbing
         self.step_count += 1
         self.batch += 1
+        if climbing is not None:
+            climbing.report_foreign(self._log, self.step_count)
         tried = climbing.tried if climbing is not None else None
         launched = Launched(self.step_count, self._rates, tried, self.skip_above, tag, told)
         self._readback.push(launched, values)
@@ -264,8 +266,7 @@ class AutoLR:
         return self.evaluations.best is not before
 
     def release(self) -> None:
-        """Let updates be what the optimizers make of them again, where the loop is left before its end: until then
-        those of a part with a rate of its own are cut to it."""
+        """Let the updates of a part with a rate of its own be whole again, for a loop that is left before its end."""
         self._finding.end_roles()
 
     def pause_at(self, step: int) -> None:
@@ -277,8 +278,7 @@ class AutoLR:
         self.step_count = step
 
     def settle(self) -> None:
-        """Follow everything that was launched, and end a climb that is past its knee: before weights that are to be
-        saved are evaluated, for there the weights of now are not those that stay."""
+        """Follow what was launched, and end a climb past its knee, before weights to be saved are evaluated."""
         self.flush()
         if (climbing := self._finding.climbing) is not None and climbing.climb.settle():
             self._end_climb()

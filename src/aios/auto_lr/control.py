@@ -12,7 +12,7 @@ from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
 from aios.auto_lr.learning import LESS, LearningWatch
-from aios.auto_lr.param_groups import read_learning_rates, set_learning_rate
+from aios.auto_lr.param_groups import foreign_rates, read_learning_rates, set_learning_rate
 from aios.auto_lr.plan import Plan
 from aios.auto_lr.recovery import Recovery, Restorable
 from aios.auto_lr.saved_state import COUNT, FLAG, MAPPING, RATE, check_state, optional, row
@@ -105,7 +105,7 @@ class LearningRateControl:
         """Say once that somebody else (a leftover scheduler, a callback) writes rates into the param groups."""
         if self._told_foreign or not self._written:
             return
-        foreign = [(group["lr"], group, then) for group, then in self._written if _differs(group["lr"], then)]
+        foreign = foreign_rates(self._written)
         if not foreign:
             return
         own = set_learning_rate(groups, self.adaptive_lr)
@@ -313,8 +313,3 @@ def _announce_moe(plan: Plan, log_fn: LogFn, step: int) -> None:
         if moved is not None:
             rates = {"original_lr": moved[0], "adjusted_lr": plan.base_lr}
             log_fn({"event": "moe_lr_adjustment", "step": step, **rates, "reason": moved[1]})
-
-
-def _differs(lr: Any, rate: float) -> bool:
-    """Whether an LR that costs nothing to read is not `rate`."""
-    return isinstance(lr, float) and lr != rate

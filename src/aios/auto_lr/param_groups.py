@@ -213,8 +213,14 @@ def _unit(groups: ParamGroups, name: str) -> float:
 
 def initial_rate(group: Mapping[str, Any]) -> float:
     """The rate that a param group was given first: its `initial_lr`, or its LR where it has none yet. Waits for the
-    device where that is a tensor there."""
-    return float(group.get("initial_lr", group["lr"]))
+    device where that is a tensor there. ValueError where it has none at all."""
+    rate = group.get("initial_lr", group["lr"])
+    if rate is None:
+        raise ValueError(
+            "the optimizer was built without a learning rate, to set its own: give it one (transformers' Adafactor: "
+            "relative_step=False, lr=1e-3)"
+        )
+    return float(rate)
 
 
 class JoinedGroups:
@@ -257,6 +263,16 @@ def write_learning_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"].fill_(rate)
     else:
         group["lr"] = rate
+
+
+Written = Sequence[tuple[Mapping[str, Any], float]]
+"""Param groups, each with the rate that it was given."""
+
+
+def foreign_rates(written: Written) -> list[tuple[float, Mapping[str, Any], float]]:
+    """What somebody else has written since: the rate there is, the group, the rate given. A tensor LR is not read."""
+    there = [(group["lr"], group, rate) for group, rate in written]
+    return [(lr, group, rate) for lr, group, rate in there if isinstance(lr, float) and lr != rate]
 
 
 def read_learning_rates(groups: ParamGroups) -> list[float]:

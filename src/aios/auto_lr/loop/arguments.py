@@ -41,11 +41,6 @@ def check_steerable(optimizers: Iterable[Any]) -> None:
     for optimizer in optimizers:
         if isinstance(optimizer, torch.optim.Rprop):
             raise ValueError("Rprop cannot be steered: its learning rate counts in the first step alone")
-        if any(group.get("lr", 0.0) is None for group in optimizer.param_groups):
-            raise ValueError(
-                f"{type(optimizer).__name__} was built without a learning rate, to set its own: give it one "
-                "(transformers' Adafactor: relative_step=False, lr=1e-3)"
-            )
         if any(group.get("maximize") for group in optimizer.param_groups):
             raise ValueError(
                 "maximize=True is not allowed: AutoLR follows a loss that falls; train on the negative of it"

@@ -9,11 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from aios.auto_lr.climb import Climb, ClimbConfig
+from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.momentum import momentum_alone
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.weights import ChangeMeter
-from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
+from aios.auto_lr.param_groups import JoinedGroups, foreign_rates, set_learning_rate
 from aios.auto_lr.search import Found, Trial
 
 
@@ -27,6 +28,8 @@ class Climbing:
         self.climb = climb
         self._engine, self._meter = engine, ChangeMeter(engine.weights)
         self._groups = JoinedGroups(engine.optimizers)
+        self._written: list[tuple[dict[str, Any], float]] = []  # each param group and the rate given to it
+        self._told_foreign = False
         self.tried = climb.config.first_lr
         """LR of base of the newest step, before the ratios and scales of the param groups."""
         self._kept_at = step
@@ -42,7 +45,18 @@ class Climbing:
         """Set the rate of the next update; returns that of each param group."""
         self._meter.mark()
         self.tried = self.climb.next_lr()
-        return set_learning_rate(self._groups.param_groups, self.tried)
+        rates = set_learning_rate(self._groups.param_groups, self.tried)
+        self._written = list(zip(self._groups.param_groups, rates, strict=True))
+        return rates
+
+    def report_foreign(self, log: LogFn, step: int) -> None:
+        """Say once that step `step` was made at a rate that somebody else has written: what it shows is no answer."""
+        foreign = [] if self._told_foreign else foreign_rates(self._written)
+        for lr, _, rate in foreign[:1]:
+            self._told_foreign = True
+            reason = f"foreign_lr ({lr:.4g} in place of {rate:.4g}: no rate can be found while something else sets it)"
+            numbers = {"lr_found": lr, "lr": rate}
+            log({"event": "adaptive_lr_trouble", "step": step, "rung": "none", "reason": reason, "numbers": numbers})
 
     def change(self) -> Tensor:
         """What the update just launched has changed, a scalar on the device that all workers agree on."""
