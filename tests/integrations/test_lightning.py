@@ -116,6 +116,20 @@ def test_the_same_callback_serves_several_runs(tmp_path: Path) -> None:
     assert first["lr"] is not None
 
 
+def test_each_fit_counts_its_own_adjustments(tmp_path: Path) -> None:
+    counts: list[float] = []
+
+    class Counts(pl.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            counts.append(callback._tally.numbers(callback.auto)["auto_lr/adjustments"])
+
+    callback = AutoLRCallback(log_fn=lambda record: None)
+    for _ in range(2):
+        make_trainer(tmp_path, callback, Counts(), max_steps=3).fit(Digits(), loader())
+        callback._tally({"event": "adaptive_lr_adjustment", "step": 3})
+    assert counts == [0, 0]
+
+
 def test_fit_called_twice_is_no_strangers_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer, module = make_trainer(tmp_path, AutoLRCallback(), max_steps=-1, max_epochs=1), Digits()
     trainer.fit(module, loader())

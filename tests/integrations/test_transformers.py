@@ -498,3 +498,12 @@ def test_a_checkpoint_holds_the_weights_that_were_evaluated(tmp_path: Path) -> N
     for step in [step for step in told if step <= climb["step"] + 9]:
         there = steered(tmp_path / "other", type(trainer.model).from_pretrained(tmp_path / f"checkpoint-{step}"))
         assert there.evaluate(Windows(16))["eval_loss"] == pytest.approx(told[step], rel=1e-4)
+
+
+def test_each_training_counts_its_own_adjustments(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, gpt2(), max_steps=3, logging_strategy="steps", logging_steps=1)
+    callback = AutoLRCallback.attach(trainer)
+    for _ in range(2):
+        trainer.train()
+        assert {told["auto_lr/adjustments"] for told in trainer.state.log_history if "loss" in told} == {0.0}
+        callback._tally({"event": "adaptive_lr_adjustment", "step": 3})

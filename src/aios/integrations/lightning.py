@@ -79,6 +79,7 @@ class AutoLRCallback(pl.Callback):
         goes_on, done = self._loaded is not None, _steps_done(trainer, pl_module)
         fits_again = self.auto is not None
         self._before = self._loaded["before"] if self._loaded is not None else done
+        self._tally.begin()
         auto = self._new_auto(trainer, pl_module)
         self.auto = auto
         self._step = FrameworkStep(auto, trainer.optimizers, self._scaler, self._mean)

@@ -160,6 +160,7 @@ class AutoLRCallback(TrainerCallback):
         saved = self._scheduler.loaded or {}
         goes_on = saved.get("auto_lr") is not None
         self._before = saved["before"] if goes_on else state.global_step
+        self._tally.begin()
         auto = AutoLR(
             self._trainer.model, optimizer, state.max_steps - self._before, config, self._tally, scaler=scaler
         )
