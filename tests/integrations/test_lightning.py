@@ -116,6 +116,21 @@ def test_the_same_callback_serves_several_runs(tmp_path: Path) -> None:
     assert first["lr"] is not None
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"log_every_n_steps": 0},
+        {"barebones": True, "logger": None, "enable_checkpointing": None}
+        | {"enable_progress_bar": None, "enable_model_summary": None},
+    ],
+)
+def test_a_trainer_that_never_logs(tmp_path: Path, given: dict[str, Any]) -> None:
+    callback = AutoLRCallback()
+    make_trainer(tmp_path, callback, max_steps=3, **given).fit(Digits(), loader())
+    assert callback.auto is not None
+    assert callback.auto.step_count == 3
+
+
 def test_each_fit_counts_its_own_adjustments(tmp_path: Path) -> None:
     counts: list[float] = []
 

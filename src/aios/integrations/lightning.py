@@ -145,7 +145,8 @@ class AutoLRCallback(pl.Callback):
             self._step.updated()
             with self._ahead:
                 self._survive(self._step.follow)
-            if trainer.global_step % trainer.log_every_n_steps == 0:
+            every = trainer.log_every_n_steps  # 0: never
+            if every and trainer.global_step % every == 0:
                 self._tell(trainer)
         elif self._open and self._count is not None and self._count.made:
             raise UserError(UNSEEN_STEP)
