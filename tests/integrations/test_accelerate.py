@@ -143,6 +143,18 @@ def test_bad_calls() -> None:
         Run(gpt2().requires_grad_(False), 80)
 
 
+def test_a_bad_call_leaves_the_optimizer_free_for_the_corrected_one() -> None:
+    run = Run(gpt2(), 2)
+    run.auto.release()
+    with pytest.raises(ValueError, match="steps"):
+        AutoLRLoop(run.accelerator, run.model, run.optimizer, 0, run.loader)
+    with pytest.raises(UserError, match=r"torch\.nn\.ModuleList\(models\)"):
+        AutoLRLoop(run.accelerator, [run.model], run.optimizer, 2, run.loader)  # type: ignore[arg-type]
+    run.auto = AutoLRLoop(run.accelerator, run.model, run.optimizer, 2, run.loader)
+    run.train(2)
+    assert run.auto.finished
+
+
 def test_a_loader_of_one_batch() -> None:
     run = Run(as_if_trained(gpt2()), 330, Subset(Windows(), range(3)))
     run.train(2)
