@@ -70,7 +70,7 @@ class AutoLRCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the controller, or go on with its state."""
         _check(trainer)
-        self._trainer, self._module = trainer, pl_module
+        self._trainer = trainer
         if trainer.lr_scheduler_configs:
             logger.warning(overruled("the scheduler of configure_optimizers"))
         if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):
@@ -216,7 +216,7 @@ class AutoLRCallback(pl.Callback):
         return mean
 
     def _run_ahead(self, batch: int, learns: bool) -> Tensor:
-        return self._mean(run_ahead(self._trainer, self._module, self._steering().engine, self._ahead, batch, learns))
+        return self._mean(run_ahead(self._trainer, self, self._steering().engine, self._ahead, batch, learns))
 
     def _begin_look(self) -> Ahead:
         number = self._steering().batch * self._trainer.accumulate_grad_batches
