@@ -206,6 +206,19 @@ def test_a_loader_of_no_length_is_looked_ahead_of(tmp_path: Path) -> None:
     assert named(events, "adaptive_lr_race")[0]["lr"] is not None
 
 
+def test_a_list_of_batches_is_not_looked_ahead_of() -> None:
+    run = Run(as_if_trained(gpt2()), 2)
+    run.auto.release()
+    batches = list(run.loader)
+    run.auto = AutoLRLoop(run.accelerator, run.model, run.optimizer, 330, batches, log_fn=run.events.append)
+    for batch in batches:
+        loss = run.model(**batch).loss
+        run.accelerator.backward(loss)
+        run.auto.step(loss)
+    assert run.auto.auto.step_count == len(batches)
+    assert not named(run.events, "adaptive_lr_race")
+
+
 def test_a_loop_that_has_ended_or_was_let_go_makes_room_for_another(tmp_path: Path) -> None:
     run = Run(gpt2(), 2)
     run.train(2)

@@ -32,7 +32,7 @@ from aios.integrations.accelerated import (
     several,
 )
 from aios.integrations.framework_step import FrameworkStep
-from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.replacing import replaced
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.wording import overruled
@@ -147,7 +147,7 @@ class AutoLRLoop:
         model = accelerator.unwrap_model(self._model)
         auto = AutoLR(model, optimizers, self._steps, self._config, self._tally, scaler=scaler)
         self._step = FrameworkStep(auto, optimizers, scaler, lambda number: mean_over_workers(accelerator, number))
-        tries = self._loader is not None and not draws_once(self._loader)
+        tries = begins_anew(self._loader)
         self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
         return auto
 

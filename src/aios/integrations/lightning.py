@@ -26,7 +26,7 @@ from aios.auto_lr.loop.trial import EngineTrial
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, StepCount
 from aios.integrations.lightning_trial import begin_look, can_be_tried, run_ahead
-from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.wording import STRANGERS_CHECKPOINT, UNSEEN_STEP, overruled, shares_out
 
@@ -85,7 +85,7 @@ class AutoLRCallback(pl.Callback):
         self._step = FrameworkStep(auto, trainer.optimizers, self._scaler, self._mean)
         if not pl_module.automatic_optimization:
             self._count = StepCount(trainer.optimizers)
-        tries = can_be_tried(pl_module) and not draws_once(trainer.train_dataloader)
+        tries = can_be_tried(pl_module) and begins_anew(trainer.train_dataloader)
         self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
         self._open = self._decided = self._left_out = False
         self._searched = goes_on

@@ -30,7 +30,7 @@ from aios.integrations.accelerated import (
     scaler_of,
 )
 from aios.integrations.framework_step import FrameworkStep
-from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
 from aios.integrations.trainer_trial import run_ahead
@@ -166,7 +166,7 @@ class AutoLRCallback(TrainerCallback):
         )
         self.auto = auto
         self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
-        self._trial = None if draws_once(self._loader) else EngineTrial(auto.engine, self._run_ahead)
+        self._trial = EngineTrial(auto.engine, self._run_ahead) if begins_anew(self._loader) else None
         if goes_on:
             return
         if self._before:
