@@ -20,6 +20,7 @@ from aios.auto_lr import AutoLRConfig, TroubleConfig
 from aios.errors import RunError, UserError
 from aios.integrations.lightning import STOPPED, AutoLRCallback
 from aios.integrations.look_ahead import generators_of
+from integrations.lightning_finders import Kept
 from integrations.tiny_modules import DATA, Digits, Events, Manual, loader, make_trainer, named
 from integrations.tiny_trainers import as_if_trained, same, weights
 
@@ -114,6 +115,21 @@ def test_the_same_callback_serves_several_runs(tmp_path: Path) -> None:
     first, second = named(events, "adaptive_lr_climb")
     assert (first["step"], first["lr"]) == (second["step"], second["lr"])
     assert first["lr"] is not None
+
+
+def test_the_rate_that_is_logged_is_that_of_the_step(tmp_path: Path) -> None:
+    used: list[float] = []
+
+    class Uses(Digits):
+        def optimizer_step(self, epoch: Any, batch_idx: Any, optimizer: Any, closure: Any = None) -> None:
+            used.append(optimizer.param_groups[0]["lr"])
+            optimizer.step(closure=closure)
+
+    told, kept = AutoLRCallback(), Kept()
+    make_trainer(tmp_path, told, max_steps=120, logger=kept, log_every_n_steps=1).fit(Uses(), loader())
+    rates = [record["auto_lr/learning_rate"] for record in kept.records if "auto_lr/learning_rate" in record]
+    assert len(set(rates)) > 20
+    assert rates == used
 
 
 @pytest.mark.parametrize(

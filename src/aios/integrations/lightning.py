@@ -63,6 +63,7 @@ class AutoLRCallback(pl.Callback):
         self._left_out = False  # ... or had no loss
         self._searched = False  # whether the rate was found, or is known from a checkpoint
         self._norm = torch.zeros(())  # of manual optimization, before the module clips
+        self._rate: float | Tensor = 0.0  # of the step
         self._count: StepCount | None = None  # of manual optimization
         self._before = 0  # steps that were trained without us
         self._batches = 0  # trained on in this epoch
@@ -133,6 +134,8 @@ class AutoLRCallback(pl.Callback):
             norm = _norm(trainer) if pl_module.automatic_optimization else self._norm
             self._step.decide(norm, trainer.accumulate_grad_batches)
             self._decided = True
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # one on the device is not waited for
         else:
             self._left_out = self._open  # by a training_step that returned None; Lightning counts the step
 
@@ -233,8 +236,7 @@ class AutoLRCallback(pl.Callback):
             raise
 
     def _tell(self, trainer: pl.Trainer) -> None:
-        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-        numbers = {"auto_lr/learning_rate": rate, **self._tally.numbers(self._steering())}
+        numbers = {"auto_lr/learning_rate": float(self._rate), **self._tally.numbers(self._steering())}
         for sink in trainer.loggers:
             sink.log_metrics(numbers, step=trainer.global_step)
 
