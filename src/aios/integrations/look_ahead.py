@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from aios.auto_lr import BatchFeed
 from aios.auto_lr.loop.feed import generators_in
 from aios.errors import UserError
+from aios.integrations import streams
 
 
 class Ahead(NamedTuple):
@@ -75,20 +76,15 @@ def epochs_from(first: int, open_epoch: Callable[[int], Iterable[Any]]) -> Gener
 def begins_anew(loader: Any) -> bool:
     """Whether `loader` is known to begin anew when it is iterated again, beside the training's own iteration.
 
-    So do DataLoaders, and several in a dict or list. Of any other source of batches nobody knows: a look ahead might
-    take them from the training.
+    So do DataLoaders, and several in a dict or list, but for streams (see `streams`). Of any other source of batches
+    nobody knows: a look ahead might take them from the training.
     """
     if isinstance(loader, (dict, list, tuple)):
         several = list(loader.values()) if isinstance(loader, dict) else loader
         return bool(several) and all(begins_anew(one) for one in several)
-    return isinstance(loader, DataLoader) and not _draws_once(loader.dataset)
-
-
-def _draws_once(dataset: Any) -> bool:
-    if not isinstance(dataset, IterableDataset):
+    if not isinstance(loader, DataLoader):
         return False
-    first = iter(dataset)
-    return first is dataset or first is iter(dataset)
+    return not isinstance(loader.dataset, IterableDataset) or streams.begins_anew(loader.dataset)
 
 
 def generators_of(loader: Any) -> list[torch.Generator]:
