@@ -143,6 +143,18 @@ def test_bad_calls() -> None:
         Run(gpt2().requires_grad_(False), 80)
 
 
+def test_a_bad_call_leaves_the_optimizer_free_for_the_corrected_one() -> None:
+    run = Run(gpt2(), 2)
+    run.auto.release()
+    with pytest.raises(ValueError, match="steps"):
+        AutoLRLoop(run.accelerator, run.model, run.optimizer, 0, run.loader)
+    with pytest.raises(UserError, match=r"torch\.nn\.ModuleList\(models\)"):
+        AutoLRLoop(run.accelerator, [run.model], run.optimizer, 2, run.loader)  # type: ignore[arg-type]
+    run.auto = AutoLRLoop(run.accelerator, run.model, run.optimizer, 2, run.loader)
+    run.train(2)
+    assert run.auto.finished
+
+
 def test_a_loader_of_one_batch() -> None:
     run = Run(as_if_trained(gpt2()), 330, Subset(Windows(), range(3)))
     run.train(2)
@@ -192,6 +204,19 @@ def test_a_loader_of_no_length_is_looked_ahead_of(tmp_path: Path) -> None:
         auto.step(loss)
         optimizer.zero_grad()
     assert named(events, "adaptive_lr_race")[0]["lr"] is not None
+
+
+def test_a_list_of_batches_is_not_looked_ahead_of() -> None:
+    run = Run(as_if_trained(gpt2()), 2)
+    run.auto.release()
+    batches = list(run.loader)
+    run.auto = AutoLRLoop(run.accelerator, run.model, run.optimizer, 330, batches, log_fn=run.events.append)
+    for batch in batches:
+        loss = run.model(**batch).loss
+        run.accelerator.backward(loss)
+        run.auto.step(loss)
+    assert run.auto.auto.step_count == len(batches)
+    assert not named(run.events, "adaptive_lr_race")
 
 
 def test_a_loop_that_has_ended_or_was_let_go_makes_room_for_another(tmp_path: Path) -> None:

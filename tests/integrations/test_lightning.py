@@ -20,6 +20,7 @@ from aios.auto_lr import AutoLRConfig, TroubleConfig
 from aios.errors import RunError, UserError
 from aios.integrations.lightning import STOPPED, AutoLRCallback
 from aios.integrations.look_ahead import generators_of
+from integrations.lightning_finders import Kept
 from integrations.tiny_modules import DATA, Digits, Events, Manual, loader, make_trainer, named
 from integrations.tiny_trainers import as_if_trained, same, weights
 
@@ -114,6 +115,50 @@ def test_the_same_callback_serves_several_runs(tmp_path: Path) -> None:
     first, second = named(events, "adaptive_lr_climb")
     assert (first["step"], first["lr"]) == (second["step"], second["lr"])
     assert first["lr"] is not None
+
+
+def test_the_rate_that_is_logged_is_that_of_the_step(tmp_path: Path) -> None:
+    used: list[float] = []
+
+    class Uses(Digits):
+        def optimizer_step(self, epoch: Any, batch_idx: Any, optimizer: Any, closure: Any = None) -> None:
+            used.append(optimizer.param_groups[0]["lr"])
+            optimizer.step(closure=closure)
+
+    told, kept = AutoLRCallback(), Kept()
+    make_trainer(tmp_path, told, max_steps=120, logger=kept, log_every_n_steps=1).fit(Uses(), loader())
+    rates = [record["auto_lr/learning_rate"] for record in kept.records if "auto_lr/learning_rate" in record]
+    assert len(set(rates)) > 20
+    assert rates == used
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"log_every_n_steps": 0},
+        {"barebones": True, "logger": None, "enable_checkpointing": None}
+        | {"enable_progress_bar": None, "enable_model_summary": None},
+    ],
+)
+def test_a_trainer_that_never_logs(tmp_path: Path, given: dict[str, Any]) -> None:
+    callback = AutoLRCallback()
+    make_trainer(tmp_path, callback, max_steps=3, **given).fit(Digits(), loader())
+    assert callback.auto is not None
+    assert callback.auto.step_count == 3
+
+
+def test_each_fit_counts_its_own_adjustments(tmp_path: Path) -> None:
+    counts: list[float] = []
+
+    class Counts(pl.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            counts.append(callback._tally.numbers(callback.auto)["auto_lr/adjustments"])
+
+    callback = AutoLRCallback(log_fn=lambda record: None)
+    for _ in range(2):
+        make_trainer(tmp_path, callback, Counts(), max_steps=3).fit(Digits(), loader())
+        callback._tally({"event": "adaptive_lr_adjustment", "step": 3})
+    assert counts == [0, 0]
 
 
 def test_fit_called_twice_is_no_strangers_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,10 +34,10 @@ class Watch(pl.Callback):
         self.called, self.order = Counter[str](), list[int]()
         self.found: dict[str, Any] = {}
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *given: Any) -> None:  # as one who prepares no batch
         if not self.order:
             self.found = state_of(trainer, pl_module) | {"callbacks": dict(self.called)}
-        self.order.append(int(batch[1].sum()))
+        self.order.append(int(given[0][1].sum()))
         trainer.should_stop = len(self.order) == 3
 
     def on_train_epoch_start(self, *_: Any) -> None:

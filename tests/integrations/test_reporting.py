@@ -43,3 +43,14 @@ def test_counters_go_on_after_a_resume() -> None:
     assert second.numbers(auto) == first.numbers(auto)
     assert second.numbers(auto)["auto_lr/adjustments"] == 1
     Tally(None).load_state_dict(None)  # a checkpoint of an older version
+
+
+def test_a_run_that_begins_anew_counts_from_0() -> None:
+    model = nn.Linear(4, 4)
+    auto = AutoLR(model, adamw(model), 100)
+    tally = Tally(None)
+    untouched = tally.numbers(auto)
+    for record in (RACED, {"event": "adaptive_lr_adjustment", "step": 95}):
+        tally(record)
+    tally.begin()
+    assert tally.numbers(auto) == untouched

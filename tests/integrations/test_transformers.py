@@ -276,6 +276,35 @@ def test_data_that_can_be_drawn_once_is_not_looked_at_ahead(tmp_path: Path) -> N
     assert data.drawn <= 4 * 3 + 4
 
 
+class Tasks:
+    """Several DataLoaders in turn."""
+
+    def __init__(self, *loaders: Any) -> None:
+        self.loaders = loaders
+
+    def __len__(self) -> int:
+        return sum(map(len, self.loaders))
+
+    def __iter__(self) -> Any:
+        for loader in self.loaders:
+            yield from loader
+
+
+@pytest.mark.parametrize("kind", [list, Tasks])
+def test_a_loader_that_is_no_dataloader_is_not_looked_at_ahead(tmp_path: Path, kind: Any) -> None:
+    class Given(Trainer):
+        def get_train_dataloader(self) -> Any:
+            return kind(super().get_train_dataloader())
+
+    events: Events = []
+    trainer = make_trainer(tmp_path, as_if_trained(gpt2()), kind=Given, max_steps=400)
+    AutoLRCallback.attach(trainer, log_fn=events.append)
+    trainer.add_callback(StopAt(70, save=False))
+    trainer.train()
+    assert trainer.state.global_step == 70
+    assert not named(events, "adaptive_lr_race")
+
+
 def test_epochs_stay_what_they_are(tmp_path: Path) -> None:
     trainer = steered(tmp_path, as_if_trained(gpt2()), max_steps=-1, num_train_epochs=2, data=Windows(22))
     trainer.train()
@@ -498,3 +527,12 @@ def test_a_checkpoint_holds_the_weights_that_were_evaluated(tmp_path: Path) -> N
     for step in [step for step in told if step <= climb["step"] + 9]:
         there = steered(tmp_path / "other", type(trainer.model).from_pretrained(tmp_path / f"checkpoint-{step}"))
         assert there.evaluate(Windows(16))["eval_loss"] == pytest.approx(told[step], rel=1e-4)
+
+
+def test_each_training_counts_its_own_adjustments(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, gpt2(), max_steps=3, logging_strategy="steps", logging_steps=1)
+    callback = AutoLRCallback.attach(trainer)
+    for _ in range(2):
+        trainer.train()
+        assert {told["auto_lr/adjustments"] for told in trainer.state.log_history if "loss" in told} == {0.0}
+        callback._tally({"event": "adaptive_lr_adjustment", "step": 3})

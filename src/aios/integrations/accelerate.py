@@ -32,7 +32,7 @@ from aios.integrations.accelerated import (
     several,
 )
 from aios.integrations.framework_step import FrameworkStep
-from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.replacing import replaced
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.wording import overruled
@@ -49,8 +49,9 @@ class AutoLRLoop:
     `loss_of(batch)` is the training loss then, by default `model(**batch).loss`. The state goes with
     `accelerator.save_state` and `load_state`. A loop that is left before its end has to be told: `release()`.
 
-    Raises UserError where workers share out the weights, and for an optimizer that another loop steers; ValueError as
-    `AutoLR` does. `step` raises RunError when the run cannot be saved.
+    Raises UserError where workers share out the weights, for an optimizer that another loop steers and for several
+    models that are not one `torch.nn.ModuleList`; ValueError as `AutoLR` does. `step` raises RunError when the run
+    cannot be saved.
     """
 
     def __init__(
@@ -65,15 +66,19 @@ class AutoLRLoop:
         log_fn: LogFn | None = None,
     ) -> None:
         check_whole_model(accelerator)
+        if not isinstance(model, nn.Module):
+            raise UserError("AutoLRLoop takes one model: hand several in as one, torch.nn.ModuleList(models)")
         self._accelerator, self._model, self._loader = accelerator, model, loader
         self._optimizers = several(optimizer)
         self._loss_of = loss_of or (lambda batch: model(**batch).loss)
         self._steps, self._config = steps, config or AutoLRConfig()
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
-        self._claim()
+        self._check_free()
         self.auto = self._new_auto()
         """The controller."""
+        for one in map(inner, self._optimizers):
+            _steered[one] = weakref.ref(self)
         self._searched = False
         self._seen = 0  # micro-batches
         self._in_step = 0  # of these, since the last update
@@ -127,7 +132,7 @@ class AutoLRLoop:
         self._tally.load_state_dict(state.get("told"))
         self._seen, self._searched = state["seen"], True
 
-    def _claim(self) -> None:
+    def _check_free(self) -> None:
         for optimizer in map(inner, self._optimizers):
             kept = _steered.get(optimizer)
             known = kept() if kept is not None else None
@@ -135,7 +140,6 @@ class AutoLRLoop:
                 raise UserError("an AutoLRLoop steers this optimizer already: release() it to leave it before its end")
             if known is not None:
                 known.release()
-            _steered[optimizer] = weakref.ref(self)
 
     def _new_auto(self) -> AutoLR:
         accelerator, optimizers = self._accelerator, [inner(optimizer) for optimizer in self._optimizers]
@@ -143,7 +147,7 @@ class AutoLRLoop:
         model = accelerator.unwrap_model(self._model)
         auto = AutoLR(model, optimizers, self._steps, self._config, self._tally, scaler=scaler)
         self._step = FrameworkStep(auto, optimizers, scaler, lambda number: mean_over_workers(accelerator, number))
-        tries = self._loader is not None and not draws_once(self._loader)
+        tries = begins_anew(self._loader)
         self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
         return auto
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,3 +78,24 @@ class FrameworkStep:
         assert self._decided is not None, "a step is followed once it was decided"
         decided, self._decided, self.open = self._decided, None, False
         self.auto.after_step(*decided)
+
+
+class StepCount:
+    """How many steps the optimizers have made since `begin`, whoever asked them to, until `release`."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self.made = 0
+        """Steps since `begin`, of all optimizers together."""
+        self._hooks = [optimizer.register_step_post_hook(self._count) for optimizer in optimizers]
+
+    def begin(self) -> None:
+        """Count from 0 again."""
+        self.made = 0
+
+    def release(self) -> None:
+        """Let go of the optimizers."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _count(self, *_: Any) -> None:
+        self.made += 1

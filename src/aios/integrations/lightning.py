@@ -24,11 +24,11 @@ from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.trial import EngineTrial
 from aios.errors import RunError, UserError
-from aios.integrations.framework_step import FrameworkStep
+from aios.integrations.framework_step import FrameworkStep, StepCount
 from aios.integrations.lightning_trial import begin_look, can_be_tried, run_ahead
-from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
-from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, shares_out
+from aios.integrations.wording import STRANGERS_CHECKPOINT, UNSEEN_STEP, overruled, shares_out
 
 STOPPED = "auto_lr_stopped.ckpt"
 """What a run that cannot be saved leaves: the last good state."""
@@ -42,8 +42,8 @@ class AutoLRCallback(pl.Callback):
     manual optimization, where nobody else can make a step, the rate climbs. `steps` is needed where Lightning knows of
     no end. `monitor` names the logged loss of an evaluation. Events go to `log_fn`, numbers to the trainer's loggers.
 
-    Raises UserError for a strategy that shares out the weights, and RunError, after a checkpoint, when the run cannot
-    be saved.
+    Raises UserError for a strategy that shares out the weights and for a step by hand that passes it by, and RunError,
+    after a checkpoint, when the run cannot be saved.
     """
 
     def __init__(
@@ -63,13 +63,15 @@ class AutoLRCallback(pl.Callback):
         self._left_out = False  # ... or had no loss
         self._searched = False  # whether the rate was found, or is known from a checkpoint
         self._norm = torch.zeros(())  # of manual optimization, before the module clips
+        self._rate: float | Tensor = 0.0  # of the step
+        self._count: StepCount | None = None  # of manual optimization
         self._before = 0  # steps that were trained without us
         self._batches = 0  # trained on in this epoch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the controller, or go on with its state."""
         _check(trainer)
-        self._trainer, self._module = trainer, pl_module
+        self._trainer = trainer
         if trainer.lr_scheduler_configs:
             logger.warning(overruled("the scheduler of configure_optimizers"))
         if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):
@@ -78,10 +80,13 @@ class AutoLRCallback(pl.Callback):
         goes_on, done = self._loaded is not None, _steps_done(trainer, pl_module)
         fits_again = self.auto is not None
         self._before = self._loaded["before"] if self._loaded is not None else done
+        self._tally.begin()
         auto = self._new_auto(trainer, pl_module)
         self.auto = auto
         self._step = FrameworkStep(auto, trainer.optimizers, self._scaler, self._mean)
-        tries = can_be_tried(pl_module) and not draws_once(trainer.train_dataloader)
+        if not pl_module.automatic_optimization:
+            self._count = StepCount(trainer.optimizers)
+        tries = can_be_tried(pl_module) and begins_anew(trainer.train_dataloader)
         self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
         self._open = self._decided = self._left_out = False
         self._searched = goes_on
@@ -110,6 +115,8 @@ class AutoLRCallback(pl.Callback):
         if not self._open and not auto.finished:
             self._step.begin()
             self._open = True
+        if self._count is not None:
+            self._count.begin()
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Take a batch's part of the loss."""
@@ -127,6 +134,8 @@ class AutoLRCallback(pl.Callback):
             norm = _norm(trainer) if pl_module.automatic_optimization else self._norm
             self._step.decide(norm, trainer.accumulate_grad_batches)
             self._decided = True
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # one on the device is not waited for
         else:
             self._left_out = self._open  # by a training_step that returned None; Lightning counts the step
 
@@ -139,8 +148,11 @@ class AutoLRCallback(pl.Callback):
             self._step.updated()
             with self._ahead:
                 self._survive(self._step.follow)
-            if trainer.global_step % trainer.log_every_n_steps == 0:
+            every = trainer.log_every_n_steps  # 0: never
+            if every and trainer.global_step % every == 0:
                 self._tell(trainer)
+        elif self._open and self._count is not None and self._count.made:
+            raise UserError(UNSEEN_STEP)
         elif self._left_out:
             self._open = self._left_out = False
             auto.pass_step()
@@ -163,12 +175,11 @@ class AutoLRCallback(pl.Callback):
         auto = self._steering()
         self._survive(auto.flush)
         auto.log_summary()
-        auto.release()
+        self._release()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Let go of the optimizers."""
-        if self.auto is not None:
-            self.auto.release()
+        self._release()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values. Lightning asks on every worker, with the weights at hand and the optimizers to come."""
@@ -180,6 +191,13 @@ class AutoLRCallback(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts, when all else is loaded."""
         self._loaded = state_dict or None
+
+    def _release(self) -> None:
+        if self.auto is not None:
+            self.auto.release()
+        if self._count is not None:
+            self._count.release()
+            self._count = None
 
     def _steering(self) -> AutoLR:
         if self.auto is None:
@@ -201,7 +219,7 @@ class AutoLRCallback(pl.Callback):
         return mean
 
     def _run_ahead(self, batch: int, learns: bool) -> Tensor:
-        return self._mean(run_ahead(self._trainer, self._module, self._steering().engine, self._ahead, batch, learns))
+        return self._mean(run_ahead(self._trainer, self, self._steering().engine, self._ahead, batch, learns))
 
     def _begin_look(self) -> Ahead:
         number = self._steering().batch * self._trainer.accumulate_grad_batches
@@ -218,8 +236,7 @@ class AutoLRCallback(pl.Callback):
             raise
 
     def _tell(self, trainer: pl.Trainer) -> None:
-        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-        numbers = {"auto_lr/learning_rate": rate, **self._tally.numbers(self._steering())}
+        numbers = {"auto_lr/learning_rate": float(self._rate), **self._tally.numbers(self._steering())}
         for sink in trainer.loggers:
             sink.log_metrics(numbers, step=trainer.global_step)
 

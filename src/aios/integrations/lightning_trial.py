@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import dis
 import inspect
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from inspect import Parameter
 from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.apply_func import _TransferableDataType
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from aios.auto_lr import Engine
@@ -32,23 +38,23 @@ def can_be_tried(module: pl.LightningModule) -> bool:
 
 
 def run_ahead(
-    trainer: pl.Trainer, module: pl.LightningModule, engine: Engine, ahead: LookAhead, batch: int, learns: bool
+    trainer: pl.Trainer, ours: pl.Callback, engine: Engine, ahead: LookAhead, batch: int, learns: bool
 ) -> Tensor:
     """The mean loss of optimizer step number `batch`; where it `learns` its gradients take the place of those before.
 
-    What the module logs on the way is dropped; its metrics and attributes stay as they were. A `training_step` may
-    leave batches out: for a step of which it leaves out all the next batch that it takes counts, and nan is the loss of
-    a long row of them.
+    Callbacks beside `ours` prepare the batch as in training. What is logged on the way is dropped; metrics and
+    attributes stay as they were. A `training_step` may leave batches out: for a step of which it leaves out all the
+    next batch that it takes counts, and nan is the loss of a long row of them.
     """
-    micro, losses = trainer.accumulate_grad_batches, list[Tensor]()
+    micro, losses, others = trainer.accumulate_grad_batches, list[Tensor](), _preparing(trainer, ours)
     if learns:
         for optimizer in trainer.optimizers:
             optimizer.zero_grad()  # Lightning leaves those of the last update in place
-    with metrics_kept(module), attributes_kept(module), _nothing_logged(trainer, module):
+    with metrics_kept(trainer.lightning_module), _nothing_left(trainer, others):
         for number in range(batch * micro, (batch + 1) * micro + _LEFT_OUT_IN_A_ROW):
             if number >= (batch + 1) * micro and losses:
                 break
-            loss = _loss_of(_step(trainer, module, ahead[number], number))
+            loss = _loss_of(_step(trainer, others, ahead[number], number))
             if loss is None:
                 continue
             if learns:
@@ -57,12 +63,43 @@ def run_ahead(
     return torch.stack(losses).mean() if losses else torch.tensor(math.nan, device=engine.device)
 
 
-def _step(trainer: pl.Trainer, module: pl.LightningModule, inputs: Any, number: int) -> Any:
+def _preparing(trainer: pl.Trainer, ours: pl.Callback) -> list[pl.Callback]:
+    """The callbacks that may prepare a batch: `on_train_batch_start` names it and does something with it.
+
+    All others see nothing of a trial, nor do Lightning's, which at most log there.
+    """
+    hooks = {one: one.on_train_batch_start for one in trainer.callbacks if one is not ours}
+    strangers = {one: hook for one, hook in hooks.items() if not str(hook.__module__).startswith(pl.__name__)}
+    return [one for one, hook in strangers.items() if _uses_batch(hook)]
+
+
+def _uses_batch(hook: Callable[..., Any]) -> bool:
+    """Whether the third of a hook's arguments has a name, and its code that name; what has no code may use all."""
+    third = list(inspect.signature(hook).parameters.values())[2:3]
+    if not third or third[0].kind is Parameter.VAR_POSITIONAL:
+        return False
+    code = getattr(inspect.unwrap(hook), "__code__", None)
+    return code is None or any(each.argval == third[0].name for each in dis.get_instructions(code))
+
+
+def _step(trainer: pl.Trainer, others: Sequence[pl.Callback], drawn: Any, number: int) -> Any:
     """What `training_step` returns for a batch that it is led to as in training."""
-    inputs = module.on_before_batch_transfer(trainer.precision_plugin.convert_input(inputs), 0)
+    module = trainer.lightning_module
+    inputs = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(_twin(drawn)), 0)
     inputs = trainer.strategy.batch_to_device(inputs, dataloader_idx=0)
+    for callback in others:
+        callback.on_train_batch_start(trainer, module, inputs, number)
     module.on_train_batch_start(inputs, number)
     return trainer.strategy.training_step(*_arguments(module, inputs, number))
+
+
+def _twin(drawn: Any) -> Any:
+    """A batch of the trial's own: the next rate is tried on the same one, and hooks may write into it."""
+
+    def twin(part: Any) -> Any:
+        return part.clone() if isinstance(part, Tensor) else copy.copy(part)
+
+    return apply_to_collection(drawn, (Tensor, _TransferableDataType), twin, allow_frozen=True)
 
 
 def begin_look(loader: Any, number: int, epoch: int, position: int) -> Ahead:
@@ -82,7 +119,7 @@ def _batches_of(loader: Any) -> Iterator[Any]:
 
 
 def _arguments(module: pl.LightningModule, inputs: Any, number: int) -> tuple[Any, ...]:
-    takes_number = len(inspect.signature(module.training_step).parameters) > 1
+    takes_number = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
     return (inputs, number) if takes_number else (inputs,)
 
 
@@ -98,12 +135,17 @@ def _no_log(*_: Any, **__: Any) -> None:
 
 
 @contextmanager
-def _nothing_logged(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
-    """Neither by the module's `log` nor by its `logger`."""
-    loggers = trainer.loggers
+def _nothing_left(trainer: pl.Trainer, others: Sequence[pl.Callback]) -> Iterator[None]:
+    """Neither in loggers, by whatever way to them, nor in attributes, nor in whether training is to stop."""
+    loggers, stops = trainer.loggers, trainer.should_stop
     trainer.loggers = [DummyLogger() for _ in loggers]
     try:
-        with replaced(module, "log", _no_log), replaced(module, "log_dict", _no_log):
+        with ExitStack() as kept:
+            for owner in (trainer.lightning_module, *others):
+                kept.enter_context(attributes_kept(owner))
+                for name in ("log", "log_dict"):
+                    if hasattr(owner, name):  # a callback that joined in training has none
+                        kept.enter_context(replaced(owner, name, _no_log))
             yield
     finally:
-        trainer.loggers = loggers
+        trainer.loggers, trainer.should_stop = loggers, stops

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from itertools import count
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from aios.auto_lr import BatchFeed
 from aios.auto_lr.loop.feed import generators_in
 from aios.errors import UserError
+from aios.integrations import streams
 
 
 class Ahead(NamedTuple):
@@ -72,15 +73,18 @@ def epochs_from(first: int, open_epoch: Callable[[int], Iterable[Any]]) -> Gener
             raise UserError("the DataLoader gave no batch in a whole epoch: is the dataset smaller than a batch?")
 
 
-def draws_once(loader: Any) -> bool:
-    """Whether the batches can be drawn but once, so that a look ahead would take them from the training."""
-    if isinstance(loader, Iterator):
-        return True
-    dataset = getattr(loader, "dataset", None)
-    if not isinstance(dataset, IterableDataset):
+def begins_anew(loader: Any) -> bool:
+    """Whether `loader` is known to begin anew when it is iterated again, beside the training's own iteration.
+
+    So do DataLoaders, and several in a dict or list, but for streams (see `streams`). Of any other source of batches
+    nobody knows: a look ahead might take them from the training.
+    """
+    if isinstance(loader, (dict, list, tuple)):
+        several = list(loader.values()) if isinstance(loader, dict) else loader
+        return bool(several) and all(begins_anew(one) for one in several)
+    if not isinstance(loader, DataLoader):
         return False
-    first = iter(dataset)
-    return first is dataset or first is iter(dataset)
+    return not isinstance(loader.dataset, IterableDataset) or streams.begins_anew(loader.dataset)
 
 
 def generators_of(loader: Any) -> list[torch.Generator]:

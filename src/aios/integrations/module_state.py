@@ -1,4 +1,4 @@
-"""What a module keeps outside its weights and buffers, brought back after a trial: no snapshot has it."""
+"""What a module or a callback keeps outside weights and buffers, brought back after a trial: no snapshot has it."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def metrics_kept(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def attributes_kept(module: pl.LightningModule) -> Iterator[None]:
-    """Bring back the attributes that the module's author gave it, and what lists, dicts and sets among them hold: many
-    a `training_step` gathers there what the end of the epoch makes a mean of.
+def attributes_kept(owner: pl.LightningModule | pl.Callback) -> Iterator[None]:
+    """Bring back the attributes that a module's or callback's author gave it, and what lists, dicts and sets among them
+    hold: many a `training_step` gathers there what the end of the epoch makes a mean of.
 
-    Left alone are other objects, and the parts of the module.
+    Left alone are other objects, and the parts of a module.
     """
-    own = {name: value for name, value in vars(module).items() if name not in _LIGHTNINGS}
+    own = {name: value for name, value in vars(owner).items() if name not in _LIGHTNINGS}
     held = {name: copied(value) for name, value in own.items()}
     try:
         yield
     finally:
-        for name in vars(module).keys() - _LIGHTNINGS - own.keys():
-            delattr(module, name)
+        for name in vars(owner).keys() - _LIGHTNINGS - own.keys():
+            delattr(owner, name)
         for name, value in own.items():
-            vars(module)[name] = value
+            vars(owner)[name] = value
             refill(value, held[name])

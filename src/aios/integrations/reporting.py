@@ -18,6 +18,10 @@ class Tally:
 
     def __init__(self, log_fn: LogFn | None) -> None:
         self._log = log_fn or ignore
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from 0: another run begins, which may go on from a `load_state_dict`."""
         self._seen: Counter[str] = Counter()
         self._found: float | None = None
         self._untold: str | None = None  # why a climb has found no rate; a race may follow at once

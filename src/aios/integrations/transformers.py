@@ -30,7 +30,7 @@ from aios.integrations.accelerated import (
     scaler_of,
 )
 from aios.integrations.framework_step import FrameworkStep
-from aios.integrations.look_ahead import Ahead, LookAhead, draws_once
+from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
 from aios.integrations.trainer_trial import run_ahead
@@ -160,12 +160,13 @@ class AutoLRCallback(TrainerCallback):
         saved = self._scheduler.loaded or {}
         goes_on = saved.get("auto_lr") is not None
         self._before = saved["before"] if goes_on else state.global_step
+        self._tally.begin()
         auto = AutoLR(
             self._trainer.model, optimizer, state.max_steps - self._before, config, self._tally, scaler=scaler
         )
         self.auto = auto
         self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
-        self._trial = None if draws_once(self._loader) else EngineTrial(auto.engine, self._run_ahead)
+        self._trial = EngineTrial(auto.engine, self._run_ahead) if begins_anew(self._loader) else None
         if goes_on:
             return
         if self._before:

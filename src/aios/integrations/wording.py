@@ -9,6 +9,11 @@ JOINS_LATE = (
     "weights to the optimizer at once; those without requires_grad stay as they are until they get it"
 )
 
+UNSEEN_STEP = (
+    "an optimizer has stepped without AutoLR, which takes the loss from self.manual_backward(loss) and the step from "
+    "the optimizer that self.optimizers() gives: use these two in training_step, loss first"
+)
+
 
 def shares_out(strategy: str) -> str:
     """Why workers that share out the weights cannot be steered."""
