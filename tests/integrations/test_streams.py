@@ -42,8 +42,23 @@ class ParsedLines(Lines):
         return (Windows()[int(line)] for line in self.handle)
 
 
+class Within(IterableDataset[Any]):
+    """Yields what another one reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.parts = [Lines(path)]
+
+    def __iter__(self) -> Iterator[Any]:
+        for part in self.parts:
+            yield from part
+
+
 def generated() -> Iterator[int]:
     yield from range(8)
+
+
+def drawn_from(rows: Iterator[Any]) -> Iterator[Any]:
+    yield from rows
 
 
 @pytest.mark.parametrize(
@@ -56,7 +71,9 @@ def generated() -> Iterator[int]:
         (lambda shared: shared, False),
         (lambda shared: (2 * i for i in shared), False),
         (lambda shared: map(str, shared), False),
-        (lambda shared: generated(), False),
+        (lambda shared: generated(), True),
+        (lambda shared: drawn_from(shared), False),
+        (lambda shared: drawn_from(iter([1, 2])), True),
     ],
 )
 def test_only_what_is_known_to_begin_anew_is_looked_at_ahead(rows: Any, anew: bool) -> None:
@@ -69,8 +86,8 @@ def test_hugging_faces_streams_begin_anew() -> None:
     assert begins_anew(DataLoader(datasets.IterableDataset.from_generator(generated)))
 
 
-@pytest.mark.parametrize("kind", [Lines, ParsedLines])
-def test_the_training_meets_all_that_a_handle_gives(tmp_path: Path, kind: type[Lines]) -> None:
+@pytest.mark.parametrize("kind", [Lines, ParsedLines, Within])
+def test_the_training_meets_all_that_a_handle_gives(tmp_path: Path, kind: Callable[[Path], Any]) -> None:
     met: list[int] = []
 
     class Meets(Trainer):

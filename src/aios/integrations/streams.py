@@ -1,7 +1,7 @@
 """Which IterableDatasets begin anew when they are iterated again, beside an iteration that is under way.
 
-One whose `__iter__` reads on from a handle, a queue or a counter of its own gives the second iteration what the first
-one would have met; that cannot be seen from outside. So this takes the few kinds that are known to be harmless.
+One whose `__iter__` reads on from a handle or an iterator that it holds gives the second iteration what the first one
+would have met. That shows in what it holds, and in what its iterators begin with.
 """
 
 from __future__ import annotations
@@ -20,17 +20,29 @@ _IN_MEMORY = tuple(type(iter(each)) for each in _CONTAINERS)
 
 
 def begins_anew(dataset: IterableDataset[Any]) -> bool:
-    """Whether a second iteration is known to begin anew: of Hugging Face's datasets, and where `__iter__` hands out a
-    new iterator over data in memory, plain or in a generator expression.
-
-    Not known it is of a generator function, of iterators of the author's own, and of all that hold an iterator.
+    """Whether a second iteration can be taken to begin anew: of Hugging Face's datasets, and where `__iter__` yields or
+    hands out a new iterator over data in memory; never where the dataset, or one within it, holds an iterator or a
+    handle. Of other iterators nobody can tell.
     """
     whole = _unsharded(dataset)
     if _is_hugging_faces(whole):
         return True
-    if any(isinstance(value, Iterator) for value in vars(whole).values()):
+    return not _holds_iterator(whole, set()) and _are_apart(iter(whole), iter(whole))
+
+
+def _holds_iterator(value: Any, seen: set[int]) -> bool:
+    """Whether there is an iterator, as open files are, in a dataset, in one within it, or in containers of both."""
+    if id(value) in seen:
         return False
-    return _are_apart(iter(whole), iter(whole))
+    seen.add(id(value))
+    inner: Iterable[Any] = ()
+    if isinstance(value, Iterator):
+        return True
+    if isinstance(value, IterableDataset):
+        inner = vars(value).values()
+    elif isinstance(value, (list, tuple, set, dict)):
+        inner = value.values() if isinstance(value, dict) else value
+    return any(_holds_iterator(each, seen) for each in inner)
 
 
 def _is_hugging_faces(dataset: Any) -> bool:
@@ -50,6 +62,6 @@ def _are_apart(first: Any, second: Any) -> bool:
         return False
     if not isinstance(first, GeneratorType):
         return isinstance(first, _IN_MEMORY)
-    if first.gi_code.co_name != "<genexpr>":
-        return False
-    return _are_apart(getgeneratorlocals(first)[".0"], getgeneratorlocals(second)[".0"])
+    begins, others = getgeneratorlocals(first), getgeneratorlocals(second)
+    drawn = [(value, others[name]) for name, value in begins.items() if isinstance(value, Iterator)]
+    return all(_are_apart(one, other) for one, other in drawn)
