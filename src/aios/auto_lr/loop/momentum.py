@@ -1,4 +1,4 @@
-"""How far the updates of optimizers go on from earlier ones, with nothing that scales them to the gradients' noise."""
+"""The momentum of optimizers whose updates nothing scales to the noise of the gradients."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def momentum_alone(optimizers: Iterable[Any]) -> float:
 def _momentum(group: Mapping[str, Any]) -> float:
     """Of a param group, by the names that torch and its kin have for it."""
     for name in ("momentum", "betas", "beta1", "beta"):
-        if name in group:
-            value = group[name]
+        if (value := group.get(name)) is not None:
             return float(value[0] if isinstance(value, (tuple, list)) else value)
     return USUAL
 
