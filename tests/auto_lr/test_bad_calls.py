@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Adafactor
 
 from aios.auto_lr.api import AutoLR, AutoLRConfig
-from aios.auto_lr.climb import ClimbConfig
+from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.race import RaceConfig
 from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.trouble_config import TroubleConfig
@@ -244,6 +244,8 @@ def test_a_profile_that_goes_by_the_rate_it_is_given_refuses_to_search(profile: 
             "cycles_per_decade = 0 is not allowed: must be a whole number",
         ),
         (lambda: ClimbConfig(decay_part=0.9), "rise_part + decay_part = "),
+        (lambda: ClimbConfig(rise_part=-1.0, decay_part=1.5), "rise_part = -1.0 is not allowed"),
+        (lambda: RaceConfig(warmup=1.0, decay=1.0), "warmup + decay = 2.0 is not allowed"),
         (lambda: ClimbConfig(divisor=0.0), "divisor = 0.0 is not allowed: must be a finite number from "),
         (lambda: RaceConfig(judges=0), "judges = 0 is not allowed: must be a whole number >= 1"),
         (lambda: RaceConfig(factor=1.0), "factor = 1.0 is not allowed: must be a finite number from 1.01"),
@@ -264,3 +266,16 @@ def test_a_profile_that_goes_by_the_rate_it_is_given_refuses_to_search(profile: 
 def test_a_number_out_of_range_is_refused_where_it_is_given(build: Callable[[], Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         build()
+
+
+def test_a_step_that_was_not_begun_cannot_be_passed() -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model), 100)
+    with pytest.raises(ValueError, match="pass_step comes after before_step"):
+        auto.pass_step()
+    auto.search(forward)
+    with pytest.raises(ValueError, match="pass_step comes after before_step"):
+        auto.pass_step()
+    auto.before_step()
+    auto.pass_step()
+    assert auto.step_count == 1

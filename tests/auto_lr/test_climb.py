@@ -15,7 +15,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aios.auto_lr.climb import Climb, ClimbConfig, comparable, level, part_of_peak, steps_per_cycle
+from aios.auto_lr.climb import Climb, comparable, level, part_of_peak, steps_per_cycle
+from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.robust_window import scatter
 from aios.auto_lr.search import Found
 from auto_lr.problems import peaks_of

@@ -16,6 +16,7 @@ Make = Callable[[Iterable[nn.Parameter]], Any]
 
 NOT_ALONE: dict[str, Make] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
+    "asgd": torch.optim.ASGD,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "adamw without momentum": lambda p: torch.optim.AdamW(p, betas=(0.0, 0.99)),

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from aios.auto_lr import AutoLR, AutoLRConfig, TroubleConfig
-from aios.auto_lr.climb import ClimbConfig
+from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.loop.role_plan import MEASURED, RolePlan, plan_roles, role_events
 from aios.auto_lr.loop.roles import roles_of
 from aios.auto_lr.loop.scaled_updates import leave_updates, scale_updates

@@ -42,6 +42,36 @@ class ParsedLines(Lines):
         return (Windows()[int(line)] for line in self.handle)
 
 
+class Said(IterableDataset[Any]):
+    """Keeps a position of its own, and says so."""
+
+    begins_anew = False
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def __iter__(self) -> Iterator[int]:
+        while self.position < 8:
+            self.position += 1
+            yield self.position
+
+
+class Reader:
+    def __init__(self, path: Path) -> None:
+        self.handle = path.open()
+
+
+class Read(IterableDataset[Any]):
+    """Yields what its reader reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.reader = Reader(path)
+
+    def __iter__(self) -> Iterator[Any]:
+        for line in self.reader.handle:
+            yield Windows()[int(line)]
+
+
 class Within(IterableDataset[Any]):
     """Yields what another one reads."""
 
@@ -86,7 +116,7 @@ def test_hugging_faces_streams_begin_anew() -> None:
     assert begins_anew(DataLoader(datasets.IterableDataset.from_generator(generated)))
 
 
-@pytest.mark.parametrize("kind", [Lines, ParsedLines, Within])
+@pytest.mark.parametrize("kind", [Lines, ParsedLines, Within, Read])
 def test_the_training_meets_all_that_a_handle_gives(tmp_path: Path, kind: Callable[[Path], Any]) -> None:
     met: list[int] = []
 
@@ -103,3 +133,14 @@ def test_the_training_meets_all_that_a_handle_gives(tmp_path: Path, kind: Callab
     trainer.train()
     first = [Windows()[i]["input_ids"].tolist() for i in range(8)]
     assert met[0] + met[1] == first
+
+
+def test_what_a_dataset_says_of_itself_counts() -> None:
+    assert not begins_anew(DataLoader(Said()))
+
+
+def test_a_sampler_that_is_an_iterator_draws_but_once() -> None:
+    rows = list(range(6))
+    assert begins_anew(DataLoader(rows, sampler=[1, 2]))
+    assert not begins_anew(DataLoader(rows, sampler=iter([1, 2])))
+    assert not begins_anew(DataLoader(rows, batch_sampler=iter([[1], [2]])))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler
     from aios.auto_lr.api import AutoLR
-    from aios.auto_lr.climb import ClimbConfig
+    from aios.auto_lr.climb_config import ClimbConfig
     from aios.auto_lr.loop.engine import Engine
     from aios.auto_lr.loop.feed import BatchFeed
     from aios.auto_lr.loop.readback import StepReport

@@ -216,8 +216,9 @@ class AutoLR:
 
     def pass_step(self) -> None:
         """Count the step that `before_step` began as one that had no loss and made no update: it tells nothing."""
-        if (climbing := self._finding.climbing) is not None:
-            climbing.climb.pass_step()
+        if self.finished or not (self.climbing or self.control is not None):
+            raise ValueError("pass_step comes after before_step: no step has begun")
+        self._finding.pass_step()
         self._end_step(torch.full((3,), math.nan), told=False)
 
     def _end_step(self, values: Tensor, tag: Any = None, told: bool = True) -> None:
@@ -349,9 +350,7 @@ class AutoLR:
     def _begin(self) -> LearningRateControl:
         """Settle what the search, or the optimizers' LR, says for the steps that are left."""
         check_dense(self.model)
-        if self._finding.roles is None:  # there was no search
-            self._finding.plan_roles()
-            self._finding.tell_roles(self._log, self.step_count)
+        self._finding.settle_roles(self._log, self.step_count)
         config = effective_config(self.config, self.engine)
         plan = make_plan(config, self.steps, self._asked_lr, self.use_moe, self._found, self.step_count)
         self.control = self._controller(plan, self.step_count)

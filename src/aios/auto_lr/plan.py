@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, default_warmup_steps, preflight_moe_lr
 from aios.auto_lr.anneal import DEFAULT_FRACTION, Anneal
-from aios.auto_lr.climb import ClimbConfig
+from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.learning import Expected
 from aios.auto_lr.param_groups import GroupSettings
 from aios.auto_lr.race import RaceConfig

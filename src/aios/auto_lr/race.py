@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from aios.auto_lr.ranges import Range, check_numbers
+from aios.auto_lr.ranges import Range, check_number, check_numbers
 from aios.auto_lr.search import LOST_IN_A_ROW, Found, Trial, cost_in_steps
 
 _RANGES: dict[str, Range] = {
@@ -53,6 +53,7 @@ class RaceConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, _RANGES)
+        check_number("warmup + decay", float(self.warmup + self.decay), (0, 1))
 
 
 @dataclass(frozen=True)
@@ -139,27 +140,30 @@ def run_race(
         return None
     further = range(first_batch + pace.steps, first_batch + pace.steps + config.judges)
     factors = [factor_at(step, pace.steps, config.warmup, config.decay) for step in range(pace.steps)]
-    try:
-        seen = {batch: trial.evaluate(batch) for batch in further}
-    finally:
-        restore()  # random numbers and running means move
-    judging = cost_in_steps(0, config.judges)
-    judges = [batch for batch, loss in seen.items() if math.isfinite(loss)]
-    if not judges:
+    seen, judging = _finite_losses(trial, restore, further), cost_in_steps(0, config.judges)
+    if not seen:
         reason = f"the loss of the untouched weights is not finite on any of {config.judges} batches"
         return Found("race", (), (), None, None, reason, judging)
-    untouched = _mean([seen[batch] for batch in judges])
     losses: dict[float, float] = {}
     while len(losses) < pace.candidates and (lr := next_candidate(losses, middle, config)) is not None:
         try:
-            losses[lr] = _mean(_short_run(trial, [lr * factor for factor in factors], first_batch, judges))
+            losses[lr] = _mean(_short_run(trial, [lr * factor for factor in factors], first_batch, list(seen)))
         finally:
             restore()
     cost = judging + len(losses) * (pace.steps + judging)
-    lr, why = _verdict(losses, untouched, otherwise)
+    lr, why = _verdict(losses, _mean(list(seen.values())), otherwise)
     rates = tuple(sorted(losses))
     reason = f"runs of {pace.steps} steps at {len(rates)} rates: {why}"
     return Found("race", rates, tuple(losses[rate] for rate in rates), lr, None, reason, cost)
+
+
+def _finite_losses(trial: Trial, restore: Callable[[], object], batches: Sequence[int]) -> dict[int, float]:
+    """Those that the weights of now have, by batch."""
+    try:
+        losses = {batch: trial.evaluate(batch) for batch in batches}
+    finally:
+        restore()  # random numbers and running means move
+    return {batch: loss for batch, loss in losses.items() if math.isfinite(loss)}
 
 
 def _verdict(losses: Mapping[float, float], untouched: float, otherwise: float | None) -> tuple[float, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -74,15 +74,17 @@ def epochs_from(first: int, open_epoch: Callable[[int], Iterable[Any]]) -> Gener
 
 
 def begins_anew(loader: Any) -> bool:
-    """Whether `loader` is known to begin anew when it is iterated again, beside the training's own iteration.
+    """Whether `loader` can be taken to begin anew when it is iterated again, beside the training's own iteration.
 
-    So do DataLoaders, and several in a dict or list, but for streams (see `streams`). Of any other source of batches
-    nobody knows: a look ahead might take them from the training.
+    So do DataLoaders, and several in a dict or list, but for a sampler that is an iterator, and for streams (see
+    `streams`). Of any other source of batches nobody knows: a look ahead might take them from the training.
     """
     if isinstance(loader, (dict, list, tuple)):
         several = list(loader.values()) if isinstance(loader, dict) else loader
         return bool(several) and all(begins_anew(one) for one in several)
-    if not isinstance(loader, DataLoader):
+    if not isinstance(loader, DataLoader) or isinstance(loader.sampler, Iterator):
+        return False
+    if isinstance(loader.batch_sampler, Iterator):
         return False
     return not isinstance(loader.dataset, IterableDataset) or streams.begins_anew(loader.dataset)
 

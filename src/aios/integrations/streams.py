@@ -1,7 +1,7 @@
-"""Which IterableDatasets begin anew when they are iterated again, beside an iteration that is under way.
+"""Which IterableDatasets can be taken to begin anew when they are iterated again, beside an iteration under way.
 
-One whose `__iter__` reads on from a handle or an iterator that it holds gives the second iteration what the first one
-would have met. That shows in what it holds, and in what its iterators begin with.
+One whose `__iter__` reads on from what it holds gives the second iteration what the first one would have met. A handle,
+an iterator or a queue shows; a position of its own does not. Such a one says `begins_anew = False`.
 """
 
 from __future__ import annotations
@@ -9,40 +9,43 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from inspect import getgeneratorlocals
-from types import GeneratorType
+from types import GeneratorType, ModuleType
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import IterableDataset
 
 _CONTAINERS: tuple[Iterable[Any], ...] = ([], (), range(0), {}, {}.values(), {}.items(), set())
 _IN_MEMORY = tuple(type(iter(each)) for each in _CONTAINERS)
 """Iterators that draw from nothing but what they were made of."""
+_DEEPEST = 3
+"""So far down it is looked for what a dataset draws from: through a reader of its own, or datasets in a list."""
 
 
 def begins_anew(dataset: IterableDataset[Any]) -> bool:
-    """Whether a second iteration can be taken to begin anew: of Hugging Face's datasets, and where `__iter__` yields or
-    hands out a new iterator over data in memory; never where the dataset, or one within it, holds an iterator or a
-    handle. Of other iterators nobody can tell.
+    """Whether a second iteration can be taken to begin anew: as the dataset's own `begins_anew` says, else of Hugging
+    Face's, and where `__iter__` yields or hands out a new iterator over data in memory, unless the dataset holds
+    something that is drawn from. Of other iterators nobody can tell.
     """
     whole = _unsharded(dataset)
-    if _is_hugging_faces(whole):
+    said = getattr(whole, "begins_anew", None)
+    if said is not None or _is_hugging_faces(whole):
+        return said is None or bool(said)
+    return not _is_drawn_from(whole, _DEEPEST) and _are_apart(iter(whole), iter(whole))
+
+
+def _is_drawn_from(value: Any, depth: int) -> bool:
+    """Whether it is an iterator, as open files are, or a queue, or has one in what it holds, so many levels down."""
+    if isinstance(value, Iterator) or hasattr(value, "get_nowait"):
         return True
-    return not _holds_iterator(whole, set()) and _are_apart(iter(whole), iter(whole))
-
-
-def _holds_iterator(value: Any, seen: set[int]) -> bool:
-    """Whether there is an iterator, as open files are, in a dataset, in one within it, or in containers of both."""
-    if id(value) in seen:
-        return False
-    seen.add(id(value))
     inner: Iterable[Any] = ()
-    if isinstance(value, Iterator):
-        return True
-    if isinstance(value, IterableDataset):
-        inner = vars(value).values()
-    elif isinstance(value, (list, tuple, set, dict)):
-        inner = value.values() if isinstance(value, dict) else value
-    return any(_holds_iterator(each, seen) for each in inner)
+    if isinstance(value, (list, tuple, set)):
+        inner = value
+    elif isinstance(value, dict):
+        inner = value.values()
+    elif not isinstance(value, (type, ModuleType, Tensor)):
+        inner = getattr(value, "__dict__", {}).values()
+    return depth > 0 and any(_is_drawn_from(each, depth - 1) for each in inner)
 
 
 def _is_hugging_faces(dataset: Any) -> bool:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from aios.auto_lr.climb import Climb, ClimbConfig
+from aios.auto_lr.climb import Climb
+from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.momentum import momentum_alone
@@ -29,7 +31,9 @@ class Climbing:
         self._engine, self._meter = engine, ChangeMeter(engine.weights)
         self._groups = JoinedGroups(engine.optimizers)
         self._written: list[tuple[dict[str, Any], float]] = []  # each param group and the rate given to it
-        self._told_foreign = False
+        self._foreign: tuple[float, float] | None = None  # what an update was made at, and was to be made at
+        torchs = [optimizer for optimizer in engine.optimizers if isinstance(optimizer, torch.optim.Optimizer)]
+        self._hooks = [optimizer.register_step_pre_hook(self._compare) for optimizer in torchs]
         self.tried = climb.config.first_lr
         """LR of base of the newest step, before the ratios and scales of the param groups."""
         self._kept_at = step
@@ -49,14 +53,26 @@ class Climbing:
         self._written = list(zip(self._groups.param_groups, rates, strict=True))
         return rates
 
+    def _compare(self, *_: object) -> None:
+        """An update is made now: see at which rate. What a scheduler writes behind it does no harm."""
+        for lr, _group, rate in foreign_rates(self._written)[:1]:
+            self._foreign = (lr, rate)
+
     def report_foreign(self, log: LogFn, step: int) -> None:
         """Say once that step `step` was made at a rate that somebody else has written: what it shows is no answer."""
-        foreign = [] if self._told_foreign else foreign_rates(self._written)
-        for lr, _, rate in foreign[:1]:
-            self._told_foreign = True
-            reason = f"foreign_lr ({lr:.4g} in place of {rate:.4g}: no rate can be found while something else sets it)"
-            numbers = {"lr_found": lr, "lr": rate}
-            log({"event": "adaptive_lr_trouble", "step": step, "rung": "none", "reason": reason, "numbers": numbers})
+        if self._foreign is None:
+            return
+        lr, rate = self._foreign
+        reason = f"foreign_lr ({lr:.4g} in place of {rate:.4g}: no rate can be found while something else sets it)"
+        told = {"rung": "none", "reason": reason, "numbers": {"lr_found": lr, "lr": rate}}
+        log({"event": "adaptive_lr_trouble", "step": step, **told})
+        self.leave()
+
+    def leave(self) -> None:
+        """Let go of the optimizers."""
+        self._foreign = None
+        for hook in self._hooks:
+            hook.remove()
 
     def change(self) -> Tensor:
         """What the update just launched has changed, a scalar on the device that all workers agree on."""
@@ -78,6 +94,7 @@ class Climbing:
 
     def go_back(self, step: int) -> Found:
         """Leave the edge for where the loss was lowest, `step` being the newest one; returns what was found."""
+        self.leave()
         momentum = momentum_alone(self._engine.optimizers)
         self._kept.restore()
         return self.climb.found(step - self._kept_at, momentum)

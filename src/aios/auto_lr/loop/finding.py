@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from aios.auto_lr.climb import RESOLVED, Climb, ClimbConfig
+from aios.auto_lr.climb import RESOLVED, Climb
+from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.climbing import Climbing, climb_and_restore
 from aios.auto_lr.loop.engine import Engine
@@ -76,6 +77,12 @@ class Finding:
         self.roles = plan_roles(self._model, optimizers, {**(measured or {}), **config.role_factors}, config.role_lr)
         scale_updates(self._model, optimizers, self.roles.factors, self.roles.usual)
 
+    def settle_roles(self, log: LogFn, step: int) -> None:
+        """Plan and tell those of a run that begins without a search."""
+        if self.roles is None:
+            self.plan_roles()
+            self.tell_roles(log, step)
+
     def tell_roles(self, log: LogFn, step: int) -> None:
         """Log how the rates of the roles compare from optimizer step `step` on."""
         for told in role_events(self.roles) if self.roles is not None else ():
@@ -92,6 +99,11 @@ class Finding:
     def begin_update(self) -> None:
         """An update is about to be made."""
         begin_updates(self._engine.optimizers)
+
+    def pass_step(self) -> None:
+        """The update that was to be made is none: a climb makes another at its rate."""
+        if self.climbing is not None:
+            self.climbing.climb.pass_step()
 
     def look(self, batch: int) -> Found:
         """What `begin`, and the climb if there is one, finds on the batches from `batch` on; all is taken back."""
@@ -110,6 +122,8 @@ class Finding:
     def end_roles(self) -> None:
         """Let updates be what the optimizers make of them: training is over."""
         leave_updates(self._engine.optimizers)
+        if self.climbing is not None:
+            self.climbing.leave()
 
     @contextmanager
     def released_by_error(self) -> Iterator[None]:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 USUAL = 0.9
 """Where it has a name that nobody knows."""
+_AVERAGES = ("ax",)
+"""What is kept of the weights, not of the gradients: by torch's ASGD, whose updates are plain SGD's."""
 
 
 def momentum_alone(optimizers: Iterable[Any]) -> float:
@@ -45,11 +47,12 @@ def _within(optimizer: Any) -> list[Any]:
 
 
 def _kept(optimizer: Any) -> dict[str, list[Tensor]]:
-    """All tensors of an optimizer's state by what they are called, without counters."""
+    """All tensors of an optimizer's state by what they are called, without counters and averages of the weights."""
     kept: dict[str, list[Tensor]] = defaultdict(list)
     for own in getattr(optimizer, "state", {}).values():
         for name, value in own.items() if isinstance(own, dict) else ():
-            if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()) and value.ndim > 0:
+            is_number = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+            if is_number and value.ndim > 0 and name not in _AVERAGES:
                 kept[name].append(value)
     return kept
 

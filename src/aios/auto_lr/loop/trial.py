@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.climb import Climb, ClimbConfig
+from aios.auto_lr.climb import Climb
+from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.loop.engine import Engine, overflowed
 from aios.auto_lr.loop.snapshot import seed
 from aios.auto_lr.loop.update import check_dense
@@ -122,13 +123,13 @@ def run_of(forward: Forward, model: nn.Module, engine: Engine, micro_batches: in
     def run(batch: int, learns: bool) -> Tensor:
         losses = list[Tensor]()
         for number in range(batch * micro_batches, (batch + 1) * micro_batches):
-            loss = forward(number) / micro_batches
+            loss = forward(number)
             if learns:
-                engine.backward(loss)
-            losses.append(loss.detach())
+                engine.backward(loss / micro_batches)
+            losses.append(loss.detach().float())
         if learns:
             check_dense(model)
-        return torch.stack(losses).sum()
+        return torch.stack(losses).mean()
 
     return run
 
