@@ -81,7 +81,7 @@ class AutoLR:
         """What `report_eval` was told: the `best`, and whether the run is `overfitting`."""
         self._found: Found | None = None
         self._pause = self.steps
-        self._rates: list[float] = []  # of the step being made
+        self._rates: list[float] = []  # of the step being made; empty between two
         begin_groups(self._groups.param_groups, scales)
 
     @property
@@ -216,10 +216,10 @@ class AutoLR:
 
     def pass_step(self) -> None:
         """Count the step that `before_step` began as one that had no loss and made no update: it tells nothing."""
-        if self.finished or not (self.climbing or self.control is not None):
+        if not self._rates:
             raise ValueError("pass_step comes after before_step: no step has begun")
         self._finding.pass_step()
-        self._end_step(torch.full((3,), math.nan), told=False)
+        self._end_step(torch.full((3,), math.nan, device=self.engine.device), told=False)
 
     def _end_step(self, values: Tensor, tag: Any = None, told: bool = True) -> None:
         """The step is launched: `values` on the device are its loss, gradient norm and change, and the caller's."""
@@ -230,6 +230,7 @@ class AutoLR:
             climbing.report_foreign(self._log, self.step_count)
         tried = climbing.tried if climbing is not None else None
         launched = Launched(self.step_count, self._rates, tried, self.skip_above, tag, told)
+        self._rates = []
         self._readback.push(launched, values)
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
         if climbing is not None and (climbing.over or self.step_count >= self.steps):
@@ -308,11 +309,11 @@ class AutoLR:
         Several workers all call `keep_snapshot` before one of them calls this.
         """
         self.flush()
-        kept = {"evaluations": self.evaluations.state_dict()}
         found = self._found.to_dict() if self._found is not None and self.control is None else None
         learned = self.control.state_dict() if self.control is not None else None
         own = {"version": STATE_VERSION, "step_count": self.step_count, "batch": self.batch}
-        return {**own, **self._finding.state_dict(), "found": found, "control": learned, **kept}
+        parts = {"found": found, "control": learned, "evaluations": self.evaluations.state_dict()}
+        return {**own, **self._finding.state_dict(), **parts}
 
     def log_summary(self) -> None:
         """Log `adaptive_lr_summary`; call it at the end of a run."""
@@ -332,9 +333,7 @@ class AutoLR:
             raise ValueError("load_state_dict comes before the first step: training has begun")
         saved = read_state(state)
         step, learned = saved["step_count"], saved["control"]
-        config = effective_config(self.config, self.engine)
-        given = (config, self.steps, self._asked_lr, self.use_moe)
-        plan = None if learned is None else resumed_plan(*given, learned, step, forget)
+        plan = None if learned is None else resumed_plan(*self._given, learned, step, forget)
         self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
         self._finding.load_state_dict(saved)
         if plan is not None:
@@ -351,8 +350,7 @@ class AutoLR:
         """Settle what the search, or the optimizers' LR, says for the steps that are left."""
         check_dense(self.model)
         self._finding.settle_roles(self._log, self.step_count)
-        config = effective_config(self.config, self.engine)
-        plan = make_plan(config, self.steps, self._asked_lr, self.use_moe, self._found, self.step_count)
+        plan = make_plan(*self._given, self._found, self.step_count)
         self.control = self._controller(plan, self.step_count)
         self.keep_snapshot(at_any_rate=True)
         return self.control
@@ -395,5 +393,8 @@ class AutoLR:
                 self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)
 
     @property
-    def _asked_lr(self) -> float:
-        return initial_rate(self._groups.param_groups[0])
+    def _given(self) -> tuple[AutoLRConfig, int, float, bool]:
+        """What a plan is made from, whether the run begins or goes on: the settings as far as the engine leaves them
+        room, the steps, the optimizers' LR, and whether the model is a mixture of experts."""
+        config, lr = effective_config(self.config, self.engine), initial_rate(self._groups.param_groups[0])
+        return config, self.steps, lr, self.use_moe

@@ -88,10 +88,8 @@ class Climb:
         """The step that `next_lr` was asked for is not made after all: the next one has its rate."""
         if self._launched > self._observed:
             self._launched -= 1
-        elif self._early:
-            self._early -= 1
         else:
-            raise ValueError("pass_step comes after before_step: no step has begun")
+            self._early -= 1
 
     def observe(self, lr: float, loss: float | None, change: float) -> bool:
         """Take what a step at `lr` cost and did; returns whether the state of now is worth going back to.

@@ -12,7 +12,7 @@ from aios.auto_lr.anneal import Anneal
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
 from aios.auto_lr.learning import LESS, LearningWatch
-from aios.auto_lr.param_groups import foreign_rates, read_learning_rates, set_learning_rate
+from aios.auto_lr.param_groups import WrittenRates, foreign_event, read_learning_rates, set_learning_rate
 from aios.auto_lr.plan import Plan
 from aios.auto_lr.recovery import Recovery, Restorable
 from aios.auto_lr.saved_state import COUNT, FLAG, MAPPING, RATE, check_state, optional, row
@@ -60,7 +60,7 @@ class LearningRateControl:
         if plan.expected is not None:
             self.learning = LearningWatch(plan.expected, plan.first_step, plan.steps)
         self._optimizer = optimizer
-        self._written: list[tuple[dict[str, Any], float]] = []  # each param group and the rate given to it
+        self._written = WrittenRates()
         self._told_foreign = False
         if isinstance(self.scheduler, AutoLRScheduler):
             monitor = TroubleMonitor(plan.config.trouble)
@@ -79,9 +79,7 @@ class LearningRateControl:
             self.scheduler.keep_own_lr()
         groups = self._optimizer.param_groups
         self._report_foreign_rates(step, groups)
-        rates = set_learning_rate(groups, self._rate(step))
-        self._written = list(zip(groups, rates, strict=True))
-        return rates
+        return self._written.write(groups, self._rate(step))
 
     def _rate(self, step: int) -> float:
         """The learning rate of base for optimizer step `step`."""
@@ -103,9 +101,7 @@ class LearningRateControl:
 
     def _report_foreign_rates(self, step: int, groups: list[dict[str, Any]]) -> None:
         """Say once that somebody else (a leftover scheduler, a callback) writes rates into the param groups."""
-        if self._told_foreign or not self._written:
-            return
-        foreign = foreign_rates(self._written)
+        foreign = [] if self._told_foreign else self._written.foreign()
         if not foreign:
             return
         own = set_learning_rate(groups, self.adaptive_lr)
@@ -113,9 +109,8 @@ class LearningRateControl:
             index = next((i for i, now in enumerate(groups) if now is group), None)
             if index is not None and lr != own[index]:  # nor what a decision since the last step has written
                 self._told_foreign = True
-                reason = f"foreign_lr (param group {index} was set to {lr:.4g}, not from here; back to {then:.4g})"
-                told = {"rung": "none", "reason": reason, "numbers": {"lr_found": lr, "lr": then}}
-                self._log({"event": "adaptive_lr_trouble", "step": step - 1, **told})
+                seen = f"param group {index} was set to {lr:.4g}, not from here; back to {then:.4g}"
+                self._log({**foreign_event(lr, then, seen), "step": step - 1})
                 return
 
     def after_step(self, step: int, loss: float, grad_norm: float | None, skip_above: float = inf) -> None:
@@ -164,11 +159,11 @@ class LearningRateControl:
         seen = f"loss {now:.4g} since step {since}, {expected.reference:.4g} at the end of the climb"
         reason = f"not_learning ({seen}{'; back to the last good state' if back else ''})"
         told = {"since": since, "loss": now, "reference": expected.reference, "back": back, "reason": reason}
-        settings = self.plan.settings_from(lr / LESS)
-        self._log({"event": "not_learning", "step": step, **told, "lr": settings.initial_lr if expected.broke else lr})
-        if expected.broke:
-            self.base_lr, self.bounds = settings.initial_lr, bounds_around(lr / LESS)
-            recovery.scheduler.begin_at(settings, "learning_decrease", reason)
+        lower = self.plan.settings_from(lr / LESS) if expected.broke else None
+        self._log({"event": "not_learning", "step": step, **told, "lr": lr if lower is None else lower.initial_lr})
+        if lower is not None:
+            self.base_lr, self.bounds = lower.initial_lr, bounds_around(lr / LESS)
+            recovery.scheduler.begin_at(lower, "learning_decrease", reason)
             watch.go_on(step)
 
     @property

@@ -265,14 +265,28 @@ def write_learning_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
-Written = Sequence[tuple[Mapping[str, Any], float]]
-"""Param groups, each with the rate that it was given."""
+class WrittenRates:
+    """The rates that param groups were given last, to see whether somebody else has written others since."""
+
+    def __init__(self) -> None:
+        self._written: list[tuple[dict[str, Any], float]] = []
+
+    def write(self, groups: Sequence[dict[str, Any]], lr: float) -> list[float]:
+        """As `set_learning_rate`, and remember it."""
+        rates = set_learning_rate(groups, lr)
+        self._written = list(zip(groups, rates, strict=True))
+        return rates
+
+    def foreign(self) -> list[tuple[float, Mapping[str, Any], float]]:
+        """The rate there is, its group and the rate given, where they differ. A tensor LR is not read."""
+        there = [(group["lr"], group, rate) for group, rate in self._written]
+        return [(lr, group, rate) for lr, group, rate in there if isinstance(lr, float) and lr != rate]
 
 
-def foreign_rates(written: Written) -> list[tuple[float, Mapping[str, Any], float]]:
-    """What somebody else has written since: the rate there is, the group, the rate given. A tensor LR is not read."""
-    there = [(group["lr"], group, rate) for group, rate in written]
-    return [(lr, group, rate) for lr, group, rate in there if isinstance(lr, float) and lr != rate]
+def foreign_event(found: float, own: float, seen: str) -> dict[str, Any]:
+    """An event, all but its step: somebody else has set an LR to `found` in place of `own`; `seen` in plain words."""
+    told = {"rung": "none", "reason": f"foreign_lr ({seen})", "numbers": {"lr_found": found, "lr": own}}
+    return {"event": "adaptive_lr_trouble", **told}
 
 
 def read_learning_rates(groups: ParamGroups) -> list[float]:

@@ -237,10 +237,13 @@ def scheduler_settings(
         derived |= {"lr_min": bounds[0], "lr_max": bounds[1]}
         if use_moe:  # what was measured on this model says more than the bound for all
             derived |= {"moe_lr_min": min(MOE_LR_MIN, bounds[0]), "moe_lr_max": max(MOE_LR_MAX, bounds[1])}
-    settings = AdaptiveLRConfig.from_base_lr(base_lr, steps, use_moe, **{**derived, **given})
+
+    def settings_at(lr: float) -> AdaptiveLRConfig:
+        return AdaptiveLRConfig.from_base_lr(lr, steps, use_moe, **{**derived, **given})
+
+    settings = settings_at(base_lr)
     if bounds is not None and settings.initial_lr != base_lr:  # a resume knows but the rate that the bounds let through
-        inside = AdaptiveLRConfig.from_base_lr(settings.initial_lr, steps, use_moe, **{**derived, **given})
-        settings = replace(inside, initial_lr=base_lr).effective(use_moe)
+        settings = replace(settings_at(settings.initial_lr), initial_lr=base_lr).effective(use_moe)
     if config.window_limit is not None and settings.window_size > config.window_limit:
         settings.window_size = config.window_limit  # in place: it remembers a rate that was moved
     return settings

@@ -1,4 +1,4 @@
-"""Settings that are numbers in a range: one check, in one wording, for every config of the controller."""
+"""Settings that are numbers in a closed range: one check, in one wording, for climb, race, rules and ladder."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LossMetrics, LRDecision
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler, Rates
-from aios.auto_lr.param_groups import make_roles
+from aios.auto_lr.param_groups import foreign_event, make_roles
 from aios.auto_lr.rules import NoiseRules, WindowSums, decide_by_noise, move_onto_trend, summarize_window
 from aios.auto_lr.saved_state import FLAG, LOSS, POSITIVE_COUNT, Kind, check_state, row, series
 
@@ -59,10 +59,8 @@ class AutoLRScheduler(GroupedLRScheduler):
         """Undo a change of `current_lr` that no decision made (another scheduler, a callback); the log says so."""
         own = self.lr_history[-1]
         if self.current_lr != own:
-            reason = f"foreign_lr ({self.current_lr:.4g}, not from here; back to {own:.4g})"
-            numbers = {"lr_found": self.current_lr, "lr": own}
-            self.current_lr = own
-            self._emit("adaptive_lr_trouble", rung="none", reason=reason, numbers=numbers)
+            found, self.current_lr = self.current_lr, own
+            self._emit(**foreign_event(found, own, f"{found:.4g}, not from here; back to {own:.4g}"))
 
     def forget_reference(self) -> None:
         """As the base class; the older windows still tell of trend and noise, but no longer where the loss is."""

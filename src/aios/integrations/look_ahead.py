@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from aios.auto_lr import BatchFeed
-from aios.auto_lr.loop.feed import generators_in
+from aios.auto_lr.loop.feed import generators_in, parts_of
 from aios.errors import UserError
 from aios.integrations import streams
 
@@ -82,9 +82,7 @@ def begins_anew(loader: Any) -> bool:
     if isinstance(loader, (dict, list, tuple)):
         several = list(loader.values()) if isinstance(loader, dict) else loader
         return bool(several) and all(begins_anew(one) for one in several)
-    if not isinstance(loader, DataLoader) or isinstance(loader.sampler, Iterator):
-        return False
-    if isinstance(loader.batch_sampler, Iterator):
+    if not isinstance(loader, DataLoader) or any(isinstance(sampler, Iterator) for sampler in parts_of(loader)[1:]):
         return False
     return not isinstance(loader.dataset, IterableDataset) or streams.begins_anew(loader.dataset)
 

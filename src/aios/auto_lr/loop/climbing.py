@@ -16,7 +16,7 @@ from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.momentum import momentum_alone
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.weights import ChangeMeter
-from aios.auto_lr.param_groups import JoinedGroups, foreign_rates, set_learning_rate
+from aios.auto_lr.param_groups import JoinedGroups, WrittenRates, foreign_event
 from aios.auto_lr.search import Found, Trial
 
 
@@ -30,7 +30,7 @@ class Climbing:
         self.climb = climb
         self._engine, self._meter = engine, ChangeMeter(engine.weights)
         self._groups = JoinedGroups(engine.optimizers)
-        self._written: list[tuple[dict[str, Any], float]] = []  # each param group and the rate given to it
+        self._written = WrittenRates()
         self._foreign: tuple[float, float] | None = None  # what an update was made at, and was to be made at
         torchs = [optimizer for optimizer in engine.optimizers if isinstance(optimizer, torch.optim.Optimizer)]
         self._hooks = [optimizer.register_step_pre_hook(self._compare) for optimizer in torchs]
@@ -49,13 +49,11 @@ class Climbing:
         """Set the rate of the next update; returns that of each param group."""
         self._meter.mark()
         self.tried = self.climb.next_lr()
-        rates = set_learning_rate(self._groups.param_groups, self.tried)
-        self._written = list(zip(self._groups.param_groups, rates, strict=True))
-        return rates
+        return self._written.write(self._groups.param_groups, self.tried)
 
     def _compare(self, *_: object) -> None:
         """An update is made now: see at which rate. What a scheduler writes behind it does no harm."""
-        for lr, _group, rate in foreign_rates(self._written)[:1]:
+        for lr, _group, rate in self._written.foreign()[:1]:
             self._foreign = (lr, rate)
 
     def report_foreign(self, log: LogFn, step: int) -> None:
@@ -63,9 +61,8 @@ class Climbing:
         if self._foreign is None:
             return
         lr, rate = self._foreign
-        reason = f"foreign_lr ({lr:.4g} in place of {rate:.4g}: no rate can be found while something else sets it)"
-        told = {"rung": "none", "reason": reason, "numbers": {"lr_found": lr, "lr": rate}}
-        log({"event": "adaptive_lr_trouble", "step": step, **told})
+        seen = f"{lr:.4g} in place of {rate:.4g}: no rate can be found while something else sets it"
+        log({**foreign_event(lr, rate, seen), "step": step})
         self.leave()
 
     def leave(self) -> None:

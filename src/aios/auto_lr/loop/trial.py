@@ -121,6 +121,7 @@ def run_of(forward: Forward, model: nn.Module, engine: Engine, micro_batches: in
     """A batch through `forward`, as `micro_batches` of them, one graph at a time."""
 
     def run(batch: int, learns: bool) -> Tensor:
+        """As `Run`."""
         losses = list[Tensor]()
         for number in range(batch * micro_batches, (batch + 1) * micro_batches):
             loss = forward(number)
