@@ -23,16 +23,16 @@ def test_they_are_short() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_ours_ends_lower_than_the_default(script: Path, tmp_path: Path) -> None:
-    _run(script, tmp_path)
+    _assert_ours_lower(script, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_model(tmp_path: Path) -> None:
-    _run(ROOT / "docs" / "examples" / "plain_mnist.py", tmp_path, "--compile")
+    _assert_ours_lower(ROOT / "docs" / "examples" / "plain_mnist.py", tmp_path, "--compile")
 
 
-def _run(script: Path, tmp_path: Path, *flags: str) -> None:
+def _assert_ours_lower(script: Path, tmp_path: Path, *flags: str) -> None:
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(tmp_path)}
     run = subprocess.run(
         [sys.executable, str(script), *flags],

@@ -37,7 +37,7 @@ def manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def damage_of(checkpoint: Path, manifest: bytes) -> str:
-    """What is found wrong."""
+    """What is found wrong; fails where nothing is, or at unbounded length."""
     (checkpoint / "manifest.json").write_bytes(manifest)
     damage = find_damage(checkpoint)
     assert damage is not None

@@ -33,7 +33,7 @@ def check_refused(done: Done) -> None:
         assert done.stderr.startswith("Usage: "), shown
 
 
-def all_refused(folder: Path, cases: Iterable[list[str]]) -> list[Done]:
+def assert_all_refused(folder: Path, cases: Iterable[list[str]]) -> list[Done]:
     """Train in the empty `folder` with each of `cases`; all must be refused and leave it empty."""
     folder.mkdir()
     results = run_many([train_args(folder, *case) for case in cases])
@@ -54,7 +54,7 @@ def test_sizes_without_measure(tmp_path: Path, values: tuple[int | str, ...]) ->
     cases += [[f"--expansion={value}"] for value in (1e6, 1e308, "inf", "nan")]
     cases += [["--ddp", f"--world-size={value}"] for value in values]
     cases += [["--parallel-independent", f"--world-size={value}"] for value in values]
-    for done in all_refused(tmp_path / "out", cases):
+    for done in assert_all_refused(tmp_path / "out", cases):
         assert done.args[-1].partition("=")[0] in done.stderr
 
 
@@ -71,7 +71,7 @@ def test_numbers_without_measure(tmp_path: Path, values: tuple[int | str, ...]) 
     cases += [[f"--warmup-steps={value}"] for value in (10**6, 10**18, 10**30, -1)]
     cases += [[f"--anneal-fraction={value}"] for value in (1e308, -5e-324, "nan")]
     cases += [[f"--cuda-ids={value}"] for value in (10**30, "9" * 5000, "1,,2", "-1", "0x1", "²")]
-    all_refused(tmp_path / "out", cases)
+    assert_all_refused(tmp_path / "out", cases)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_numbers_without_measure(tmp_path: Path, values: tuple[int | str, ...]) 
     ],
 )
 def test_sentence_names_estimate_and_remedy(tmp_path: Path, args: list[str], sentence: str) -> None:
-    [done] = all_refused(tmp_path / "out", [args])
+    [done] = assert_all_refused(tmp_path / "out", [args])
     assert sentence in done.stderr
 
 
 def test_largest_that_fits_does_fit(tmp_path: Path) -> None:
-    [done] = all_refused(tmp_path / "out", [["--h-layers=1000000000"]])
+    [done] = assert_all_refused(tmp_path / "out", [["--h-layers=1000000000"]])
     largest = int(done.stderr.split()[-1].rstrip("."))
     commands = [
         ["hrm-hf", "lr-find", *train_args(tmp_path)[2:], f"--h-layers={n}", "--output=/proc/x/y.png"]
@@ -164,7 +164,7 @@ def test_settings_files_without_measure(tmp_path: Path, flag: str) -> None:
         path.write_bytes(SETTINGS[path.name])
     usable = {"huge.json", "nul.json", "newline.json"} if flag != "--config" else set()
     cases = [[f"{flag}={path}"] for path in paths if path.name not in usable]
-    all_refused(tmp_path / "out", cases)
+    assert_all_refused(tmp_path / "out", cases)
 
 
 DEEPSPEED: dict[str, bytes] = {
@@ -191,14 +191,14 @@ def test_deepspeed_files_without_measure(tmp_path: Path) -> None:
     for name, content in DEEPSPEED.items():
         (tmp_path / name).write_bytes(content)
     cases = [[f"--deepspeed-config={tmp_path / name}", "--zero-stage=zero1", "--world-size=1"] for name in DEEPSPEED]
-    all_refused(tmp_path / "out", cases)
+    assert_all_refused(tmp_path / "out", cases)
 
 
 @pytest.mark.parametrize(("name", "key"), [("twice.yaml", "steps"), ("twice.json", "steps"), ("laughs.yaml", "*a")])
 def test_doubled_keys_and_aliases_are_named(tmp_path: Path, name: str, key: str) -> None:
     path = tmp_path / name
     path.write_bytes(SETTINGS[name])
-    [done] = all_refused(tmp_path / "out", [[f"--config={path}"]])
+    [done] = assert_all_refused(tmp_path / "out", [[f"--config={path}"]])
     assert str(path) in done.stderr
     assert key in done.stderr
 
@@ -225,7 +225,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     cases = [[f"--{flag}={path}"] for flag in ("config", "dataset-file", "student-init") for path in paths.values()]
     cases += [[f"--{flag}={paths['pipe']}"] for flag in ("adaptive-lr-config", "eval-file")]
     cases += [["--zero-stage=zero1", f"--deepspeed-config={paths[name]}"] for name in ("pipe", "folder", "zero")]
-    all_refused(tmp_path / "out", cases)
+    assert_all_refused(tmp_path / "out", cases)
 
 
 def test_folders_with_what_is_no_file(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_folders_with_what_is_no_file(tmp_path: Path) -> None:
     brain = tmp_path / "brain"
     brain.mkdir()
     os.mkfifo(brain / "config.json")
-    all_refused(tmp_path / "out", [[f"--dataset-file={data}"], [f"--student-init={brain}"]])
+    assert_all_refused(tmp_path / "out", [[f"--dataset-file={data}"], [f"--student-init={brain}"]])
 
 
 FIELDS = ["hidden_size", "h_layers", "l_layers", "h_cycles", "halt_max_steps", "num_heads"]

@@ -239,6 +239,7 @@ def test_bad_input_is_refused_before_torch_is_there(tmp_path: Path) -> None:
         "assert 'torch' not in sys.modules"
     )
     for flag in ("--top-p=7", "--brain-name=nobody"):
+        # The asserts are the child's own; `check` has their failure here.
         subprocess.run([sys.executable, "-c", code, *generate_args(tmp_path, flag)], check=True, timeout=60)
 
 

@@ -115,7 +115,7 @@ def test_a_stopped_independent_worker_does_not_outlive_its_supervisor(tmp_path: 
     pids = independent_pids(process)
     stop(pids[1])
     process.kill()
-    until_gone(list(pids.values()), 5)
+    until_gone(list(pids.values()), 5)  # which fails where one is left
     process.communicate()
 
 

@@ -4,7 +4,8 @@ Three pure stages: `compute_metrics` (how the last window of losses looked), `de
 `adjust` (the new learning rate). `AdaptiveLRScheduler` is the thin shell that counts steps, writes the result
 into an optimizer and reports every change with its reason.
 
-The file stands alone: standard library only; torch is touched only when a loss is a tensor on an accelerator.
+The file stands alone, and is as long as that makes it: it is copied and loaded by itself (the contract's rule), with
+the standard library only; torch is touched only when a loss is a tensor on an accelerator.
 Loaded by path, outside `sys.modules`, dataclasses cannot resolve annotations that are strings: so none are.
 """
 
