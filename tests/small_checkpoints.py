@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from aios.auto_lr.loop.snapshot import rng_state
+from aios.auto_lr.loop.random_state import rng_state
 from aios.runs.checkpoints import save_checkpoint
 
 

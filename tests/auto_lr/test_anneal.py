@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.anneal import FINISH_FRACTION, Anneal
-from aios.auto_lr.api import AutoLR, AutoLRConfig
 from aios.auto_lr.control import LearningRateControl
-from aios.auto_lr.plan import make_plan
+from aios.auto_lr.plan import Given, make_plan
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig
 from auto_lr.problems import classifier, sgd
@@ -120,7 +120,7 @@ def test_finish_now_of_a_run_changes_its_rates_and_its_end() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
     optimizer.param_groups[0]["initial_lr"] = 1.0
     events: list[dict] = []
-    plan = make_plan(AutoLRConfig("fixed", warmup_steps=0, anneal_fraction=0.3), 1000, 1.0)
+    plan = make_plan(Given(AutoLRConfig("fixed", warmup_steps=0, anneal_fraction=0.3), 1000, 1.0))
     control = LearningRateControl(plan, optimizer, events.append)
 
     assert control.finish_now(200) == 300

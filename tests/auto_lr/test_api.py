@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr import AutoLR, AutoLRConfig
 from auto_lr.problems import adamw, classifier, fingerprint, sgd, train
 
 MAKERS = {"adamw": adamw, "fused": lambda m, lr=1e-3: adamw(m, lr, fused=True), "sgd": sgd}

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from transformers import Adafactor
 
-from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.climb_config import ClimbConfig
+from aios.auto_lr.param_groups import GroupSettings
 from aios.auto_lr.race import RaceConfig
 from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.trouble_config import TroubleConfig
@@ -259,7 +260,11 @@ def test_a_profile_that_goes_by_the_rate_it_is_given_refuses_to_search(profile: 
             lambda: AutoLRConfig(warmup_fraction="0.1"),
             "warmup_fraction = '0.1' is not allowed: must be a finite",
         ),
-        (lambda: AutoLRConfig(max_grad_norm="1"), "max_grad_norm = '1' is not allowed: must be > 0"),
+        (lambda: AutoLRConfig(max_grad_norm="1"), "max_grad_norm = '1' is not allowed: must be a finite number > 0"),
+        (lambda: AutoLRConfig(max_grad_norm=True), "max_grad_norm = True is not allowed"),
+        (lambda: AutoLRConfig(role_factors={"mlp": True}), "role_factors: mlp = True is not allowed"),
+        (lambda: GroupSettings(spike_factor=0), "spike_factor = 0 is not allowed: must be a finite number above 0, up"),
+        (lambda: GroupSettings(lr_min=10**400), "lr_min = a whole number of 1329 bits is not allowed"),
         (lambda: AutoLRConfig(groups={"head": 1}), "groups: head = 1 is not allowed: must be a GroupSettings"),
     ],
 )

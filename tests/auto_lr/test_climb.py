@@ -82,7 +82,7 @@ def climbed(
     loss of the one that `odd` names is so many times what it should be."""
     numbers, spoiled = random.Random(seed), set(spoil)
     noise_at = noise if callable(noise) else lambda change: noise
-    trace = Trace(Climb(steps, config))
+    trace = Trace(Climb.for_run(steps, config))
     weights = Weights(trace.climb, strength)
     while trace.climb.ended is None:
         begun, lr = trace.climb.unit is not None, trace.climb.next_lr()
@@ -174,7 +174,7 @@ def test_one_odd_loss_does_not_lead_the_level_away(losses: list[float], odd: flo
 @given(st.integers(1, 10**5))
 @settings(deadline=None)
 def test_a_cycle_takes_a_part_of_the_run_and_the_whole_at_most_a_third(steps: int) -> None:
-    climb, longer = Climb(steps, CONFIG), Climb(steps + 100, CONFIG)
+    climb, longer = Climb.for_run(steps, CONFIG), Climb.for_run(steps + 100, CONFIG)
     assert CONFIG.shortest_cycle <= climb.steps_per_cycle <= longer.steps_per_cycle
     assert climb.steps_per_cycle <= max(CONFIG.shortest_cycle, CONFIG.short_cycle * steps + 1)
     assert 1 <= climb.most_points <= max(1, math.ceil(CONFIG.longest * steps))
@@ -224,7 +224,7 @@ def test_peaks_rise_evenly_from_an_update_that_trains_little(strength: float, no
 @given(strengths, st.integers(1, 2))
 @settings(deadline=None)
 def test_observations_may_lag_behind(strength: float, lag: int) -> None:
-    climb, waiting, rates = Climb(1000, CONFIG), [], []
+    climb, waiting, rates = Climb.for_run(1000, CONFIG), [], []
     weights = Weights(climb, strength)
     while climb.ended is None:
         begun = climb.unit is not None
@@ -258,7 +258,7 @@ def test_states_are_kept_at_the_ends_of_cycles_up_to_the_knee(strength: float, n
 @given(strengths, st.floats(0, 0.05), st.integers(0, 1000))
 @settings(deadline=None)
 def test_a_checkpoint_ends_it_only_behind_the_knee(strength: float, noise: float, seed: int) -> None:
-    numbers, climb = random.Random(seed), Climb(1000, CONFIG)
+    numbers, climb = random.Random(seed), Climb.for_run(1000, CONFIG)
     weights = Weights(climb, strength)
     while climb.ended is None:
         lr = climb.next_lr()
@@ -315,7 +315,7 @@ def test_two_in_a_row_end_the_climb(at: int) -> None:
 @settings(deadline=None)
 def test_steps_that_tell_nothing_take_their_place_in_the_cycles(silent: set[int], strength: float) -> None:
     """As under loss scaling, where a gradient overflows now and then: peaks and ends stay where they were."""
-    climb, taken, rates = Climb(1000, CONFIG), 0, []
+    climb, taken, rates = Climb.for_run(1000, CONFIG), 0, []
     weights = Weights(climb, strength)
     while climb.ended is None:
         begun, lr = climb.unit is not None, climb.next_lr()
@@ -334,7 +334,7 @@ def test_steps_that_tell_nothing_take_their_place_in_the_cycles(silent: set[int]
 @given(st.integers(100, 2000))
 @settings(deadline=None)
 def test_where_no_step_tells_anything_it_ends_all_the_same(steps: int) -> None:
-    climb, taken = Climb(steps, CONFIG), 0
+    climb, taken = Climb.for_run(steps, CONFIG), 0
     while climb.ended is None and taken < steps:
         climb.observe(climb.next_lr(), None if climb.unit is not None else 5.0, 1.0)
         taken += 1
@@ -367,7 +367,7 @@ def test_a_fall_of_four_times_the_noise_between_batches_is_seen(steps: int) -> N
 
 @pytest.mark.parametrize("change", [0.0, 1e-9, math.nan])
 def test_an_optimizer_that_moves_nothing_ends_it_with_a_sentence(change: float) -> None:
-    climb, steps = Climb(1000, CONFIG), 0
+    climb, steps = Climb.for_run(1000, CONFIG), 0
     while climb.ended is None:
         climb.observe(climb.next_lr(), 5.0, change)
         steps += 1
@@ -388,7 +388,7 @@ changes = st.one_of(st.floats(0, 1e6), st.sampled_from([math.nan, math.inf, 0.0]
 def test_whatever_is_observed_it_ends_and_says_something_that_can_be_logged(
     seen: list[tuple[float, float]], steps: int
 ) -> None:
-    climb, taken = Climb(steps, CONFIG), 0
+    climb, taken = Climb.for_run(steps, CONFIG), 0
     while climb.ended is None:
         lr = climb.next_lr()
         assert 0 < lr < math.inf
@@ -465,7 +465,7 @@ def watched(climb: Climb, first: int, steps: int) -> list[Any]:
 @given(st.integers(0, 80), st.integers(60, 1000))
 @settings(max_examples=50, deadline=None)
 def test_gone_on_with_from_any_step_it_is_the_same_climb(at: int, steps: int) -> None:
-    straight = Climb(steps, CONFIG)
+    straight = Climb.for_run(steps, CONFIG)
     watched(straight, 0, at)
     if straight.ended is not None:
         return
@@ -484,7 +484,7 @@ def test_what_no_climb_saved_is_refused(garbage: Any) -> None:
 
 
 def saved() -> dict[str, Any]:
-    climb = Climb(1000, CONFIG)
+    climb = Climb.for_run(1000, CONFIG)
     watched(climb, 0, 60)
     return climb.state_dict()
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios.auto_lr import AutoLR, AutoLRConfig
-from aios.auto_lr.learning import LESS, MOST_CUTS, SOONEST, Expected, LearningWatch
+from aios.auto_lr.learning import LESS, MOST_QUESTIONS, SOONEST, Expected, LearningWatch
 from aios.auto_lr.search import Found
 from auto_lr.problems import fingerprint
 
@@ -43,7 +43,7 @@ def told_at(watch: LearningWatch, losses: list[float]) -> list[int]:
 @given(lengths, st.floats(4.0, 6.0))
 def test_a_loss_that_stays_after_harm_is_told_again_and_again_but_not_for_ever(steps: int, level: float) -> None:
     told = told_at(watch_over(steps, broke=True), [level] * steps)
-    assert 1 <= len(told) <= MOST_CUTS
+    assert 1 <= len(told) <= MOST_QUESTIONS
     assert told[0] == max(SOONEST, round(0.1 * steps))
 
 
@@ -136,7 +136,7 @@ def test_a_loop_whose_loss_is_back_where_it_began_gets_a_lower_rate_only_after_h
     (climb,) = run.told("adaptive_lr_climb")
     assert climb["broke"] is broke
     told, cuts = run.told("not_learning"), run.told("learning_decrease")
-    assert 1 <= len(told) <= MOST_CUTS
+    assert 1 <= len(told) <= MOST_QUESTIONS
     assert [(cut["step"], cut["new_lr"]) for cut in cuts] == [(e["step"], e["lr"]) for e in told if broke]
     assert all(cut["new_lr"] == pytest.approx(cut["old_lr"] / LESS) for cut in cuts)
 
@@ -146,7 +146,7 @@ def test_after_a_loss_above_that_of_the_climbs_end_training_goes_on_from_there(a
     """A GRU that had exploded behind the climb stayed bad at any rate. A loss that only rests has harmed nothing."""
     run = MadeRun(after)
     run.train()
-    assert [event["back"] for event in run.told("not_learning")] == [back] * MOST_CUTS
+    assert [event["back"] for event in run.told("not_learning")] == [back] * MOST_QUESTIONS
     assert (run.weights["learning_decrease"] == run.weights["adaptive_lr_climb"]) is back
 
 

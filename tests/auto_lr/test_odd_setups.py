@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.param_groups import GroupSettings
 from auto_lr.problems import adamw, classifier, train, train_plainly

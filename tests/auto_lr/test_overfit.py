@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.overfit import LATEST, OverfitWatch, Turn
 from auto_lr.problems import adamw, fingerprint
 

@@ -85,10 +85,14 @@ def test_roles_are_told_by_type_name_and_shape() -> None:
     roles = roles_of(nn.ModuleList([Block()]))
 
     expected = {
-        **{"attn.in_proj_weight": "attention", "attn.out_proj.weight": "attention", "q_proj.weight": "attention"},
-        **{"norm.weight": "norm", "up.bias": "norm", "up.weight": "mlp", "router.weight": "router"},
-        **{"cell.weight_hh": "recurrent", "cell.bias_ih": "recurrent", "lm_head.weight": "head"},
-        **{"bag.weight": "embedding", "lora_A.weight": "adapter"},
+        **dict.fromkeys(("attn.in_proj_weight", "attn.out_proj.weight", "q_proj.weight"), "attention"),
+        **dict.fromkeys(("norm.weight", "up.bias"), "norm"),
+        **dict.fromkeys(("cell.weight_hh", "cell.bias_ih"), "recurrent"),
+        "up.weight": "mlp",
+        "router.weight": "router",
+        "lm_head.weight": "head",
+        "bag.weight": "embedding",
+        "lora_A.weight": "adapter",
     }
     assert {name: roles[f"0.{name}"] for name in expected} == expected
 
@@ -98,8 +102,12 @@ def test_a_module_says_what_all_its_weights_are_for_and_a_part_of_it_otherwise()
     model[1].lr_role = "recurrent"
     model[1][1].lr_role = "embedding"
     assert roles_of(model) == {
-        **{"0.weight": "mlp", "0.bias": "norm", "1.0.weight": "recurrent", "1.0.bias": "recurrent"},
-        **{"1.1.weight": "embedding", "1.1.bias": "embedding"},
+        "0.weight": "mlp",
+        "0.bias": "norm",
+        "1.0.weight": "recurrent",
+        "1.0.bias": "recurrent",
+        "1.1.weight": "embedding",
+        "1.1.bias": "embedding",
     }
 
 
@@ -535,4 +543,4 @@ def test_roles_that_no_optimizer_trains_any_more_are_refused_on_resume() -> None
 
 
 def test_every_role_that_was_measured_has_its_reason() -> None:
-    assert all(told["evidence"] == "measured" and told["reason"] for told in role_events(RolePlan(MEASURED)))
+    assert all(told["evidence"] == "measured" and told["reason"] for told in role_events(RolePlan(MEASURED), 0))

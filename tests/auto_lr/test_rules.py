@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.optimization import GreedyLR
 
-from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.rules import NoiseRules, WindowSums, clip_outliers, decide_by_noise, fit_trend, summarize_window
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler, LRDecision

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.param_groups import GroupSettings
 from aios.auto_lr.trouble_config import TroubleConfig
 from auto_lr.problems import adamw, classifier, fingerprint
@@ -132,7 +132,16 @@ def test_a_number_too_long_to_print_is_refused_with_a_short_message() -> None:
     auto = fresh(roles=False)
     said = refusal(auto, {**saved("warm-up", False), "batch": 10**5000})
     assert said is not None
-    assert "batch = a whole number of 16610 bits" in said
+    assert "batch is a whole number of 16610 bits" in said
+
+
+def test_a_damaged_factor_of_a_role_is_named_as_one() -> None:
+    state = {**saved("warm-up", False), "roles": {"factors": {"mlp": "x"}, "one_rate": 1.0, "usual": 1.0}}
+    said = refusal(fresh(roles=False), state)
+    assert said is not None
+    assert "roles" in said
+    assert "factors" in said
+    assert "groups" not in said
 
 
 def test_every_part_of_a_loaded_state_refuses_garbage_and_stays_as_it_was() -> None:

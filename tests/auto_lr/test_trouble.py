@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios.auto_lr.robust_window import MAD_TO_SIGMA, RobustWindow
-from aios.auto_lr.trouble import Rung, TroubleConfig, TroubleMonitor, Verdict
+from aios.auto_lr.trouble import Rung, TroubleMonitor, Verdict
+from aios.auto_lr.trouble_config import TroubleConfig
 
 TRACES = Path(__file__).parent / "traces_trouble"
 AT = 160
@@ -173,7 +174,7 @@ def test_non_finite_without_end_rewinds_then_stops() -> None:
         rung = monitor.observe(step, math.nan, math.nan, True).rung
         taken += [] if rung is Rung.SKIP else [(step, rung)]
         if rung is Rung.REWIND:
-            monitor.rewound(0, state)
+            monitor.rewound(state)
     assert taken[:3] == [(19, Rung.REWIND), (39, Rung.REWIND), (59, Rung.STOP)]
 
 
@@ -241,7 +242,7 @@ def test_change_of_text_mistaken_for_divergence_is_recognised_after_one_rewind()
         verdict = monitor.observe(number, loss, norm, norm > monitor.skip_above)
         taken.append(verdict)
         if verdict.rung is Rung.REWIND:
-            monitor.rewound(0, state)
+            monitor.rewound(state)
     assert rungs(taken).count("rewind") == 1
     assert "stop" not in rungs(taken)
     assert any(verdict.reason.startswith("regime_change after a rewind") for verdict in taken)
@@ -252,7 +253,7 @@ def test_change_of_text_mistaken_for_divergence_is_recognised_after_one_rewind()
 
 def diverge(monitor: TroubleMonitor, state: dict[str, object]) -> list[Rung]:
     """Good weights, then an LR that breaks them again, until told to rewind or stop."""
-    monitor.rewound(0, state)
+    monitor.rewound(state)
     taken = []
     for t in range(200):
         loss, norm = (4.0, 0.8) if t < 4 else (9.0, 20.0)
@@ -287,7 +288,7 @@ def test_only_progress_beyond_the_old_level_forgives_rewinds(level: float, left:
     diverge(monitor, state)
     diverge(monitor, state)
     assert monitor.rewinds == 2
-    monitor.rewound(0, state)
+    monitor.rewound(state)
     feed(monitor, normal_steps(200, seed=8, level=level))
     assert monitor.rewinds == left
 
@@ -297,7 +298,7 @@ def test_a_rewind_brings_the_windows_of_the_snapshot_back() -> None:
     state, limit = monitor.state_dict(), monitor.skip_above
     feed(monitor, normal_steps(300, seed=9, norm=3.0))
     assert monitor.skip_above > 2 * limit
-    monitor.rewound(10, state)
+    monitor.rewound(state)
     assert monitor.skip_above == limit
     assert not monitor.healthy
     feed(monitor, normal_steps(monitor.config.healthy_after, seed=9))
@@ -424,7 +425,7 @@ def test_bad_settings_are_named_with_value_and_range(field: str, value: float) -
 def test_foreign_state_is_refused_before_any_change() -> None:
     monitor = settled()
     before = monitor.state_dict()
-    for load in (monitor.load_state_dict, lambda state: monitor.rewound(0, state)):
+    for load in (monitor.load_state_dict, monitor.rewound):
         with pytest.raises(ValueError, match="trouble state"):
             load({"version": 1})
     assert monitor.state_dict() == before

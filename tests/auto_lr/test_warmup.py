@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aios.auto_lr.api import AutoLR, AutoLRConfig
+from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.plan import Profile
 from auto_lr.problems import adamw, classifier, train
 

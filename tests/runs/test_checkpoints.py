@@ -222,7 +222,7 @@ STATES: dict[str, tuple[str, Any]] = {
     ),
     "learning rate": ("AutoLR state: version = None", {"adaptive_lr": {}}),
     "learning rate of another step": ("adaptive_lr is of step 1", {"adaptive_lr": small_state(1)["adaptive_lr"]}),
-    "plan of the older form": ("learning rate plan = []", {"lr_plan": [], "adaptive_lr": None}),
+    "plan of the older form": ("learning rate plan is a list", {"lr_plan": [], "adaptive_lr": None}),
     "workers": ("optimizer is a dict, not a list", {"worker_steps": [2, 2]}),
     "no workers": ("worker_steps has 0 entries", {"worker_steps": []}),
 }

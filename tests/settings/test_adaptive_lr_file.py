@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aios.auto_lr.plan import make_plan
+from aios.auto_lr.plan import Given, make_plan
 from aios.cli.hrm_hf.adaptive_lr import AdaptiveLRConfig
 from aios.errors import UserError
 from aios.settings.adaptive_lr_file import load_adaptive_lr_file
@@ -110,7 +110,7 @@ def settings_of(path: Path | None, lr: float, steps: int, use_moe: bool) -> Adap
     config = TrainingConfig(
         lr=lr, steps=steps, use_moe=use_moe, adaptive_lr_config=file, adaptive_lr_profile="rules"
     )  # fmt: skip
-    return make_plan(auto_lr_config(config), steps, lr, use_moe).settings
+    return make_plan(Given(auto_lr_config(config), steps, lr, use_moe)).settings
 
 
 def vars_of(config: AdaptiveLRConfig) -> dict[str, Any]:

@@ -49,7 +49,7 @@ _HOME = {
     **dict.fromkeys(("Found", "Trial"), "search"),
     "RaceConfig": "race",
     "BatchFeed": "loop.feed",
-    "ClimbConfig": "climb",
+    "ClimbConfig": "climb_config",
     "Engine": "loop.engine",
     "GroupSettings": "param_groups",
     "NoiseRules": "rules",

@@ -7,7 +7,6 @@ tuned cosine (Hagele et al., arXiv 2405.18392).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +56,7 @@ class Anneal:
     @classmethod
     def from_dict(cls, state: object) -> Anneal:
         """Go on from what `to_dict` returned; ValueError, naming what is wrong, for anything else."""
-        check_state("anneal", state, {"start": COUNT, "end": COUNT, "scale": between(0, 1)})
-        assert isinstance(state, Mapping)
-        if state["start"] > state["end"]:
-            raise ValueError(f"anneal: start = {state['start']} is not allowed: must be <= end = {state['end']}")
-        return cls(state["start"], state["end"], state["scale"])
+        saved = check_state("anneal", state, {"start": COUNT, "end": COUNT, "scale": between(0, 1)})
+        if saved["start"] > saved["end"]:
+            raise ValueError(f"anneal: start = {saved['start']} is not allowed: must be <= end = {saved['end']}")
+        return cls(saved["start"], saved["end"], saved["scale"])

@@ -19,32 +19,24 @@ from aios.auto_lr.loop.limits import disabled_parts, effective_config, look_obst
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
-from aios.auto_lr.param_groups import JoinedGroups, begin_groups, initial_rate, start_scales
-from aios.auto_lr.plan import AutoLRConfig, Plan, make_plan, resumed_plan
+from aios.auto_lr.param_groups import JoinedGroups, as_several, begin_groups, initial_rate, start_scales
+from aios.auto_lr.plan import AutoLRConfig, Given, Plan, make_plan, resumed_plan
 from aios.auto_lr.search import Found, Trial
 from aios.auto_lr.state_forms import STATE_VERSION, read_state
-
-__all__ = ["AutoLR", "AutoLRConfig", "Found", "StepReport", "Trial"]
 
 
 class AutoLR:
     """Trains `steps` optimizer steps at a learning rate it finds and follows itself.
 
-    Call `search` once, before the first step, to have the LR found (leave it out to begin at the optimizers' LR);
-    then, until `finished`, one `step(loss)` after each backward pass, which clips, updates or skips, and follows.
-    Where a framework owns clipping and update, `step` comes apart: `before_step()` sets the LR, `skips(loss, norm)`
-    says on the device whether the update has to be left out, `after_step(loss, norm)` follows.
+    Call `search` once, before the first step (leave it out to begin at the optimizers' LR); then, until `finished`,
+    one `step(loss)` after each backward pass. A framework that owns clipping and update calls `before_step`, `skips`
+    and `after_step` in its place.
 
-    `steps` are those that train the model; what races take comes on top (`search_steps`, which also counts the few
-    steps that a climb takes back at its edge). Of several `optimizers` the first param group's LR is the master, all
-    others keep their ratio to it. `log_fn` receives every event as a dict, `on_step` every step's numbers once they
-    are there: on CUDA one step late, so that the host never waits. With a `scaler` call its `scale(loss).backward()`,
-    and leave unscaling, step and update to `step(loss)`. `go_back`: see `report_eval`.
+    `steps` counts updates that train the model; race steps come on top. The first param group's LR is the master, all
+    others keep their ratio to it. On CUDA `on_step` comes one step late, so that the host never waits.
 
-    Raises ValueError for `steps` that are no whole number from 1 on, optimizers that train nothing of the model, a
-    role in `config.groups` that no param group has or in `config.role_factors` that no weight has, an optimizer whose
-    state cannot be copied or (from `search` or `step`) a sparse gradient, and RunError (from `step` and `after_step`)
-    when the run cannot be saved.
+    Raises ValueError for arguments that cannot be steered by, and RunError (from `step` and `after_step`) when the run
+    cannot be saved.
     """
 
     def __init__(
@@ -64,7 +56,7 @@ class AutoLR:
         self.steps = whole_steps(steps)
         self.model, self.use_moe = model, use_moe
         self.config = config or AutoLRConfig()
-        several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
+        several = as_several(optimizers)
         self._groups = JoinedGroups(several)
         scales = start_scales(self._groups.param_groups, self.config.groups)
         self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
@@ -125,16 +117,17 @@ class AutoLR:
         return search_obstacle(self.config, self.engine)
 
     def search(self, how: Forward | Trial | None = None, micro_batches: int = 1) -> Found | None:
-        """Have the LR found: at once by a race for a model that was trained before, which is taken back; else by the
-        steps to come, which begin far below any useful rate and climb. Returns what was found, None: it is still to be.
+        """Find the rate. A pretrained model is raced now; a fresh one climbs during its first steps.
+
+        Returns what was found, or None while a climb is pending.
 
         `how` is the training loss by number, `forward(i)`, a pure function of number and weights, or a `Trial`; without
         it nothing can be raced. With `micro_batches` an optimizer step accumulates so many: `forward` is asked for each
         by its own number. Raises ValueError when training has begun, and where there can be no search. An error from
         `how` surfaces after the state is restored.
         """
-        self._prepare_search(how, micro_batches, self.obstacle)
-        found = self._finding.begin(self.step_count, self.batch)
+        trial = self._searchable(how, micro_batches, self.obstacle)
+        found = self._finding.begin(self.step_count, self.batch, trial)
         self._finding.tell_roles(self._log, self.step_count)
         if found is not None:
             self._settle_on(found)
@@ -145,25 +138,28 @@ class AutoLR:
 
         Raises ValueError as `search` does.
         """
-        self._prepare_search(how, micro_batches, look_obstacle(self.engine))
-        return self._finding.look(self.batch)
+        trial = self._searchable(how, micro_batches, look_obstacle(self.engine))
+        assert trial is not None  # `how` is not None
+        return self._finding.look(self.batch, trial)
 
-    def _prepare_search(self, how: Forward | Trial | None, micro_batches: int, obstacle: str | None) -> None:
+    def _searchable(self, how: Forward | Trial | None, micro_batches: int, obstacle: str | None) -> Trial | None:
+        """`how` as a trial; ValueError where there can be no search."""
         if self.begun:
             raise ValueError("search comes before the first step: training has begun")
         if obstacle is not None:
             raise ValueError(f"there can be no search here: {obstacle}")
         check_dense(self.model)
-        self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
+        return as_trial(how, self.model, self.engine, micro_batches)
 
     def _settle_on(self, found: Found) -> None:
         """Account for what was found before training proper, and log it."""
         self._found = found
         if found.how == "race":
             self.step_count += found.steps if self.config.count_search else 0
-        self._finding.search_steps += found.steps
-        told = dict(zip(("lr_min", "lr_max"), found.bounds or (None, None), strict=True))
-        self._log({"event": f"adaptive_lr_{found.how}", "step": self.step_count, **found.to_dict(), **told})
+        self._finding.account(found)
+        low, high = found.bounds or (None, None)
+        event = {"event": f"adaptive_lr_{found.how}", "step": self.step_count, **found.to_dict()}
+        self._log({**event, "lr_min": low, "lr_max": high})
 
     def step(self, loss: Tensor | float) -> float:
         """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
@@ -178,7 +174,10 @@ class AutoLR:
         return lr
 
     def before_step(self) -> float:
-        """Set the LR of the next update in every param group; returns the first one's. Its gradients may be there."""
+        """Set the LR of the next update in every param group; returns the first one's.
+
+        Gradients may already have been computed.
+        """
         if self.finished:
             raise ValueError(
                 f"all {self.step_count} steps are done: loop until `finished`, or build an AutoLR of more steps and "
@@ -207,15 +206,13 @@ class AutoLR:
         Raises:
             RunError: when the run cannot be saved.
         """
-        climbing = self._finding.climbing
-        if climbing is None and self.control is None:
+        if not self.climbing and self.control is None:
             raise ValueError("after_step comes after before_step: training has not begun")
-        change = climbing.change() if climbing is not None else 0.0
-        named = {"loss": loss, "grad_norm": grad_norm, "change": change}
+        named = {"loss": loss, "grad_norm": grad_norm, "change": self._finding.change()}
         self._end_step(vector_on(self.engine.device, named, numbers), tag)
 
     def pass_step(self) -> None:
-        """Count the step that `before_step` began as one that had no loss and made no update: it tells nothing."""
+        """Count a begun step that had no loss and made no update."""
         if not self._rates:
             raise ValueError("pass_step comes after before_step: no step has begun")
         self._finding.pass_step()
@@ -223,17 +220,13 @@ class AutoLR:
 
     def _end_step(self, values: Tensor, tag: Any = None, told: bool = True) -> None:
         """The step is launched: `values` on the device are its loss, gradient norm and change, and the caller's."""
-        climbing = self._finding.climbing
         self.step_count += 1
         self.batch += 1
-        if climbing is not None:
-            climbing.report_foreign(self._log, self.step_count)
-        tried = climbing.tried if climbing is not None else None
-        launched = Launched(self.step_count, self._rates, tried, self.skip_above, tag, told)
+        tried = self._finding.end_update(self._log, self.step_count)
+        self._readback.push(Launched(self.step_count, self._rates, tried, self.skip_above, tag, told), values)
         self._rates = []
-        self._readback.push(launched, values)
         self._follow(self._readback.flush() if self.finished else self._readback.ready())
-        if climbing is not None and (climbing.over or self.step_count >= self.steps):
+        if self._finding.climb_over(self.step_count):
             self._end_climb()
         if self.step_count >= self.end:
             self._finding.end_roles()
@@ -251,7 +244,7 @@ class AutoLR:
         (self.control or self._begin()).finish_now(self.step_count)
 
     def report_eval(self, loss: Tensor | float) -> bool:
-        """Tell the evaluation loss of the weights of now; returns whether it is the best so far (never in a climb).
+        """Report the evaluation loss of the current weights; returns whether it is the best so far (never in a climb).
 
         Where it has turned up beyond its noise an `overfitting` event says so, once, and `config.on_overfit` what comes
         of it (`finish`: by `go_back` of the constructor, or a copy in memory). Workers of one model report one number.
@@ -268,7 +261,7 @@ class AutoLR:
         return self.evaluations.best is not before
 
     def release(self) -> None:
-        """Let the updates of a part with a rate of its own be whole again, for a loop that is left before its end."""
+        """Stop scaling updates, when leaving the loop early."""
         self._finding.end_roles()
 
     def pause_at(self, step: int) -> None:
@@ -276,13 +269,13 @@ class AutoLR:
         self._pause = step
 
     def move_to(self, step: int) -> None:
-        """Stand at `step` without having trained: for whoever keeps count of what others train."""
+        """Set the step count without training, for a supervisor."""
         self.step_count = step
 
     def settle(self) -> None:
         """Follow what was launched, and end a climb past its knee, before weights to be saved are evaluated."""
         self.flush()
-        if (climbing := self._finding.climbing) is not None and climbing.climb.settle():
+        if self._finding.settle():
             self._end_climb()
 
     def keep_snapshot(self, at_any_rate: bool = False) -> None:
@@ -292,8 +285,7 @@ class AutoLR:
         weights have just been replaced.
         """
         self.settle()
-        if (climbing := self._finding.climbing) is not None:
-            climbing.keep(self.step_count)
+        self._finding.keep(self.step_count)
         recovery = self.control.recovery if self.control is not None else None
         if recovery is not None:
             (recovery.keep_snapshot if at_any_rate else recovery.keep_checkpoint)()
@@ -333,9 +325,8 @@ class AutoLR:
             raise ValueError("load_state_dict comes before the first step: training has begun")
         saved = read_state(state)
         step, learned = saved["step_count"], saved["control"]
-        plan = None if learned is None else resumed_plan(*self._given, learned, step, forget)
-        self._finding.trial = as_trial(how, self.model, self.engine, micro_batches)
-        self._finding.load_state_dict(saved)
+        plan = None if learned is None else resumed_plan(self._given, learned, step, forget)
+        self._finding.load_state_dict(saved, as_trial(how, self.model, self.engine, micro_batches))
         if plan is not None:
             self.control = self._controller(plan, step)
             if not forget:
@@ -350,19 +341,19 @@ class AutoLR:
         """Settle what the search, or the optimizers' LR, says for the steps that are left."""
         check_dense(self.model)
         self._finding.settle_roles(self._log, self.step_count)
-        plan = make_plan(*self._given, self._found, self.step_count)
+        plan = make_plan(self._given, self._found, self.step_count)
         self.control = self._controller(plan, self.step_count)
         self.keep_snapshot(at_any_rate=True)
         return self.control
 
     def _controller(self, plan: Plan, step: int) -> LearningRateControl:
-        for told in disabled_parts(self.config, self.engine):
-            self._log({**told, "step": step})
+        for event in disabled_parts(self.config, self.engine, step):
+            self._log(event)
         take_snapshot = self.engine.snapshot if self.engine.snapshot_obstacle is None else None
         return LearningRateControl(plan, self._groups, self._log, take_snapshot, step)
 
     def _end_climb(self, why: str = "the run ended") -> None:
-        """Leave the edge (`why`: of a climb that goes on), settle on what it has told; where that is nothing, race."""
+        """End the climb (`why`: if it has not ended by itself), settle on its result, or race if it found none."""
         self.flush()
         found = self._finding.end_climb(self.step_count, why)
         self._settle_on(found)
@@ -385,16 +376,14 @@ class AutoLR:
             overflow = overflowed(self.engine, loss, grad_norm)
             if self._finding.climbing is not None:
                 assert launched.tried is not None  # what was launched in a climb is followed before its end
-                seen = None if overflow else loss if math.isfinite(grad_norm) else math.nan
-                self._finding.climbing.observe(self.step_count, launched.tried, seen, change)
+                self._finding.climbing.follow(self.step_count, launched.tried, (loss, grad_norm, change), overflow)
                 continue
             assert self.control is not None
             with self._finding.released_by_error():
                 self.control.after_step(launched.step, loss, None if overflow else grad_norm, launched.skip_above)
 
     @property
-    def _given(self) -> tuple[AutoLRConfig, int, float, bool]:
-        """What a plan is made from, whether the run begins or goes on: the settings as far as the engine leaves them
-        room, the steps, the optimizers' LR, and whether the model is a mixture of experts."""
+    def _given(self) -> Given:
+        """The settings as far as the engine leaves them room, and the optimizers' LR."""
         config, lr = effective_config(self.config, self.engine), initial_rate(self._groups.param_groups[0])
-        return config, self.steps, lr, self.use_moe
+        return Given(config, self.steps, lr, self.use_moe)

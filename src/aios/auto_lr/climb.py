@@ -20,7 +20,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.robust_window import low_by_chance, scatter
@@ -28,8 +28,7 @@ from aios.auto_lr.saved_state import COUNT, NUMBER, POSITIVE_COUNT, RATE, check_
 from aios.auto_lr.search import LOST_IN_A_ROW, Found
 
 RESOLVED = 0.25
-"""A change of this part of the distance between neighbouring numbers is measured rightly within a factor of two: of
-smaller ones rounding leaves too little (0.15 to 0.2 of them at a sixteenth of that, normal and uniform weights)."""
+"""A change is measured to within a factor of two if it is at least this fraction of the spacing between floats."""
 ROUNDING = 1e-6
 """A fall of a smaller part of the loss is none, however calm the loss."""
 MOST_MOMENTUM = 0.999
@@ -53,27 +52,44 @@ class Shape:
     """Where it had become as low, within the tolerance: the number of a cycle, or between two of them."""
 
 
+class Point(NamedTuple):
+    """A step of a climb."""
+
+    cycle: int
+    """Number of the cycle; -1: before the first."""
+    loss: float
+    """Its loss, finite."""
+    change: float
+    """What its update changed."""
+
+
 class Climb:
-    """One climb in a run of `steps` optimizer steps: `next_lr` before each, `observe` when its numbers are there.
+    """One climb in cycles: `next_lr` before each optimizer step, `observe` when its numbers are there.
 
     Observations may lag behind by a step or two. `ended` says why it is over.
     """
 
-    def __init__(self, steps: int, config: ClimbConfig) -> None:
+    def __init__(self, steps_per_cycle: int, most_points: int, config: ClimbConfig) -> None:
         self.config = config
-        self.steps_per_cycle = steps_per_cycle(steps, config)
+        self.steps_per_cycle = steps_per_cycle
         self.unit: float | None = None
         """Change of the weights by an update, per unit of learning rate, as the first ones had it."""
         self.ended: str | None = None
         """Why the climb is over, in plain words; None while it goes on."""
         self.broke = False
         """Whether it was ended by harm: a loss that had risen or was no longer finite."""
-        self.most_points = max(1, round(config.longest * steps))
+        self.most_points = most_points
+        """Steps that the cycles may take together."""
         self._trying = config.first_lr
         self._early = 0  # steps launched before the first cycle and not yet observed
         self._launched = self._observed = 0  # steps of cycles
-        self._points: list[list[float]] = []  # [number of the cycle (-1: before the first), loss, change]
+        self._points: list[Point] = []
         self._lost = 0  # losses in a row that were not finite
+
+    @classmethod
+    def for_run(cls, steps: int, config: ClimbConfig) -> Climb:
+        """The climb of a run of `steps`."""
+        return cls(steps_per_cycle(steps, config), max(1, round(config.longest * steps)), config)
 
     def next_lr(self) -> float:
         """The rate of the next step."""
@@ -106,7 +122,7 @@ class Climb:
         self._observed += 1
         if loss is not None and math.isfinite(loss):
             self._lost = 0
-            self._points.append([number, loss, change if math.isfinite(change) else 0.0])
+            self._points.append(Point(number, loss, change if math.isfinite(change) else 0.0))
         elif loss is not None:
             self._miss(lr)
         return self.ended is None and place == self.steps_per_cycle - 1 and self._judge(number)
@@ -127,14 +143,24 @@ class Climb:
             lr, less = knee / divisor, "" if divisor == 1.0 else f", and a whole run wants 1/{divisor:.3g} of that"
             why = f"higher rates than {knee:.3g} gained nothing" if _past(shape) else f"{knee:.3g} is as far as it came"
             reason = f"{why}{less}; {self.ended}; back to where the loss was lowest"
-        return Found("climb", peaks, losses, lr, edge, reason, lost, self.broke, self.steps_per_cycle)
+        return Found(
+            how="climb",
+            rates=peaks,
+            losses=losses,
+            lr=lr,
+            edge=edge,
+            reason=reason,
+            steps=lost,
+            broke=self.broke,
+            steps_per_cycle=self.steps_per_cycle,
+        )
 
     def shape(self) -> Shape | None:
         """What the cycles so far show; None before the first has ended, or where no loss was told."""
         levels, start, config = self._levels(), self._start(), self.config
         if not levels or not start:
             return None
-        scale = comparable([loss for _, loss, _ in self._points])
+        scale = comparable([point.loss for point in self._points])
         ends = tuple(map(scale, levels))
         lowest, before = min(ends), scale(level(start))
         best, newest = ends.index(lowest), len(ends) - 1
@@ -156,7 +182,7 @@ class Climb:
         return tuple(levels)
 
     def _losses_of(self, number: int) -> list[float]:
-        return [loss for of, loss, _ in self._points if of == number]
+        return [point.loss for point in self._points if point.cycle == number]
 
     @property
     def _telling(self) -> int:
@@ -169,7 +195,7 @@ class Climb:
 
     def _noise(self, number: int, scale: Callable[[float], float]) -> float:
         """Standard deviation of the loss from batch to batch by the end of cycle `number`."""
-        return scatter([scale(loss) for of, loss, _ in self._points if of <= number][-self.config.recent :])
+        return scatter([scale(point.loss) for point in self._points if point.cycle <= number][-self.config.recent :])
 
     def _clear(self, number: int, scale: Callable[[float], float]) -> bool:
         """Whether the loss fell by more than noise can make it: the second half of cycle `number` against the start,
@@ -179,7 +205,7 @@ class Climb:
         if not end or not level(start) - level(end) > ROUNDING * abs(level(start)):
             return False
         errors = (self._noise(0, scale) / math.sqrt(len(start)), self._noise(number, scale) / math.sqrt(len(end)))
-        sigmas = self.config.clear_sigmas + low_by_chance(1 + self._points[-1][0])
+        sigmas = self.config.clear_sigmas + low_by_chance(1 + self._points[-1].cycle)
         return scale(level(start)) - scale(level(end)) > sigmas * math.hypot(*errors)
 
     @property
@@ -213,7 +239,7 @@ class Climb:
             self._miss(lr)
             return
         self._lost = 0
-        self._points.append([-1, loss, 0.0])
+        self._points.append(Point(-1, loss, 0.0))
         if self._first_peak is None and lr == self._trying:  # else launched before the last decision
             self._approach(lr, change)
 
@@ -231,7 +257,7 @@ class Climb:
         """A loss that is not finite."""
         self._lost += 1
         if self._lost == LOST_IN_A_ROW:
-            ever = any(math.isfinite(loss) for _, loss, _ in self._points)
+            ever = bool(self._points)
             never = "the loss was never finite, at no rate: look at the data and the loss function"
             self.ended = f"at {lr:.3g} the loss was no longer finite" if ever else never
             self.broke = ever
@@ -240,7 +266,7 @@ class Climb:
         """See whether the climb is over with cycle `number`, which has just ended; returns whether the state of now is
         worth going back to: past the knee it is not, there the weights have been through needlessly high rates."""
         shape, peak = self.shape(), self._peak(number)
-        change = max((change for of, _, change in self._points if of == number), default=0.0)
+        change = max((point.change for point in self._points if point.cycle == number), default=0.0)
         if shape is not None and change >= self.config.harmful_change:
             self._look_for_end(shape, peak)
         longer = self._observed + self.steps_per_cycle
@@ -260,30 +286,33 @@ class Climb:
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            **{"steps_per_cycle": self.steps_per_cycle, "most_points": self.most_points},
-            **{"unit": self.unit, "trying": self._trying, "early": self._early},
-            **{"launched": self._launched, "observed": self._observed},
-            **{"lost": self._lost, "points": [list(point) for point in self._points]},
+            "steps_per_cycle": self.steps_per_cycle,
+            "most_points": self.most_points,
+            "unit": self.unit,
+            "trying": self._trying,
+            "early": self._early,
+            "launched": self._launched,
+            "observed": self._observed,
+            "lost": self._lost,
+            "points": [list(point) for point in self._points],
         }
 
     @staticmethod
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is one that `from_state` takes."""
-        check_state("climb state", state, _STATE)
-        assert isinstance(state, Mapping)
-        observed, launched = state["observed"], state["launched"]
-        if not observed <= launched <= state["most_points"] + 2 * state["steps_per_cycle"]:
+        saved = check_state("climb state", state, _STATE)
+        observed, launched = saved["observed"], saved["launched"]
+        if not observed <= launched <= saved["most_points"] + 2 * saved["steps_per_cycle"]:
             raise ValueError(f"climb state: observed = {observed}, launched = {launched}: more steps than a climb has")
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], config: ClimbConfig) -> Climb:
         """Go on from what `state_dict` returned of a climb that had not ended; ValueError for anything else."""
         cls.check_state(state)
-        climb = cls(1, config)
-        climb.steps_per_cycle, climb.most_points = state["steps_per_cycle"], state["most_points"]
+        climb = cls(state["steps_per_cycle"], state["most_points"], config)
         climb.unit, climb._trying = state["unit"], state["trying"]
         climb._early, climb._launched, climb._observed = state["early"], state["launched"], state["observed"]
-        climb._lost, climb._points = state["lost"], [list(point) for point in state["points"]]
+        climb._lost, climb._points = state["lost"], [Point(*point) for point in state["points"]]
         return climb
 
 
@@ -294,14 +323,16 @@ def steps_per_cycle(steps: int, config: ClimbConfig) -> int:
 
 
 def part_of_peak(place: int, steps: int, config: ClimbConfig) -> float:
-    """The rate over its peak in step `place`, from 0, of a cycle of `steps`: up, along, and down to zero."""
+    """The rate over its peak in step `place`, from 0, of a cycle of `steps`: up, along, and down to zero.
+
+    Its last rate is half a step's fall; that of a race (`race.factor_at`) a whole one, as each was measured.
+    """
     up, down = max(1, round(config.rise_part * steps)), config.decay_part * steps
     return min(1.0, (place + 1) / up, (steps - place - 0.5) / down)
 
 
 def level(losses: Sequence[float]) -> float:
-    """The mean of `losses` but for the highest and the lowest: one odd batch, easy or corrupt, tells nothing of the
-    rate."""
+    """Trimmed mean: drops the highest and the lowest."""
     return statistics.fmean(sorted(losses)[1:-1] if len(losses) > 2 else losses)
 
 
@@ -312,8 +343,7 @@ def comparable(losses: Sequence[float]) -> Callable[[float], float]:
 
 
 def first_within(ends: Sequence[float], reach: float) -> float:
-    """The number of the first of `ends` that is at most `reach`, one of which is; between it and the one before, where
-    a straight line crosses it."""
+    """Index at which `ends` first reaches `reach`, linearly interpolated."""
     first = next(i for i, end in enumerate(ends) if end <= reach)
     return first - (reach - ends[first]) / (ends[first - 1] - ends[first]) if first else 0.0
 
@@ -325,7 +355,8 @@ def _past(shape: Shape) -> int:
 
 _STATE = {
     **dict.fromkeys(("steps_per_cycle", "most_points"), POSITIVE_COUNT),
-    **{"unit": optional(RATE), "trying": RATE},
+    "unit": optional(RATE),
+    "trying": RATE,
     **dict.fromkeys(("early", "launched", "observed", "lost"), COUNT),
     "points": series(row(NUMBER, NUMBER, NUMBER)),
 }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from aios.auto_lr.ranges import Range, check_number, check_numbers
 
 _RANGES: dict[str, Range] = {
-    **{"cycle": (0, math.inf), "calm_cycle": (4, math.inf), "short_cycle": (0, 1), "shortest_cycle": (4, math.inf)},
-    **{"cycles_per_decade": (1, 100), "longest": (0, 1), "recent": (4, math.inf), "flat_cycles": (1, math.inf)},
-    **dict.fromkeys(("first_lr", "visible_change", "first_change", "last_lr"), (1e-30, 1e30)),
-    **{"divisor": (1e-6, 1e6), "momentum_power": (0, 10), "rise_part": (0, 1), "decay_part": (0, 1)},
-    **dict.fromkeys(("harmful_change", "rise", "rise_sigmas", "tolerance", "tolerance_sigmas"), (0, math.inf)),
-    "clear_sigmas": (0, math.inf),
+    "cycle": Range(0),
+    **dict.fromkeys(("calm_cycle", "shortest_cycle", "recent"), Range(4)),
+    **dict.fromkeys(("short_cycle", "longest", "rise_part", "decay_part"), Range(0, 1)),
+    "cycles_per_decade": Range(1, 100),
+    "flat_cycles": Range(1),
+    **dict.fromkeys(("first_lr", "visible_change", "first_change", "last_lr"), Range(1e-30, 1e30)),
+    "divisor": Range(1e-6, 1e6),
+    "momentum_power": Range(0, 10),
+    **dict.fromkeys(("harmful_change", "rise", "rise_sigmas", "tolerance"), Range(0)),
+    **dict.fromkeys(("tolerance_sigmas", "clear_sigmas"), Range(0)),
 }
 
 
@@ -25,22 +28,22 @@ class ClimbConfig:
     """
 
     cycle: float = 0.5
-    """Steps of a cycle over the square root of the run's: longer cycles find a lower rate, and longer runs want lower
-    ones, though by less than their length (steps^-0.3, arXiv 2409.19913) ..."""
+    """Cycle length divided by sqrt(steps). Longer cycles find a lower rate, and longer runs want lower ones, though by
+    less than their length (steps^-0.3, arXiv 2409.19913)."""
     calm_cycle: int = 16
-    """... and no fewer than so many, for the loss follows the rate late ..."""
+    """Least steps of a cycle, because the loss follows the rate late; `short_cycle` wins over it."""
     short_cycle: float = 0.0375
-    """... but never more than this part of the run ..."""
+    """Most steps of a cycle, as a fraction of the run's."""
     shortest_cycle: int = 4
-    """... and never fewer than this many."""
+    """Least steps of a cycle in any run; wins over `short_cycle`."""
     cycles_per_decade: int = 4
-    """So many cycles to a peak ten times higher."""
+    """Cycles until the peak is ten times higher."""
     rise_part: float = 1 / 6
-    """Part of a cycle in which the rate rises to its peak ..."""
+    """First part of a cycle, in which the rate rises to its peak linearly."""
     decay_part: float = 0.5
-    """... and in which it falls to zero again, linearly."""
+    """Last part of a cycle, in which the rate falls to zero linearly."""
     first_lr: float = 1e-8
-    """Where it is tried first what an update does to the weights."""
+    """Rate at which the effect of an update on the weights is first measured."""
     visible_change: float = 1e-6
     """Smallest change that is no rounding error of fp32; in coarser numbers it is larger (`RESOLVED`)."""
     first_change: float = 3e-3
@@ -48,32 +51,33 @@ class ClimbConfig:
     harmful_change: float = 0.01
     """Updates smaller than this break nothing: a rise of the loss before is noise, or passes."""
     longest: float = 0.35
-    """Part of the run that the climb may take; then it ends wherever it is."""
+    """Largest part of the run that the climb may take; it ends there, whatever it has found."""
     last_lr: float = 1e3
-    """Where the climb ends if nothing else ends it."""
+    """Rate at which the climb ends if nothing else ends it."""
     rise: float = 0.1
-    """The loss has risen when a cycle ends by this part of the fall above the lowest ..."""
+    """The loss has risen if a cycle ends above the lowest by this fraction of the fall, and by `rise_sigmas`."""
     rise_sigmas: float = 3.0
-    """... and by at least so many standard errors, beyond what the lowest of so many is by chance."""
+    """Least rise in standard errors, beyond what chance explains in the lowest of all cycles; see `rise`."""
     tolerance: float = 0.05
-    """The knee: as low as the lowest but for this part of the fall ..."""
+    """The knee is the first cycle that ends above the lowest by no more than this fraction of the fall, or by
+    `tolerance_sigmas`."""
     tolerance_sigmas: float = 0.5
-    """... or so many standard errors."""
+    """The same in standard errors; the larger of the two counts."""
     clear_sigmas: float = 2.0
-    """A fall is clear by so many standard errors, beyond what the lowest of so many is by chance."""
+    """A fall is clear if it exceeds this many standard errors, beyond what chance explains in the lowest of all
+    cycles."""
     recent: int = 16
-    """So many losses in a row tell the noise between batches at a time: a model that has learned nothing yet finds all
-    batches alike."""
+    """Losses in a row from which the noise between batches is measured. It changes: to a model that has learned
+    nothing yet all batches are alike."""
     flat_cycles: int = 2
-    """The climb ends when so many cycles past its knee were no lower."""
+    """The climb ends when this many cycles past its knee were no lower."""
     divisor: float | None = None
-    """The rate taken is the knee's over this. None: 1, but where one rate has to do for parts that want less (see
-    `loop.roles`) ..."""
+    """The rate taken is the knee's divided by this. None: 1, or more where one rate must serve parts that want less
+    (see `loop.roles`)."""
     momentum_power: float = 0.4
-    """... and, where updates are made from a momentum m alone (SGD with one, Lion), over 1 / (1 - m) to this power. So
-    much more does each gradient count, and its noise, but what is borne is up to twice the rate that plain SGD bears
-    (2 (1 + m) over the curvature, Polyak 1964), and that is all that a climb, early, sees. 2.5 for the usual 0.9."""
+    """With momentum m alone, the rate is multiplied by (1 - m)^power. An early climb sees only what rate is borne, up
+    to 2 (1 + m) over the curvature (Polyak 1964), while each gradient, and its noise, counts 1 / (1 - m) times."""
 
     def __post_init__(self) -> None:
         check_numbers(self, _RANGES)
-        check_number("rise_part + decay_part", float(self.rise_part + self.decay_part), (0, 1))
+        check_number("rise_part + decay_part", self.rise_part + self.decay_part, Range(0, 1))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any, Protocol
 
 from aios.auto_lr.adaptive_lr import warmup_lr
 from aios.auto_lr.anneal import Anneal
-from aios.auto_lr.events import LogFn
+from aios.auto_lr.events import LogFn, foreign_lr, not_learning
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler
 from aios.auto_lr.learning import LESS, LearningWatch
-from aios.auto_lr.param_groups import WrittenRates, foreign_event, read_learning_rates, set_learning_rate
+from aios.auto_lr.param_groups import WrittenRates, read_learning_rates, set_learning_rate
 from aios.auto_lr.plan import Plan
 from aios.auto_lr.recovery import Recovery, Restorable
 from aios.auto_lr.saved_state import COUNT, FLAG, MAPPING, RATE, check_state, optional, row
@@ -50,7 +51,7 @@ class LearningRateControl:
         self.finishing = plan.finishing
         """Whether the run was asked to finish now."""
         self.base_lr = plan.base_lr
-        """The rate that a search, or the latest race, has found."""
+        """The rate that the search has found, or what `learning` has lowered it to."""
         self.bounds = plan.bounds
         """(lr_min, lr_max) as measured by a search."""
         self._step, self._log = step, log_fn
@@ -75,7 +76,7 @@ class LearningRateControl:
         """Set the LR for optimizer step `step`; returns the rate of each param group."""
         if self.plan.profile == "engine":
             return read_learning_rates(self._optimizer.param_groups)
-        if isinstance(self.scheduler, AutoLRScheduler):
+        if self.scheduler is not None:
             self.scheduler.keep_own_lr()
         groups = self._optimizer.param_groups
         self._report_foreign_rates(step, groups)
@@ -91,8 +92,10 @@ class LearningRateControl:
         return lr * self.anneal.factor(step)
 
     def _log_for_scheduler(self, record: dict[str, Any]) -> None:
-        """Log what the scheduler says. It counts from the end of the warm-up, and speaks of the rate it will have then:
-        in the warm-up, step and rate are those of now."""
+        """Log what the scheduler says.
+
+        Its step counts from the end of the warm-up; during warm-up, step and rate are replaced by the current ones.
+        """
         if record["step"] > self._step:
             now: dict[str, float] = {"step": self._step, "from_step": self._step}
             now |= dict.fromkeys(("final_lr", "current_lr"), self._rate(self._step))
@@ -109,8 +112,7 @@ class LearningRateControl:
             index = next((i for i, now in enumerate(groups) if now is group), None)
             if index is not None and lr != own[index]:  # nor what a decision since the last step has written
                 self._told_foreign = True
-                seen = f"param group {index} was set to {lr:.4g}, not from here; back to {then:.4g}"
-                self._log({**foreign_event(lr, then, seen), "step": step - 1})
+                self._log(foreign_lr(step - 1, lr, then, group=index))
                 return
 
     def after_step(self, step: int, loss: float, grad_norm: float | None, skip_above: float = inf) -> None:
@@ -133,7 +135,7 @@ class LearningRateControl:
         """Count optimizer step `step`, which told nothing: it had no loss."""
         self._count(step)
         if step > self.plan.warmup_end and self.scheduler is not None:
-            self.scheduler.start_step += 1  # it counts the losses that it sees
+            self.scheduler.start_later(1)
 
     def _count(self, step: int) -> None:
         """See what comes with the number of the step alone."""
@@ -154,15 +156,26 @@ class LearningRateControl:
         now = watch.observe(step, loss)
         if now is None:
             return
-        since, expected, lr = watch.since, watch.expected, self.adaptive_lr
+        since, expected, before = watch.since, watch.expected, self.adaptive_lr
         back = expected.harmed(now) and recovery.go_back(step)
         seen = f"loss {now:.4g} since step {since}, {expected.reference:.4g} at the end of the climb"
         reason = f"not_learning ({seen}{'; back to the last good state' if back else ''})"
-        told = {"since": since, "loss": now, "reference": expected.reference, "back": back, "reason": reason}
-        lower = self.plan.settings_from(lr / LESS) if expected.broke else None
-        self._log({"event": "not_learning", "step": step, **told, "lr": lr if lower is None else lower.initial_lr})
+        lower = self.plan.settings_from(before / LESS) if expected.broke else None
+        lr = before if lower is None else lower.initial_lr
+        self._log(
+            not_learning(
+                step,
+                since=since,
+                loss=now,
+                reference=expected.reference,
+                lr=lr,
+                cause="no_gain",
+                reason=reason,
+                back=back,
+            )
+        )
         if lower is not None:
-            self.base_lr, self.bounds = lower.initial_lr, bounds_around(lr / LESS)
+            self.base_lr, self.bounds = lr, bounds_around(before / LESS)
             recovery.scheduler.begin_at(lower, "learning_decrease", reason)
             watch.go_on(step)
 
@@ -203,7 +216,7 @@ class LearningRateControl:
 
         The loss is that of then, and no trouble.
         """
-        if isinstance(self.scheduler, AutoLRScheduler):
+        if self.scheduler is not None:
             self.scheduler.write_rates()
         self.forget_reference()
         self.finish_now(step, "overfitting")
@@ -226,10 +239,9 @@ class LearningRateControl:
     @staticmethod
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is what `state_dict()` returned of some run."""
-        check_state("learning rate state", state, _STATE, may_lack=("learning",))
-        assert isinstance(state, Mapping)
-        Anneal.from_dict(state["anneal"])
-        bounds = state["bounds"]
+        saved = check_state("learning rate state", state, _STATE, may_lack=("learning",))
+        Anneal.from_dict(saved["anneal"])
+        bounds = saved["bounds"]
         if bounds is not None and bounds[0] > bounds[1]:
             raise ValueError(f"learning rate state: bounds = {list(bounds)}: the first must not be above the second")
         checks: dict[str, Callable[[Any], None]] = {
@@ -238,8 +250,8 @@ class LearningRateControl:
             "learning": LearningWatch.check_state,
         }
         for name, check in checks.items():
-            if state.get(name) is not None:
-                check(state[name])
+            if saved.get(name) is not None:
+                check(saved[name])
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
         """Go on, after optimizer step `step`, with what `state_dict` returned; the plan is `resumed_plan`'s.
@@ -253,9 +265,9 @@ class LearningRateControl:
         else:
             self.scheduler.load_state_dict(state["scheduler"])
             if self.scheduler.total_steps == 0:  # not begun: the warm-up may have another length now
-                self.scheduler.start_step = max(step, self.plan.warmup_end)
+                self.scheduler.start_later(max(step, self.plan.warmup_end) - self.scheduler.start_step)
             if self.plan.rises_again:
-                self.scheduler.start_step += self.plan.warmup_steps  # it does not count the steps of a warm-up
+                self.scheduler.start_later(self.plan.warmup_steps)
         if self.recovery is not None and state["recovery"] is not None:
             self.recovery.load_state_dict(state["recovery"])
         if self.recovery is not None and state.get("learning") is not None:
@@ -263,7 +275,7 @@ class LearningRateControl:
 
     def _follow_anneal(self, before: int, step: int) -> None:
         """Say that it begins where it has begun since step `before`; a step between may have told nothing."""
-        if isinstance(self.scheduler, AutoLRScheduler):
+        if self.scheduler is not None:
             self.scheduler.annealing = self.anneal.begun(step + 1)
         if before < self.anneal.start <= step and self.anneal.start < self.anneal.end:
             self._say_anneal(step, "end_of_run")
@@ -273,8 +285,12 @@ class LearningRateControl:
 
 
 _STATE = {
-    **{"base_lr": RATE, "bounds": optional(row(RATE, RATE)), "warmup_steps": COUNT, "first_step": COUNT},
-    **{"anneal": MAPPING, "finishing": FLAG},
+    "base_lr": RATE,
+    "bounds": optional(row(RATE, RATE)),
+    "warmup_steps": COUNT,
+    "first_step": COUNT,
+    "anneal": MAPPING,
+    "finishing": FLAG,
     **dict.fromkeys(("scheduler", "recovery", "learning"), optional(MAPPING)),
 }
 
@@ -284,20 +300,19 @@ def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> Gr
     if plan.profile not in ("auto", "rules"):
         return None
     _announce_moe(plan, log_fn, step)
-    shared: dict[str, Any] = {
-        "use_moe": plan.use_moe,
-        "log_fn": log_fn,
-        "start_step": step,
-        "warmup_steps": plan.warmup_steps,
-        "groups": plan.config.groups,
-    }
-    scheduler: GroupedLRScheduler
+    build: Callable[..., GroupedLRScheduler] = GroupedLRScheduler
     if plan.profile == "auto":
-        scheduler = AutoLRScheduler(optimizer, plan.settings, rules=plan.rules, **shared)
-    else:
-        scheduler = GroupedLRScheduler(optimizer, plan.settings, **shared)
-    scheduler.start_step = max(step, plan.warmup_end)
-    return scheduler
+        build = partial(AutoLRScheduler, rules=plan.rules)
+    return build(
+        optimizer,
+        plan.settings,
+        plan.use_moe,
+        log_fn,
+        groups=plan.config.groups,
+        start_step=max(step, plan.warmup_end),
+        announced_at=step,
+        warmup_steps=plan.warmup_steps,
+    )
 
 
 def _announce_moe(plan: Plan, log_fn: LogFn, step: int) -> None:

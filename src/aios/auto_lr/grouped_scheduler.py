@@ -6,14 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler, LRDecision
-from aios.auto_lr.param_groups import (
-    GroupSettings,
-    check_scales,
-    make_roles,
-    role_of,
-    set_learning_rate,
-    write_scales,
-)
+from aios.auto_lr.param_groups import GroupSettings, make_roles, role_of, set_learning_rate, write_scales
+from aios.auto_lr.saved_state import RATE, by_name, check_state
 
 
 class Rates(NamedTuple):
@@ -28,8 +22,12 @@ class Rates(NamedTuple):
 class GroupedLRScheduler(AdaptiveLRScheduler):
     """`AdaptiveLRScheduler` whose param groups may be told something by role; without `groups` it is the same.
 
-    `current_lr` is the learning rate of base. Raises ValueError for a role in `groups` that no param group has.
+    `current_lr` is the learning rate of base. It announces itself at step `announced_at` where that is not the
+    `start_step`. Raises ValueError for a role in `groups` that no param group has.
     """
+
+    annealing = False
+    """Whether the rate is on its way to zero: nothing but the emergency brake may change it then."""
 
     def __init__(
         self,
@@ -39,12 +37,27 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
         log_fn: Callable[[dict[str, Any]], None] | None = None,
         *,
         groups: Mapping[str, GroupSettings] | None = None,
+        start_step: int = 0,
+        announced_at: int | None = None,
         **kwargs: Any,
     ) -> None:
         base, self._groups = config.effective(use_moe), groups or {}
         self.roles = make_roles(optimizer.param_groups, self._groups, base)
         self.scales = {name: role.in_bounds(base.initial_lr, role.start_scale) for name, role in self.roles.items()}
-        super().__init__(optimizer, config, use_moe, log_fn, **kwargs)
+        begins_at = start_step if announced_at is None else announced_at
+        super().__init__(optimizer, config, use_moe, log_fn, start_step=begins_at, **kwargs)
+        self.start_step = start_step
+
+    def start_later(self, steps: int) -> None:
+        """Count from `steps` later: it counts the losses that it sees, and these steps had none for it."""
+        self.start_step += steps
+
+    def keep_own_lr(self) -> None:
+        """Under these rules a change of `current_lr` that no decision made stands."""
+
+    def write_rates(self) -> None:
+        """Write every rate into the param groups, where a snapshot just restored has brought older ones back."""
+        self._apply()
 
     def role_lrs(self) -> dict[str, float]:
         """Learning rate of each role that is told something, warm-up and anneal aside."""
@@ -81,7 +94,7 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
     def check_state(state: Any) -> None:
         """As the base class."""
         AdaptiveLRScheduler.check_state(state)
-        check_scales(state.get("groups", {}))
+        check_state("adaptive LR state", state, {"groups": by_name(RATE)}, may_lack=("groups",))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As the base class; a role the state knows nothing of begins at its start ratio."""

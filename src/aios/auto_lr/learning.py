@@ -21,20 +21,19 @@ from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, NUMBER, check_state, ser
 from aios.auto_lr.search import Found
 
 PATIENCE = 0.1
-"""Part of the run after which it is asked first, and then again, where harm had ended the climb ..."""
+"""Part of the run between two questions if harm had ended the climb."""
 CALM_PATIENCE = 0.3
-"""... and where none had: there is nothing to try, and it takes a steady rate its time to come below a loss at whose
-place the rate had fallen to zero."""
+"""The same if the climb ended without harm: later, since a constant rate needs time to beat an annealed loss."""
 SOONEST = 32
-"""... but never sooner than after so many steps, two calm cycles of a climb: the loss follows the rate late."""
+"""Least steps between two questions: two calm cycles of a climb, because the loss follows the rate late."""
 WINDOW = 0.05
 """Part of the run whose median loss answers."""
 SHARE = 0.02
-"""Least part of the climb's fall by which the loss must have fallen further, on the scale on which a climb compares
-losses: one that came near zero has to fall by a part of itself."""
+"""Least further fall, as a fraction of the climb's fall, on the climb's scale."""
 LESS = 3.0
-"""The rate is divided by this where it has not."""
-MOST_CUTS = 3
+"""The rate is divided by this if the loss has not fallen so far."""
+MOST_QUESTIONS = 3
+"""Questions that may be answered by a lower rate; after that the watch is over."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class LearningWatch:
         self.since = step
         """Optimizer step from which it is counted."""
         self._steps = steps
-        self._cuts = 0
+        self._questions = 0
         self._losses: list[float] = []
         self.over = False
         """Whether there is nothing more to ask."""
@@ -92,8 +91,8 @@ class LearningWatch:
         if step < due:
             return None
         median = statistics.median(self._losses)
-        self._losses, self._cuts = [], self._cuts + 1
-        if median <= self.expected.ceiling or self._cuts > MOST_CUTS:
+        self._losses, self._questions = [], self._questions + 1
+        if median <= self.expected.ceiling or self._questions > MOST_QUESTIONS:
             self.over = True
             return None
         self.over = not self.expected.broke  # said once; there is nothing to try
@@ -107,24 +106,29 @@ class LearningWatch:
         """Plain values."""
         own = {"reference": self.expected.reference, "ceiling": self.expected.ceiling}
         own |= {"broke": self.expected.broke, "since": self.since}
-        return {**own, "cuts": MOST_CUTS + 1 if self.over else self._cuts, "losses": list(self._losses)}
+        return {**own, "over": self.over, "cuts": self._questions, "losses": list(self._losses)}
 
     @staticmethod
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is one that `from_state` takes."""
-        check_state("learning watch state", state, _STATE)
+        check_state("learning watch state", state, _STATE, may_lack=("over",))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], steps: int) -> LearningWatch:
         """Go on from what `state_dict` returned; ValueError for anything else."""
         cls.check_state(state)
         watch = cls(Expected(state["reference"], state["ceiling"], state["broke"]), state["since"], steps)
-        watch._cuts, watch._losses = state["cuts"], list(state["losses"])
-        watch.over = watch._cuts > MOST_CUTS
+        watch._questions, watch._losses = state["cuts"], list(state["losses"])
+        watch.over = state.get("over", watch._questions > MOST_QUESTIONS)  # older states count it as questions
         return watch
 
 
 _STATE = {
-    **{"reference": NUMBER, "ceiling": NUMBER, "broke": FLAG},
-    **{"since": COUNT, "cuts": COUNT, "losses": series(LOSS)},
+    "reference": NUMBER,
+    "ceiling": NUMBER,
+    "broke": FLAG,
+    "since": COUNT,
+    "cuts": COUNT,
+    "over": FLAG,
+    "losses": series(LOSS),
 }

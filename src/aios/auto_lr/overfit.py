@@ -16,14 +16,13 @@ from aios.auto_lr.robust_window import low_by_chance, scatter
 from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, NUMBER, Kind, check_state, optional, row, series
 
 LATEST = 2
-"""So many evaluations in a row have to lie above the best: one may be a bump that passes."""
+"""Evaluations in a row that have to lie above the best: a single one may be a bump that passes."""
 LEAST = 5
-"""Evaluations below which there is no scatter to speak of: they have three second differences."""
+"""Least evaluations to measure the scatter: they have three second differences."""
 MEMORY = 40
-"""Evaluations that the scatter is read off at most: older ones are of another phase of training."""
+"""Most evaluations to measure the scatter: older ones are of another phase of training."""
 SURE = 3.0
-"""Standard deviations above what the lowest of so many evaluations owes to chance. With 3, of courses that only scatter
-1 in 100 is taken for a turn within 10 evaluations, 5 in 100 within 100."""
+"""Standard deviations beyond the expected minimum. False alarms on pure noise: 1 % in 10 evaluations, 5 % in 100."""
 SHARE = 0.01
 """Part of the evaluation loss's whole fall that a turn has to have lost again: less is not worth ending a run for."""
 
@@ -165,6 +164,13 @@ def _lies_above(latest: Sequence[Evaluation], best: Evaluation, noise: float) ->
 
 _EVALUATION = row(COUNT, NUMBER, optional(NUMBER))
 _STATE: Mapping[str, Kind] = {
-    **{"best": optional(_EVALUATION), "newest": series(_EVALUATION), "first": optional(NUMBER)},
-    **{"turned": FLAG, "finishing": FLAG, "count": COUNT, "since": COUNT, "training": LOSS, "steps": COUNT},
+    "best": optional(_EVALUATION),
+    "newest": series(_EVALUATION),
+    "first": optional(NUMBER),
+    "turned": FLAG,
+    "finishing": FLAG,
+    "count": COUNT,
+    "since": COUNT,
+    "training": LOSS,
+    "steps": COUNT,
 }

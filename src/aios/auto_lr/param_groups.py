@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from numbers import Real
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LRDecision, adjust
-from aios.errors import shown
+from aios.auto_lr.ranges import Range, check_numbers
 
 BASE, ROUTER, ADAPTER = "base", "router", "adapter"
 ROLES = (BASE, ROUTER, ADAPTER)
@@ -29,50 +28,40 @@ SCALE = "lr_scale"
 
 ParamGroups = Sequence[Mapping[str, Any]]
 
-_RANGES = {
-    "> 0": lambda v: v > 0,
-    ">= 1": lambda v: v >= 1,
-    "in (0, 1]": lambda v: 0 < v <= 1,
-    "in [0, 1]": lambda v: 0 <= v <= 1,
-}
 _FACTORS = {
     LRDecision.INCREASE: "increase_factor",
     LRDecision.DECREASE: "decrease_factor",
     LRDecision.SPIKE_DECREASE: "spike_factor",
 }
-
-
-def _setting(allowed: str) -> Any:
-    return field(default=None, metadata={"allowed": allowed})
+_RANGES: dict[str, Range] = {
+    **dict.fromkeys(("lr_ratio", "lr_min", "lr_max"), Range(0, low_open=True)),
+    "increase_factor": Range(1),
+    **dict.fromkeys(("decrease_factor", "spike_factor"), Range(0, 1, low_open=True)),
+    "caution": Range(0, 1),
+}
 
 
 @dataclass(frozen=True)
 class GroupSettings:
     """What one role is told; None means "as base". A bad value raises ValueError naming field, value and range."""
 
-    lr_ratio: float | None = _setting("> 0")
+    lr_ratio: float | None = None
     """Learning rate at the start, as a multiple of base's. None: as the param groups were built, in the trainer 1."""
-    lr_min: float | None = _setting("> 0")
+    lr_min: float | None = None
     """Lower bound of the role's learning rate. None: base's lower bound x the ratio at the start."""
-    lr_max: float | None = _setting("> 0")
+    lr_max: float | None = None
     """Upper bound of the role's learning rate. None: base's upper bound x the ratio at the start."""
-    increase_factor: float | None = _setting(">= 1")
+    increase_factor: float | None = None
     """Multiplier of an increase. None: whatever base is multiplied by."""
-    decrease_factor: float | None = _setting("in (0, 1]")
+    decrease_factor: float | None = None
     """Multiplier of a decrease. None: whatever base is multiplied by."""
-    spike_factor: float | None = _setting("in (0, 1]")
+    spike_factor: float | None = None
     """Multiplier of the emergency brake. None: whatever base is multiplied by."""
-    caution: float | None = _setting("in [0, 1]")
+    caution: float | None = None
     """Part of every increase that the role leaves out: 0 rises in full (as None does), 1 never rises."""
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            value, allowed = getattr(self, setting.name), setting.metadata["allowed"]
-            if value is None:
-                continue
-            is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-            if not (is_number and _RANGES[allowed](value)):
-                raise ValueError(f"{setting.name} = {value!r} is not allowed: must be a finite number {allowed}")
+        check_numbers(self, _RANGES)
         if self.lr_min is not None and self.lr_max is not None and self.lr_min > self.lr_max:
             raise ValueError(f"lr_min = {self.lr_min!r} is not allowed: must be <= lr_max = {self.lr_max!r}")
 
@@ -188,13 +177,6 @@ def write_scales(groups: Sequence[dict[str, Any]], scales: Mapping[str, float]) 
             group[SCALE] = scale
 
 
-def check_scales(scales: Any) -> None:
-    """Raise ValueError unless `scales` is what a scheduler saves: role -> positive number."""
-    is_map = isinstance(scales, Mapping)
-    if not (is_map and all(type(s) is float and math.isfinite(s) and s > 0 for s in scales.values())):
-        raise ValueError(f"adaptive LR state: groups = {shown(scales)} is not what a scheduler saves")
-
-
 def _start_scale(settings: GroupSettings, unit: float) -> float:
     return 1.0 if settings.lr_ratio is None else settings.lr_ratio / unit
 
@@ -221,6 +203,11 @@ def initial_rate(group: Mapping[str, Any]) -> float:
             "relative_step=False, lr=1e-3)"
         )
     return float(rate)
+
+
+def as_several(optimizers: Any) -> list[Any]:
+    """One optimizer, or a sequence of them, as a list."""
+    return list(optimizers) if isinstance(optimizers, Sequence) else [optimizers]
 
 
 class JoinedGroups:
@@ -281,12 +268,6 @@ class WrittenRates:
         """The rate there is, its group and the rate given, where they differ. A tensor LR is not read."""
         there = [(group["lr"], group, rate) for group, rate in self._written]
         return [(lr, group, rate) for lr, group, rate in there if isinstance(lr, float) and lr != rate]
-
-
-def foreign_event(found: float, own: float, seen: str) -> dict[str, Any]:
-    """An event, all but its step: somebody else has set an LR to `found` in place of `own`; `seen` in plain words."""
-    told = {"rung": "none", "reason": f"foreign_lr ({seen})", "numbers": {"lr_found": found, "lr": own}}
-    return {"event": "adaptive_lr_trouble", **told}
 
 
 def read_learning_rates(groups: ParamGroups) -> list[float]:

@@ -17,7 +17,7 @@ from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.learning import Expected
 from aios.auto_lr.param_groups import GroupSettings
 from aios.auto_lr.race import RaceConfig
-from aios.auto_lr.ranges import check_number, check_numbers
+from aios.auto_lr.ranges import Range, check_number, check_numbers
 from aios.auto_lr.rules import NoiseRules
 from aios.auto_lr.search import Found, bounds_around
 from aios.auto_lr.trouble_config import TroubleConfig
@@ -32,7 +32,6 @@ MOE_LR_MIN, MOE_LR_MAX = AdaptiveLRConfig().moe_lr_min, AdaptiveLRConfig().moe_l
 
 Profile = Literal["auto", "rules", "fixed", "engine"]
 """`auto`: all of it; `rules`: the plain rules; `fixed`: warm-up and anneal alone; `engine`: the LR is not ours."""
-
 
 OnOverfit = Literal["finish", "keep-best", "ignore"]
 """What a turn of the evaluation loss leads to. `finish`: back to the best state, a short anneal, the end; `keep-best`:
@@ -54,7 +53,7 @@ class AutoLRConfig:
     max_grad_norm: float = 1.0
     """Clip the gradient to this global L2 norm."""
     count_search: bool = False
-    """Whether the steps that search and trials take are among the run's; else they come on top."""
+    """Whether the steps of a race are among the run's; else they come on top."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `AdaptiveLRConfig` given explicitly; they win over what is derived or found."""
     window_limit: int | None = None
@@ -71,10 +70,10 @@ class AutoLRConfig:
     """Settings of param groups by role: a group's `role` entry, else its `name`. Not the role of a weight in its model,
     which `role_factors` go by."""
     role_lr: bool = True
-    """Whether a part of a fresh model that wants another rate than the rest has it (see `loop.roles`) ..."""
+    """Whether recurrent weights of a fresh model get their own rate (see `loop.role_plan`)."""
     role_factors: Mapping[str, float] = field(default_factory=dict)
-    """... and factors of your own, by what a weight is for in its model (as `roles_of` tells it; not by the role of a
-    param group, as `groups`), in place of those that were measured."""
+    """Rate of a role over that of the rest, in place of the measured ones: by what a weight is for in its model
+    (`roles_of`), not by the role of a param group, as in `groups`."""
     on_overfit: OnOverfit = "keep-best"
     """What evaluations handed to `report_eval` may lead to; `finish` under profile `auto` alone, else `keep-best`."""
 
@@ -84,23 +83,36 @@ class AutoLRConfig:
         return "keep-best" if self.on_overfit == "finish" and self.profile != "auto" else self.on_overfit
 
     def __post_init__(self) -> None:
-        check_numbers(self, {"warmup_fraction": (0, 1), "anneal_fraction": (0, 1)})
+        check_numbers(self, {"warmup_fraction": Range(0, 1), "anneal_fraction": Range(0, 1)})
         for name, least in (("warmup_steps", 0), ("window_limit", 2)):
             if (count := getattr(self, name)) is not None:
-                check_number(name, count, (least, math.inf), whole=True)
-        if not (isinstance(self.max_grad_norm, int | float) and self.max_grad_norm > 0):
-            raise ValueError(f"max_grad_norm = {self.max_grad_norm!r} is not allowed: must be > 0")
+                check_number(name, count, Range(least), whole=True)
+        if self.max_grad_norm != math.inf:  # which clips nothing
+            check_number("max_grad_norm", self.max_grad_norm, Range(0, low_open=True))
         for name, known in (("profile", get_args(Profile)), ("on_overfit", get_args(OnOverfit))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} = {value!r} is not allowed: one of {', '.join(known)}")
         for role, factor in self.role_factors.items():
-            if not (isinstance(factor, int | float) and 0 < factor < math.inf):
-                raise ValueError(f"role_factors: {role} = {factor!r} is not allowed: must be a number > 0")
+            check_number(f"role_factors: {role}", factor, Range(0, low_open=True))
         if odd := [role for role, settings in self.groups.items() if not isinstance(settings, GroupSettings)]:
             raise ValueError(f"groups: {odd[0]} = {self.groups[odd[0]]!r} is not allowed: must be a GroupSettings")
         fields = AdaptiveLRConfig.__dataclass_fields__
         if unknown := [name for name in self.settings if name not in fields]:
             raise ValueError(f"settings: {unknown[0]!r} is no field of AdaptiveLRConfig: {', '.join(fields)}")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a plan is made from, whether the run begins or goes on."""
+
+    config: AutoLRConfig
+    """How it is steered."""
+    steps: int
+    """The optimizer step at which the run ends."""
+    lr: float
+    """The rate the optimizer was built with."""
+    use_moe: bool = False
+    """Whether the model is a mixture of experts."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ class Plan:
         return self.config.profile
 
     def settings_from(self, lr: float) -> AdaptiveLRConfig:
-        """Of the scheduler, where the run goes on at `lr`, as if that had been found: those of a resume from there."""
+        """Scheduler settings for continuing at `lr`, as after a resume."""
         return scheduler_settings(self.config, self.steps - self.first_step, lr, bounds_around(lr), self.use_moe)
 
     @property
@@ -168,61 +180,50 @@ class Plan:
         return (self.asked_lr, reason) if reason is not None and lr == self.base_lr else None
 
 
-def make_plan(
-    config: AutoLRConfig,
-    steps: int,
-    asked_lr: float,
-    use_moe: bool = False,
-    found: Found | None = None,
-    first_step: int = 0,
-) -> Plan:
-    """The plan of a run of `steps` optimizer steps, `first_step` of which are over, that begins at `asked_lr`.
+def make_plan(given: Given, found: Found | None = None, first_step: int = 0) -> Plan:
+    """The plan of a run that begins after `first_step` steps, at the rate that was given.
 
     What a search `found` replaces the rate and its bounds; after a climb there is no other warm-up. Raises ValueError
     for settings that contradict each other.
     """
-    base_lr, bounds = asked_lr, None
+    base_lr, bounds = given.lr, None
     if found is not None and found.lr is not None:
         base_lr, bounds = found.lr, found.bounds
-    plan = _plan(config, steps, asked_lr, use_moe, base_lr, bounds, first_step)
+    plan = _plan(given, base_lr, bounds, first_step)
     if plan.profile != "auto" or found is None or (expected := Expected.after(found)) is None:
         return plan
     kept = plan.base_lr == found.lr  # or the settings say otherwise, and nothing was promised
     return replace(plan, warmup_steps=0, expected=expected if kept else None)
 
 
-def resumed_plan(
-    config: AutoLRConfig,
-    steps: int,
-    asked_lr: float,
-    use_moe: bool,
-    saved: Mapping[str, Any],
-    step: int,
-    forget: bool = False,
-) -> Plan:
+def resumed_plan(given: Given, saved: Mapping[str, Any], step: int, forget: bool = False) -> Plan:
     """The plan of a run that goes on after optimizer step `step`; `saved` is the state of its controller then.
 
     New settings win; what a search found stays. A warm-up that is over stays over; one in progress keeps its length
     unless a new one is given. A run that was annealed and now goes on for longer rises gently to the rate it had, or to
     its base rate where what was learned is to be forgotten (`forget`), and under a profile that decides nothing.
     """
-    base_lr, bounds = asked_lr, None
+    config, base_lr, bounds = given.config, given.lr, None
     if saved["bounds"] is not None and config.profile == saved.get("profile", "auto"):
         base_lr, bounds = float(saved["base_lr"]), (float(saved["bounds"][0]), float(saved["bounds"][1]))
     first_step, warmup_steps = int(saved["first_step"]), int(saved["warmup_steps"])
-    plan = _plan(config, steps, asked_lr, use_moe, base_lr, bounds, first_step)
+    plan = _plan(given, base_lr, bounds, first_step)
     if step >= first_step + warmup_steps or config.warmup_steps is None:
         plan = replace(plan, warmup_steps=warmup_steps)
     before = Anneal.from_dict(saved["anneal"])
     if saved["finishing"] and step < before.end:
         return replace(plan, anneal=before, finishing=True)
-    learned = saved["scheduler"]
-    if learned is not None and before.begun(step) and not plan.anneal.begun(step):
-        keeps = plan.profile in ("auto", "rules") and not forget
-        lr = plan.settings.clamp(float(learned["current_lr"])) if keeps else plan.base_lr
-        again = math.floor(WARMUP_FRACTION * (steps - step))
-        return replace(plan, base_lr=lr, first_step=step, warmup_steps=again, rises_again=True)
+    if saved["scheduler"] is not None and before.begun(step) and not plan.anneal.begun(step):
+        return _rising_again(plan, step, None if forget else float(saved["scheduler"]["current_lr"]))
     return plan
+
+
+def _rising_again(plan: Plan, step: int, learned_lr: float | None) -> Plan:
+    """`plan` with a second warm-up after `step`, to the rate that was learned if it is to be kept."""
+    keeps = learned_lr is not None and plan.profile in ("auto", "rules")
+    lr = plan.settings.clamp(learned_lr) if learned_lr is not None and keeps else plan.base_lr
+    again = math.floor(WARMUP_FRACTION * (plan.steps - step))
+    return replace(plan, base_lr=lr, first_step=step, warmup_steps=again, rises_again=True)
 
 
 def scheduler_settings(
@@ -242,10 +243,11 @@ def scheduler_settings(
         return AdaptiveLRConfig.from_base_lr(lr, steps, use_moe, **{**derived, **given})
 
     settings = settings_at(base_lr)
+    if config.window_limit is not None and settings.window_size > config.window_limit:
+        given["window_size"] = config.window_limit
+        settings = settings_at(base_lr)
     if bounds is not None and settings.initial_lr != base_lr:  # a resume knows but the rate that the bounds let through
         settings = replace(settings_at(settings.initial_lr), initial_lr=base_lr).effective(use_moe)
-    if config.window_limit is not None and settings.window_size > config.window_limit:
-        settings.window_size = config.window_limit  # in place: it remembers a rate that was moved
     return settings
 
 
@@ -259,15 +261,8 @@ def noise_rules(rules: NoiseRules, steps: int, searched: bool = True) -> NoiseRu
     return replace(rules, raise_gain=raise_gain, plateau_steps=min(rules.plateau_steps, max(10, steps // 10)))
 
 
-def _plan(
-    config: AutoLRConfig,
-    steps: int,
-    asked_lr: float,
-    use_moe: bool,
-    base_lr: float,
-    bounds: tuple[float, float] | None,
-    first_step: int,
-) -> Plan:
+def _plan(given: Given, base_lr: float, bounds: tuple[float, float] | None, first_step: int) -> Plan:
+    config, steps, use_moe = given.config, given.steps, given.use_moe
     steers = config.profile in ("auto", "rules")
     if steers and use_moe and bounds is None:
         base_lr, _ = preflight_moe_lr(base_lr)
@@ -275,7 +270,7 @@ def _plan(
     return Plan(
         config=config,
         steps=steps,
-        asked_lr=asked_lr,
+        asked_lr=given.lr,
         base_lr=settings.initial_lr if steers else base_lr,
         bounds=bounds,
         warmup_steps=_warmup_steps(config, steps - first_step),

@@ -21,10 +21,11 @@ from aios.auto_lr.ranges import Range, check_number, check_numbers
 from aios.auto_lr.search import LOST_IN_A_ROW, Found, Trial, cost_in_steps
 
 _RANGES: dict[str, Range] = {
-    "factor": (1.01, 1e3),
-    **{"rounds": (3, 64), "least_steps": (1, math.inf), "most_steps": (1, math.inf), "judges": (1, math.inf)},
-    **{"warmup": (0, 1), "decay": (0, 1)},
-    **{"trained_change": (1e-9, 10), "fresh_change": (1e-9, 10)},
+    "factor": Range(1.01, 1e3),
+    "rounds": Range(3, 64),
+    **dict.fromkeys(("least_steps", "most_steps", "judges"), Range(1)),
+    **dict.fromkeys(("warmup", "decay"), Range(0, 1)),
+    **dict.fromkeys(("trained_change", "fresh_change"), Range(1e-9, 10)),
 }
 
 
@@ -53,7 +54,7 @@ class RaceConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, _RANGES)
-        check_number("warmup + decay", float(self.warmup + self.decay), (0, 1))
+        check_number("warmup + decay", self.warmup + self.decay, Range(0, 1))
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def run_race(
     seen, judging = _finite_losses(trial, restore, further), cost_in_steps(0, config.judges)
     if not seen:
         reason = f"the loss of the untouched weights is not finite on any of {config.judges} batches"
-        return Found("race", (), (), None, None, reason, judging)
+        return Found.nothing("race", reason, judging)
     losses: dict[float, float] = {}
     while len(losses) < pace.candidates and (lr := next_candidate(losses, middle, config)) is not None:
         try:
@@ -154,7 +155,15 @@ def run_race(
     lr, why = _verdict(losses, _mean(list(seen.values())), otherwise)
     rates = tuple(sorted(losses))
     reason = f"runs of {pace.steps} steps at {len(rates)} rates: {why}"
-    return Found("race", rates, tuple(losses[rate] for rate in rates), lr, None, reason, cost)
+    return Found(
+        how="race",
+        rates=rates,
+        losses=tuple(losses[rate] for rate in rates),
+        lr=lr,
+        edge=None,
+        reason=reason,
+        steps=cost,
+    )
 
 
 def _finite_losses(trial: Trial, restore: Callable[[], object], batches: Sequence[int]) -> dict[int, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from aios.auto_lr.adaptive_lr import LRDecision
-from aios.auto_lr.events import LogFn
+from aios.auto_lr.events import LogFn, trouble
 from aios.auto_lr.grouped_scheduler import Rates
 from aios.auto_lr.restoration import Restoration
 from aios.auto_lr.saved_state import MAPPING, check_state
@@ -30,8 +30,11 @@ class Kept(NamedTuple):
     """What a rewind goes back to."""
 
     snapshot: Restorable
+    """The training state."""
     monitor: dict[str, Any]
+    """State of the trouble monitor."""
     rates: Rates
+    """Learning rates in force."""
 
 
 class Recovery:
@@ -88,17 +91,12 @@ class Recovery:
         skipped = not (math.isfinite(loss) and grad_norm <= skip_above)
         verdict = self.monitor.observe(step, loss, grad_norm, skipped)
         if verdict.reason:
-            self._record(step, verdict)
+            self._log(trouble(step, verdict.rung.value, verdict.reason, verdict.numbers))
         if verdict.rung is not Rung.NONE:
             self._act(step, verdict)
         self._give_back(step, verdict.rung)
         if may_keep and verdict.rung is Rung.NONE and step % SNAPSHOT_EVERY == 0 and self.healthy:
             self.keep_snapshot()
-
-    def _record(self, step: int, verdict: Verdict) -> None:
-        numbers = {name: float(value) for name, value in verdict.numbers.items()}
-        record = {"rung": verdict.rung.value, "reason": verdict.reason, "numbers": numbers}
-        self._log({"event": "adaptive_lr_trouble", "step": step, **record})
 
     def _act(self, step: int, verdict: Verdict) -> None:
         rung, reason = verdict.rung, verdict.reason
@@ -114,8 +112,8 @@ class Recovery:
             raise RunError(verdict.advice or reason)
 
     def _give_back(self, step: int, rung: Rung) -> None:
-        trouble = rung in (Rung.SKIP, Rung.CUT)
-        owed = self.restoration.observe(step, trouble, self.healthy, self.scheduler.rates())
+        passing = rung in (Rung.SKIP, Rung.CUT)
+        owed = self.restoration.observe(step, passing, self.healthy, self.scheduler.rates())
         if owed is not None:
             self.scheduler.restore(owed, "trouble_over_increase", "trouble_over (back to the LR of before)")
 
@@ -129,7 +127,7 @@ class Recovery:
         if self._kept is None:
             return False
         self._kept.snapshot.restore()
-        self.monitor.rewound(step, self._kept.monitor)
+        self.monitor.rewound(self._kept.monitor)
         self.scheduler.lower_to(self._kept.rates)
         return True
 
@@ -140,11 +138,10 @@ class Recovery:
     @staticmethod
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is one that `load_state_dict` takes."""
-        check_state("recovery state", state, _STATE, may_lack=("restoration",))
-        assert isinstance(state, Mapping)
-        TroubleMonitor.check_state(state["monitor"])
-        if "restoration" in state:
-            Restoration.check_state(state["restoration"])
+        saved = check_state("recovery state", state, _STATE, may_lack=("restoration",))
+        TroubleMonitor.check_state(saved["monitor"])
+        if "restoration" in saved:
+            Restoration.check_state(saved["restoration"])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; ValueError, before any change, for anything else."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aios.auto_lr.grouped_scheduler import Rates
-from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, by_name, check_state, optional
+from aios.auto_lr.saved_state import COUNT, RATE, by_name, check_state, optional, record
 
 TRUST = 128
 """Optimizer steps after a restoration within which new trouble is held against the rate."""
@@ -15,8 +15,8 @@ TRUST = 128
 class Restoration:
     """Remembers the rates of calm and owes them back once trouble has passed.
 
-    A NaN batch or a corrupt one says nothing about the rate, but the brake cannot wait to know that. Trouble that the
-    rate itself makes comes back with the rate: what it costs then, within `TRUST` steps, is not given back.
+    A bad batch says nothing about the rate. If trouble returns within `TRUST` steps, the rate is to blame and is not
+    restored.
     """
 
     def __init__(self) -> None:
@@ -52,10 +52,6 @@ class Restoration:
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is one that `load_state_dict` takes."""
         check_state("restoration state", state, _STATE)
-        assert isinstance(state, Mapping)
-        for name in ("calm", "owed"):
-            if state[name] is not None:
-                check_state(f"restoration state: {name}", state[name], _RATES)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; ValueError, before any change, for anything else."""
@@ -67,5 +63,5 @@ class Restoration:
         self._restored_at = state["restored_at"]
 
 
-_STATE = {"calm": optional(MAPPING), "owed": optional(MAPPING), "restored_at": optional(COUNT)}
-_RATES = {"lr": RATE, "scales": by_name(RATE)}
+_RATES = record({"lr": RATE, "scales": by_name(RATE)})
+_STATE = {"calm": optional(_RATES), "owed": optional(_RATES), "restored_at": optional(COUNT)}

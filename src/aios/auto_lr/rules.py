@@ -21,8 +21,9 @@ from aios.auto_lr.robust_window import MAD_TO_SIGMA
 OUTLIER_SIGMAS = 6.0
 """Distance from the median of its window, in robust sigmas, beyond which a loss says nothing about the trend."""
 _RANGES: dict[str, Range] = {
-    **dict.fromkeys(("raise_sigmas", "worsen_sigmas", "spike_sigmas", "spike_rise"), (0, math.inf)),
-    **{"plateau_gain": (0, 1), "raise_gain": (0, 1), "plateau_steps": (1, math.inf)},
+    **dict.fromkeys(("raise_sigmas", "worsen_sigmas", "spike_sigmas", "spike_rise"), Range(0)),
+    **dict.fromkeys(("plateau_gain", "raise_gain"), Range(0, 1)),
+    "plateau_steps": Range(1),
 }
 
 
@@ -38,13 +39,14 @@ class NoiseRules:
     worsen_sigmas: float = 4.0
     """A loss that rises by this many standard errors lowers the LR."""
     spike_sigmas: float = 8.0
-    """A window whose mean lies this many standard errors above the one before is a spike ..."""
+    """A window is a spike if its mean lies this many standard errors above the one before, and by `spike_rise`."""
     spike_rise: float = 0.1
-    """... if it is also higher by this part of the loss."""
+    """Least rise of a spike, as a fraction of the loss."""
     plateau_gain: float = 0.005
-    """A plateau: even two standard errors above what was measured, the loss would fall by less than this part ..."""
+    """The loss is on a plateau if, even two standard errors better than measured, it would fall by less than this
+    fraction of itself in `plateau_steps`."""
     plateau_steps: int = 500
-    """... over so many optimizer steps."""
+    """Optimizer steps over which a plateau is judged."""
     raise_gain: float = 0.02
     """Least fall of the loss in one window, as a part of it, for the LR to rise."""
 
@@ -58,6 +60,7 @@ class WindowSums(NamedTuple):
     size: int
     """Losses in the window."""
     mean: float
+    """Their mean."""
     squares: float
     """Sum of squared deviations from the mean."""
     cross: float

@@ -19,22 +19,18 @@ class Kind:
     """What an entry of a state may be."""
 
     allowed: str
-    """In words, after "must be" or "not"."""
-    fits: Callable[[Any], bool]
-    """Whether a value is of the kind; never raises, whatever it is given."""
-    judge: Callable[[Any], str | None] | None = None
-    """As `find_flaw`, for a value with parts; None: it is judged as one."""
+    """In words, after "not"."""
+    find_flaw: Callable[[Any], str | None]
+    """What is wrong with a value, beginning with where; None when nothing is. Never raises, whatever it is given."""
 
-    def find_flaw(self, value: Any) -> str | None:
-        """What is wrong with a value, beginning with where; None when nothing is."""
-        if self.judge is not None:
-            return self.judge(value)
-        return None if self.fits(value) else f" is {shown(value)}, not {self.allowed}"
+    def fits(self, value: Any) -> bool:
+        """Whether a value is of the kind."""
+        return self.find_flaw(value) is None
 
 
-def judged(allowed: str, judge: Callable[[Any], str | None]) -> Kind:
-    """The kind of what `judge` finds no flaw in."""
-    return Kind(allowed, lambda v: judge(v) is None, judge)
+def plain(allowed: str, fits: Callable[[Any], bool]) -> Kind:
+    """The kind of values that are judged as one; `fits` never raises."""
+    return Kind(allowed, lambda v: None if fits(v) else f" is {shown(v)}, not {allowed}")
 
 
 def _is_number(value: object) -> bool:
@@ -43,12 +39,12 @@ def _is_number(value: object) -> bool:
 
 def between(low: float, high: float) -> Kind:
     """A finite number from `low` to `high`."""
-    return Kind(f"a number from {low:g} to {high:g}", lambda v: _is_number(v) and low <= v <= high)
+    return plain(f"a number from {low:g} to {high:g}", lambda v: _is_number(v) and low <= v <= high)
 
 
 def whole(at_least: int = 0) -> Kind:
     """A whole number from `at_least` up."""
-    return Kind(f"a whole number from {at_least} up", lambda v: type(v) is int and at_least <= v <= LARGEST)
+    return plain(f"a whole number from {at_least} up", lambda v: type(v) is int and at_least <= v <= LARGEST)
 
 
 def one_of(*allowed: Any) -> Kind:
@@ -57,27 +53,27 @@ def one_of(*allowed: Any) -> Kind:
     def fits(value: Any) -> bool:
         return any(type(value) is type(a) and value == a for a in allowed)
 
-    return Kind(" or ".join(map(str, allowed)), fits)
+    return plain(" or ".join(map(str, allowed)), fits)
 
 
-COUNT = Kind("a whole number from 0 to 2^53", whole().fits)
-POSITIVE_COUNT = Kind("a count > 0", whole(1).fits)
+COUNT = whole()
+POSITIVE_COUNT = whole(1)
 NUMBER = between(-_HIGHEST, _HIGHEST)
 RATE = between(1 / _HIGHEST, _HIGHEST)
-LOSS = Kind("a number", _is_number)
+LOSS = plain("a number", _is_number)
 """Of a step that may have gone wrong: NaN and infinity, too."""
-FINITE = Kind("a finite number", lambda v: type(v) in (int, float) and abs(v) <= sys.float_info.max)
-POSITIVE = Kind("a finite number above 0", lambda v: FINITE.fits(v) and v > 0)
-FLAG = Kind("true or false", lambda v: type(v) is bool)
-TEXT = Kind("a string", lambda v: isinstance(v, str))
-MAPPING = Kind("a mapping", lambda v: isinstance(v, Mapping))
-ANYTHING = Kind("anything", lambda v: True)
-"""What is looked at elsewhere."""
+FINITE = plain("a finite number", lambda v: type(v) in (int, float) and abs(v) <= sys.float_info.max)
+POSITIVE = plain("a finite number above 0", lambda v: FINITE.fits(v) and v > 0)
+FLAG = plain("true or false", lambda v: type(v) is bool)
+TEXT = plain("a string", lambda v: isinstance(v, str))
+MAPPING = plain("a mapping", lambda v: isinstance(v, Mapping))
+ANYTHING = plain("anything", lambda v: True)
+"""Checked elsewhere."""
 
 
 def optional(kind: Kind) -> Kind:
     """`kind`, or None."""
-    return judged(f"{kind.allowed}, or None", lambda v: None if v is None else kind.find_flaw(v))
+    return Kind(f"{kind.allowed}, or None", lambda v: None if v is None else kind.find_flaw(v))
 
 
 def series(kind: Kind, at_least: int = 0, at_most: int | None = None) -> Kind:
@@ -91,22 +87,26 @@ def series(kind: Kind, at_least: int = 0, at_most: int | None = None) -> Kind:
         flaws = ((i, kind.find_flaw(v)) for i, v in enumerate(value))
         return next((f"[{i}]{flaw}" for i, flaw in flaws if flaw is not None), None)
 
-    return judged(f"a list, each entry {kind.allowed}", judge)
+    return Kind(f"a list, each entry {kind.allowed}", judge)
 
 
 def row(*kinds: Kind) -> Kind:
     """A list (or tuple) of exactly these."""
 
-    def fits(value: Any) -> bool:
-        listed = isinstance(value, (list, tuple)) and len(value) == len(kinds)
-        return listed and all(kind.fits(v) for kind, v in zip(kinds, value, strict=True))
+    allowed = f"a list of {len(kinds)}: " + ", ".join(kind.allowed for kind in kinds)
 
-    return Kind(f"a list of {len(kinds)}: " + ", ".join(kind.allowed for kind in kinds), fits)
+    def judge(value: Any) -> str | None:
+        if not (isinstance(value, (list, tuple)) and len(value) == len(kinds)):
+            return f" is {shown(value)}, not {allowed}"
+        flaws = ((i, kind.find_flaw(v)) for i, (kind, v) in enumerate(zip(kinds, value, strict=True)))
+        return next((f"[{i}]{flaw}" for i, flaw in flaws if flaw is not None), None)
+
+    return Kind(allowed, judge)
 
 
 def by_name(kind: Kind) -> Kind:
     """A mapping from names to them."""
-    return judged(f"a mapping from names, each value {kind.allowed}", by_key(TEXT, kind).find_flaw)
+    return Kind(f"a mapping from names, each value {kind.allowed}", by_key(TEXT, kind).find_flaw)
 
 
 def by_key(key: Kind, kind: Kind) -> Kind:
@@ -122,7 +122,7 @@ def by_key(key: Kind, kind: Kind) -> Kind:
                 return f".{shown(name)}{flaw}"
         return None
 
-    return judged(f"a mapping from {key.allowed}, each value {kind.allowed}", judge)
+    return Kind(f"a mapping from {key.allowed}, each value {kind.allowed}", judge)
 
 
 def record(entries: Mapping[str, Kind], may_lack: Collection[str] = ()) -> Kind:
@@ -137,27 +137,24 @@ def record(entries: Mapping[str, Kind], may_lack: Collection[str] = ()) -> Kind:
         flaws = ((name, kind.find_flaw(value[name])) for name, kind in entries.items() if name in value)
         return next((f".{name}{flaw}" for name, flaw in flaws if flaw is not None), None)
 
-    return judged(f"a mapping with {', '.join(entries)}", judge)
+    return Kind(f"a mapping with {', '.join(entries)}", judge)
 
 
 def _no_dict(value: object) -> str:
     return f" is a {type(value).__name__}, not a dict"
 
 
-def check_state(what: str, state: object, entries: Mapping[str, Kind], may_lack: Collection[str] = ()) -> None:
-    """Raise ValueError, naming entry and value, unless `state` is a mapping that holds `entries`, each of its kind.
+def check_state(
+    what: str, state: object, entries: Mapping[str, Kind], may_lack: Collection[str] = ()
+) -> Mapping[str, Any]:
+    """`state`, a mapping that holds `entries`, each of its kind; else ValueError, naming entry and value.
 
     Others may stand beside them. Those in `may_lack` may be missing: states from before they were saved.
     """
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{what} = {shown(state)} is not allowed: must be a mapping, as state_dict() returns it")
-    for name, kind in entries.items():
-        if name not in state:
-            if name in may_lack:
-                continue
-            raise ValueError(f"{what} has no {name!r}: is it the state_dict() of this version?")
-        if not kind.fits(state[name]):
-            raise ValueError(f"{what}: {name} = {shown(state[name])} is not allowed: must be {kind.allowed}")
+    if (flaw := record(entries, may_lack).find_flaw(state)) is not None:
+        raise ValueError(f"{what}{flaw}")
+    assert isinstance(state, Mapping)  # the record says so
+    return state
 
 
 def check_version(what: str, state: Mapping[str, Any], version: int) -> None:

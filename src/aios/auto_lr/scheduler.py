@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LossMetrics, LRDecision
+from aios.auto_lr.events import foreign_lr
 from aios.auto_lr.grouped_scheduler import GroupedLRScheduler, Rates
-from aios.auto_lr.param_groups import foreign_event, make_roles
+from aios.auto_lr.param_groups import make_roles
 from aios.auto_lr.rules import NoiseRules, WindowSums, decide_by_noise, move_onto_trend, summarize_window
-from aios.auto_lr.saved_state import FLAG, LOSS, POSITIVE_COUNT, Kind, check_state, row, series
+from aios.auto_lr.saved_state import FLAG, LOSS, POSITIVE_COUNT, check_state, plain, row, series
 
 MAX_WINDOWS = 40
 """Windows behind one decision at most: older losses say little about today's learning rate."""
@@ -18,14 +19,12 @@ MAX_WINDOWS = 40
 class AutoLRScheduler(GroupedLRScheduler):
     """`GroupedLRScheduler` with the decisions of `rules.decide_by_noise`; a drop-in for it.
 
-    `annealing` locks out everything but the emergency brake: while the rate goes to zero, the loss falls because of
-    that and says nothing about the rate.
+    While it is `annealing`, the loss falls because of that and says nothing about the rate.
     """
 
     def __init__(self, *args: Any, rules: NoiseRules | None = None, **kwargs: Any) -> None:
         self.rules = rules or NoiseRules()
         self.windows: list[WindowSums] = []
-        self.annealing = False
         self.level_moved = False
         super().__init__(*args, **kwargs)
 
@@ -33,18 +32,18 @@ class AutoLRScheduler(GroupedLRScheduler):
         """Adjust the LR by `decision` on behalf of something that watches more than the loss."""
         if self.annealing and decision is LRDecision.INCREASE:
             return
-        self.window, self.windows, self._unread = [], [], []
+        self._forget_losses()
         self._change_lr(decision, reason, None, name)
         self.write_rates()
 
-    def write_rates(self) -> None:
-        """Write every rate into the param groups, where a snapshot just restored has brought older ones back."""
-        self._apply()
-
     def restore(self, kept: Rates, name: str, reason: str) -> None:
         """As the base class; what was seen under the other rate is forgotten."""
-        self.window, self.windows, self._unread = [], [], []
+        self._forget_losses()
         super().restore(kept, name, reason)
+
+    def _forget_losses(self) -> None:
+        """They were seen under another rate."""
+        self.window, self.windows, self._unread = [], [], []
 
     def begin_at(self, settings: AdaptiveLRConfig, name: str, reason: str) -> None:
         """Go on as one that begins with these `settings`, on the record."""
@@ -60,7 +59,7 @@ class AutoLRScheduler(GroupedLRScheduler):
         own = self.lr_history[-1]
         if self.current_lr != own:
             found, self.current_lr = self.current_lr, own
-            self._emit(**foreign_event(found, own, f"{found:.4g}, not from here; back to {own:.4g}"))
+            self._emit(**foreign_lr(self.start_step + self.total_steps, found, own))
 
     def forget_reference(self) -> None:
         """As the base class; the older windows still tell of trend and noise, but no longer where the loss is."""
@@ -100,5 +99,5 @@ class AutoLRScheduler(GroupedLRScheduler):
         self.level_moved = state.get("level_moved", False)
 
 
-_SQUARES = Kind("a number not below 0", lambda v: LOSS.fits(v) and not v < 0)
+_SQUARES = plain("a number not below 0", lambda v: LOSS.fits(v) and not v < 0)
 _STATE = {"windows": series(row(POSITIVE_COUNT, LOSS, _SQUARES, LOSS)), "level_moved": FLAG}

@@ -7,21 +7,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, POSITIVE_COUNT, RATE, Kind, check_state, optional, row, series
+from aios.auto_lr.saved_state import (
+    COUNT,
+    FLAG,
+    LOSS,
+    POSITIVE_COUNT,
+    RATE,
+    TEXT,
+    check_state,
+    one_of,
+    optional,
+    row,
+    series,
+)
 from aios.errors import shown
 
 LR_SPAN = 100.0
-"""Lower bound of the LR: what was found / LR_SPAN."""
+"""`lr_min` is the found rate divided by this."""
 HEADROOM = 5.0
-"""Upper bound of the LR: what was found x HEADROOM, by increases that each need their evidence. The rates found scatter
-by more than a factor of two, and only where one is far too low does the loss earn more than two or three of them."""
+"""`lr_max` is the found rate times this."""
 BUDGET = 0.08
 """Largest part of a run's steps that may go into finding rates, all work counted."""
 SHORTEST_RUN = 80
 """Steps below which there is no search: it would take most of the run."""
 
 LOST_IN_A_ROW = 2
-"""So many losses in a row that are not finite are the rate's doing; one, which had no update, may be a bad batch."""
+"""Non-finite losses in a row that are blamed on the rate; a single one may be a bad batch."""
 
 How = Literal["climb", "race"]
 """`climb`: the rate rose through the warm-up until the loss showed the edge; `race`: short runs were compared."""
@@ -51,6 +62,11 @@ class Found:
     steps_per_cycle: int | None = None
     """Of a climb: its pace, which corrects for the run's length: longer cycles find a lower rate."""
 
+    @classmethod
+    def nothing(cls, how: How, reason: str, steps: int) -> Found:
+        """No rate, and no curve either."""
+        return cls(how=how, rates=(), losses=(), lr=None, edge=None, reason=reason, steps=steps)
+
     @property
     def bounds(self) -> tuple[float, float] | None:
         """(lr_min, lr_max) where a rate was found."""
@@ -79,8 +95,17 @@ class Found:
         points = [(float(lr), math.nan if loss is None else float(loss)) for lr, loss in record["curve"]]
         rates, losses = tuple(lr for lr, _ in points), tuple(loss for _, loss in points)
         how: How = "race" if record["how"] == "race" else "climb"
-        reached = (record["lr"], record["edge"], str(record["reason"]), record["search_steps"])
-        return cls(how, rates, losses, *reached, record.get("broke", False), record.get("steps_per_cycle"))
+        return cls(
+            how=how,
+            rates=rates,
+            losses=losses,
+            lr=record["lr"],
+            edge=record["edge"],
+            reason=record["reason"],
+            steps=record["search_steps"],
+            broke=record.get("broke", False),
+            steps_per_cycle=record.get("steps_per_cycle"),
+        )
 
 
 def _from_range_test(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,12 +119,14 @@ def _from_range_test(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _RECORD = {
-    **{
-        "how": Kind("climb or race", lambda v: v in ("climb", "race")),
-        "reason": Kind("text", lambda v: type(v) is str),
-    },
-    **{"lr": optional(RATE), "edge": optional(RATE), "search_steps": COUNT, "broke": FLAG},
-    **{"steps_per_cycle": optional(POSITIVE_COUNT), "curve": series(row(RATE, optional(LOSS)))},
+    "how": one_of("climb", "race"),
+    "reason": TEXT,
+    "lr": optional(RATE),
+    "edge": optional(RATE),
+    "search_steps": COUNT,
+    "broke": FLAG,
+    "steps_per_cycle": optional(POSITIVE_COUNT),
+    "curve": series(row(RATE, optional(LOSS))),
 }
 
 

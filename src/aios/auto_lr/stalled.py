@@ -1,10 +1,11 @@
 """Has a run learned anything yet? Told within a few windows, once, whoever sets its rate and whether one was searched.
 
 A language model first learns how often each token is, which brings its loss down to the entropy of single tokens, and
-then what follows what, which brings it below. A loss that stands at or above that entropy and by its trend, at the
-best that the noise leaves open, will not fall by much in as many steps again, is not learning, unless it falls for
-certain and fast enough to get there within the run. Pure, and it only tells: what is done about a rate that a climb has
-found is `learning`'s.
+then what follows what, which brings it below.
+
+Stalled: the loss is at or above the unigram entropy and its trend, at best, will not change that soon. A slow fall that
+is certain to get there within the run is not. Pure, and it only tells: what is done about a rate that a climb has found
+is `learning`'s.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from aios.auto_lr.adaptive_lr import default_window_size
 from aios.auto_lr.rules import WindowSums, fit_trend, summarize_window
 
 LEAST_WINDOWS = 3
-"""Windows after the warm-up before anything is said ..."""
+"""Windows after the warm-up before anything is said."""
 MOST_WINDOWS = 6
-"""... and that are looked back on."""
+"""Latest windows that are judged."""
 GAIN = 0.03
-"""A loss that at best falls by less than this part of itself, in as many steps again, stands still."""
+"""A loss stands still if at best it falls by less than this fraction of itself in as many steps again."""
 SIGMAS = 2.0
-"""At best: the slope less so many of its standard errors."""
+"""The best case is a slope lower by this many of its standard errors."""
 BELOW = 0.01
 """Having learned: below the entropy by this part of it."""
 UNMOVED = 0.2

@@ -12,8 +12,7 @@ from typing import Any
 from aios.auto_lr.climb import Climb
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.overfit import OverfitWatch
-from aios.auto_lr.param_groups import check_scales
-from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, check_state, check_version, optional, row
+from aios.auto_lr.saved_state import COUNT, MAPPING, RATE, by_name, check_state, check_version, optional, row
 from aios.auto_lr.search import Found
 
 STATE_VERSION = 2
@@ -23,7 +22,10 @@ _STATE = {
     **dict.fromkeys(("found", "control", "climb", "evaluations", "roles"), optional(MAPPING)),
 }
 _FIRST_FORM = {
-    **{"step_count": COUNT, "batch": COUNT, "control": MAPPING, "scheduler": MAPPING},
+    "step_count": COUNT,
+    "batch": COUNT,
+    "control": MAPPING,
+    "scheduler": MAPPING,
     "plan": row(RATE, optional(row(RATE, RATE)), COUNT, COUNT),
 }
 
@@ -76,8 +78,7 @@ def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
         check_state("climbing state", state["climb"], {"climb": MAPPING, "kept_at": COUNT})
         Climb.check_state(state["climb"]["climb"])
     if (roles := state.get("roles")) is not None:
-        check_state("roles", roles, {"factors": MAPPING, "one_rate": RATE, "usual": RATE}, may_lack=("usual",))
-        check_scales(roles["factors"])
+        check_state("roles", roles, {"factors": by_name(RATE), "one_rate": RATE, "usual": RATE}, may_lack=("usual",))
     if state.get("evaluations") is not None:
         OverfitWatch.check_state(state["evaluations"])
     return state

@@ -8,24 +8,22 @@ snapshot and go on with other data, stop with advice. Robust statistics (median,
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from enum import Enum
 from statistics import median
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aios.auto_lr.robust_window import RobustWindow
-from aios.auto_lr.saved_state import COUNT, MAPPING, Kind, between, check_state, check_version, optional, series
+from aios.auto_lr.saved_state import check_state, check_version
 from aios.auto_lr.trouble_config import TroubleConfig
-
-__all__ = ["Rung", "TroubleConfig", "TroubleMonitor", "Verdict"]
+from aios.auto_lr.trouble_state import HUGE, STATE, TINY, Counters, Episode, Normal, counters_of, episode_of
 
 LET_IN = 3
-"""The outlier in a row, of loss or gradient, that is taken for a new regime and let into the window."""
+"""This outlier in a row, of loss or gradient, is taken for a new regime and let into the window."""
 JUMP_SIGMAS, BACK_SIGMAS = 3.0, 2.0
 """How far a median of recent losses must be up to be a jump, and may be up to be back, in robust sigmas."""
 STATE_VERSION = 1
-_TINY = 1e-38  # a gradient of exactly zero still needs a logarithm
-_HUGE = 1e30  # above this is as good as infinite: sums and differences must not overflow
 
 
 class Rung(str, Enum):
@@ -43,38 +41,13 @@ class Verdict(NamedTuple):
     """The answer to one step. A reason may come without a rung: worth a line in the log, nothing to do."""
 
     rung: Rung = Rung.NONE
+    """What to do."""
     reason: str = ""
     """A machine-readable word, then the numbers in brackets; empty when there is nothing to say."""
-    numbers: Mapping[str, float] = {}
+    numbers: Mapping[str, float] = MappingProxyType({})
     """Finite numbers for the log."""
     advice: str = ""
     """One sentence to the user; only with STOP."""
-
-
-@dataclass(frozen=True)
-class Normal:
-    """What the loss and the gradient were like before trouble."""
-
-    level: float
-    """Loss to be expected: median of the last ones, corrected for the trend."""
-    sigma: float
-    """Robust sigma of the detrended loss; at least such that `loss_sigmas` of them are the least jump that counts."""
-    log_grad: float
-    """Median log gradient norm."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A spell of trouble and when to judge it."""
-
-    phase: str
-    """`jump`: is the outlier the first of many?; `watch`: new data or divergence?; `cut`: did the cut help?"""
-    deadline: int
-    """Count of steps at which the phase is judged."""
-    height: float
-    """Median loss when the phase began."""
-    before: Normal
-    """What it was like before."""
 
 
 class TroubleMonitor:
@@ -90,40 +63,32 @@ class TroubleMonitor:
         self.config = config or TroubleConfig()
         self._set_windows({})
         self._episode: Episode | None = None
-        self._count = self._last_trouble = 0
-        self._grad_streak = self._loss_streak = self._non_finite_streak = 0
         self._explosions: list[int] = []  # counts of the latest ones, within skip_window
-        self._probation = 0  # high losses still to be seen, right after a rewind, to blame the data
-        self._blamed_until = 0  # up to this count a jump is the fault of the LR: a rewind was just before
-        self._rewinds = self._below = 0
-        self._goal: float | None = None  # loss before the first rewind that is not forgiven
-        self._first_level: float | None = None
-        self._peak_log_grad = math.log(_TINY)
-        self._mark_level: float | None = None
+        self._counters = Counters()
 
     @property
     def skip_above(self) -> float:
         """Gradient norm above which the next update is to be skipped; infinite while too little is known."""
-        return math.inf if self._grad_streak >= LET_IN - 1 else self._limit
+        return math.inf if self._counters.grad_streak >= LET_IN - 1 else self._limit
 
     @property
     def healthy(self) -> bool:
         """Whether a snapshot taken now would be a good one to come back to."""
-        return self._calm and self._count - self._last_trouble >= self.config.healthy_after
+        return self._calm and self._counters.count - self._counters.last_trouble >= self.config.healthy_after
 
     @property
     def untroubled(self) -> bool:
         """Whether there was no trouble at all so far, be it for fewer steps than it takes to be `healthy`."""
-        return self._calm and self._last_trouble == 0
+        return self._calm and self._counters.last_trouble == 0
 
     @property
     def _calm(self) -> bool:
-        return self._episode is None and not (self._grad_streak or self._loss_streak)
+        return self._episode is None and not (self._counters.grad_streak or self._counters.loss_streak)
 
     @property
     def rewinds(self) -> int:
         """Rewinds asked for and not forgiven."""
-        return self._rewinds
+        return self._counters.rewinds
 
     def observe(self, step: int, loss: float, grad_norm: float, skipped: bool) -> Verdict:
         """The verdict on optimizer step `step`, a number for the log only: it may go back after a rewind.
@@ -131,19 +96,19 @@ class TroubleMonitor:
         `loss` (nats) and `grad_norm` (before clipping) may be NaN or infinite; `skipped`: the device left the
         update out. Never raises for any float.
         """
-        self._count += 1
+        self._counters.count += 1
         numbers = {"step": float(step), "loss": loss, "grad_norm": grad_norm}
-        if not (abs(loss) < _HUGE and 0 <= grad_norm < _HUGE):
+        if not (abs(loss) < HUGE and 0 <= grad_norm < HUGE):
             return self._non_finite(loss, numbers)
-        self._non_finite_streak = 0
+        self._counters.non_finite_streak = 0
         limit, usual = self._limit, self._log_grads.median() if len(self._log_grads) else 0.0
-        self._take_gradient(math.log(max(grad_norm, _TINY)), exploded=grad_norm > limit)
+        self._take_gradient(math.log(max(grad_norm, TINY)), exploded=grad_norm > limit)
         verdict = self._take_loss(loss, numbers)
         self._forgive()
         if verdict.rung is Rung.NONE and (grad_norm > limit or skipped):
             explosion = self._explosion(grad_norm, math.exp(usual), skipped, numbers)
             return explosion._replace(reason="; ".join(filter(None, (verdict.reason, explosion.reason))))
-        if verdict.rung is Rung.NONE and self._count % self.config.window == 0:
+        if verdict.rung is Rung.NONE and self._counters.count % self.config.window == 0:
             return self._vanishing(numbers) or verdict
         return verdict
 
@@ -152,40 +117,43 @@ class TroubleMonitor:
         self._level = RobustWindow(self.config.level_window)
         self._recent_losses = RobustWindow(self.config.level_window)
         self._recent_log_grads = RobustWindow(self.config.level_window)
-        self._episode, self._loss_streak, self._probation, self._mark_level = None, 0, 0, None
+        self._episode = self._counters.mark_level = None
+        self._counters.loss_streak = self._counters.probation = 0
 
-    def rewound(self, step: int, state: Mapping[str, Any]) -> None:
-        """The run went back to the snapshot of `step` that was kept with `state`: so do the windows, not the counts."""
+    def rewound(self, state: Mapping[str, Any]) -> None:
+        """The run went back to the snapshot that was kept with `state`: so do the windows, not the counts."""
         self.check_state(state)
         self._set_windows({**state, "recent_losses": (), "recent_log_grads": ()})
-        self._episode, self._last_trouble, self._explosions = None, self._count, []
-        self._grad_streak = self._loss_streak = self._non_finite_streak = 0
-        self._probation, self._blamed_until = LET_IN, self._count + 2 * self.config.patience
+        self._episode, self._counters.last_trouble, self._explosions = None, self._counters.count, []
+        self._counters.grad_streak = self._counters.loss_streak = self._counters.non_finite_streak = 0
+        self._counters.probation, self._counters.blamed_until = LET_IN, self._counters.count + 2 * self.config.patience
 
     def state_dict(self) -> dict[str, Any]:
         """Everything known, as plain numbers, strings, lists and dicts (loads with `weights_only=True`)."""
-        state: dict[str, Any] = {name: list(getattr(self, "_" + name)) for name in (*_WINDOWS, "explosions")}
-        state |= {name: getattr(self, "_" + name) for name in _COUNTERS}
-        return state | {"version": STATE_VERSION, "episode": asdict(self._episode) if self._episode else None}
+        return {
+            "version": STATE_VERSION,
+            **asdict(self._counters),
+            "episode": asdict(self._episode) if self._episode else None,
+            "explosions": list(self._explosions),
+            "log_grads": list(self._log_grads),
+            "residuals": list(self._residuals),
+            "level": list(self._level),
+            "recent_losses": list(self._recent_losses),
+            "recent_log_grads": list(self._recent_log_grads),
+        }
 
     @staticmethod
     def check_state(state: Any) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is one that `load_state_dict` takes."""
-        wanted = {**_WINDOWS, **_COUNTERS, "explosions": series(COUNT), "episode": optional(MAPPING)}
-        check_state("trouble state", state, wanted)
+        check_state("trouble state", state, STATE)
         check_version("trouble state", state, STATE_VERSION)
-        if state["episode"] is not None:
-            _check_episode(state["episode"])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`; the settings stay this monitor's. ValueError for any other kind of state."""
         self.check_state(state)
         self._set_windows(state)
-        for name in _COUNTERS:
-            setattr(self, "_" + name, state[name])
+        self._counters, self._episode = counters_of(state), episode_of(state)
         self._explosions = list(state["explosions"])
-        saved = state["episode"]
-        self._episode = _episode_of(saved) if saved is not None else None
 
     def _set_windows(self, state: Mapping[str, Any]) -> None:
         long, short = self.config.window, self.config.level_window
@@ -202,16 +170,16 @@ class TroubleMonitor:
         if len(window) < config.min_fill:
             return math.inf
         distance = max(math.log(config.grad_ratio), config.grad_sigmas * window.sigma())
-        return math.exp(min(window.median() + distance, math.log(_HUGE)))
+        return math.exp(min(window.median() + distance, math.log(HUGE)))
 
     def _take_gradient(self, log_grad: float, exploded: bool) -> None:
         self._recent_log_grads.add(log_grad)
-        self._grad_streak = self._grad_streak + 1 if exploded else 0
-        if not exploded or self._grad_streak >= LET_IN:
+        self._counters.grad_streak = self._counters.grad_streak + 1 if exploded else 0
+        if not exploded or self._counters.grad_streak >= LET_IN:
             self._log_grads.add(log_grad)
-        if self._grad_streak == self.config.level_window:  # it stays there: what was usual is no longer
+        if self._counters.grad_streak == self.config.level_window:  # it stays there: what was usual is no longer
             self._log_grads = RobustWindow(self.config.window, self._recent_log_grads)
-            self._grad_streak = 0
+            self._counters.grad_streak = 0
         self._limit = self._grad_limit()
 
     def _normal(self) -> Normal | None:
@@ -224,33 +192,33 @@ class TroubleMonitor:
         return Normal(level + self._residuals.median(), sigma, self._log_grads.median())
 
     def _least_jump(self) -> float:
-        return self.config.loss_jump * max(abs(self._level.median()), abs(self._first_level or 0.0))
+        return self.config.loss_jump * max(abs(self._level.median()), abs(self._counters.first_level or 0.0))
 
     def _take_loss(self, loss: float, numbers: dict[str, float]) -> Verdict:
         normal = self._episode.before if self._episode else self._normal()
         outlier = normal is not None and loss > normal.level + self.config.loss_sigmas * normal.sigma
         self._recent_losses.add(loss)
-        self._loss_streak = self._loss_streak + 1 if outlier else 0
-        if not outlier or self._loss_streak >= LET_IN:
+        self._counters.loss_streak = self._counters.loss_streak + 1 if outlier else 0
+        if not outlier or self._counters.loss_streak >= LET_IN:
             if len(self._level):
                 self._residuals.add(loss - self._level.median())
             self._level.add(loss)
-        if self._first_level is None and len(self._level) == self.config.level_window:
-            self._first_level = self._level.median()
+        if self._counters.first_level is None and len(self._level) == self.config.level_window:
+            self._counters.first_level = self._level.median()
         if normal is None:
             return Verdict()
-        if self._probation:
+        if self._counters.probation:
             return self._on_probation(loss > normal.level + JUMP_SIGMAS * normal.sigma, numbers)
         if outlier and self._episode is None:
-            self._episode = Episode("jump", self._count + self.config.sustain - 1, loss, normal)
-        if self._episode and self._count >= self._episode.deadline:
+            self._episode = Episode("jump", self._counters.count + self.config.sustain - 1, loss, normal)
+        if self._episode and self._counters.count >= self._episode.deadline:
             return self._judge(self._episode, numbers)
         return Verdict()
 
     def _on_probation(self, high: bool, numbers: dict[str, float]) -> Verdict:
         """The first losses after a rewind: the weights are good, so if the loss is high at once it is the data."""
-        self._probation = self._probation - 1 if high else 0
-        if not high or self._probation:
+        self._counters.probation = self._counters.probation - 1 if high else 0
+        if not high or self._counters.probation:
             return Verdict()
         return self._accept("after a rewind", numbers)
 
@@ -265,10 +233,10 @@ class TroubleMonitor:
             self._episode = None
             return Verdict() if phase == "jump" else Verdict(Rung.NONE, f"recovered ({loss:.4g})", numbers)
         how = f"({loss:.4g} vs {before.level:.4g}, gradient x{ratio:.3g})"
-        if phase == "cut" or (phase == "jump" and self._count <= self._blamed_until):
+        if phase == "cut" or (phase == "jump" and self._counters.count <= self._counters.blamed_until):
             return self._rewind(f"persistent_trouble {how}", numbers)
         if phase == "jump" and ratio <= config.same_order:
-            self._episode = Episode("watch", self._count + config.patience, loss, before)
+            self._episode = Episode("watch", self._counters.count + config.patience, loss, before)
             return Verdict(Rung.NONE, f"loss_jump {how}", numbers)
         if phase == "watch" and config.collapse <= ratio <= config.same_order and loss < episode.height:
             return self._accept(how, numbers)
@@ -278,41 +246,43 @@ class TroubleMonitor:
         """The data changed: what the loss is now is normal, and the goal of a run that had been rewound."""
         self._level = RobustWindow(self.config.level_window, self._recent_losses.values)
         self._residuals = RobustWindow(self.config.window)
-        self._episode, self._loss_streak, self._last_trouble, self._explosions = None, 0, self._count, []
-        self._goal, self._below = self._level.median(), 0
+        counters = self._counters
+        self._episode, self._explosions = None, []
+        counters.loss_streak = counters.below = 0
+        counters.last_trouble, counters.goal = counters.count, self._level.median()
         return Verdict(Rung.NONE, f"regime_change {why}", numbers)
 
     def _cut(self, reason: str, numbers: dict[str, float]) -> Verdict:
         before = self._episode.before if self._episode else self._normal()
-        self._last_trouble, self._explosions = self._count, []
+        self._counters.last_trouble, self._explosions = self._counters.count, []
         if before is not None:
             height = self._recent_losses.median()
-            self._episode = Episode("cut", self._count + self.config.patience, height, before)
+            self._episode = Episode("cut", self._counters.count + self.config.patience, height, before)
         return Verdict(Rung.CUT, reason, numbers)
 
     def _rewind(self, reason: str, numbers: dict[str, float]) -> Verdict:
         """Ask for a rewind, or for a stop when too many of them did no good."""
         before = self._episode.before if self._episode else self._normal()
-        if self._goal is None and before is not None:
-            self._goal = before.level
+        if self._counters.goal is None and before is not None:
+            self._counters.goal = before.level
         if self._episode:  # lives on only where the caller has no snapshot to go back to
-            height, deadline = self._recent_losses.median(), self._count + self.config.patience
+            height, deadline = self._recent_losses.median(), self._counters.count + self.config.patience
             self._episode = replace(self._episode, phase="watch", deadline=deadline, height=height)
-        self._last_trouble = self._count
-        if self._rewinds >= self.config.max_rewinds:
+        self._counters.last_trouble = self._counters.count
+        if self._counters.rewinds >= self.config.max_rewinds:
             advice = (
-                f"Training did not recover after {self._rewinds} rewinds ({reason}): lower the learning rate, "
+                f"Training did not recover after {self._counters.rewinds} rewinds ({reason}): lower the learning rate, "
                 "look at the data near this step, then resume from the last checkpoint."
             )
             return Verdict(Rung.STOP, f"rewinds_exhausted ({reason})", numbers, advice)
-        self._rewinds, self._below = self._rewinds + 1, 0
-        return Verdict(Rung.REWIND, reason, numbers | {"rewinds": float(self._rewinds)})
+        self._counters.rewinds, self._counters.below = self._counters.rewinds + 1, 0
+        return Verdict(Rung.REWIND, reason, numbers | {"rewinds": float(self._counters.rewinds)})
 
     def _explosion(self, norm: float, usual: float, skipped: bool, numbers: dict[str, float]) -> Verdict:
-        self._last_trouble = self._count
-        if self._grad_streak <= LET_IN:  # those let in after it are the new normal
-            recent = [c for c in self._explosions if self._count - c < self.config.skip_window]
-            self._explosions = [*recent, self._count][-self.config.skips_to_cut :]
+        self._counters.last_trouble = self._counters.count
+        if self._counters.grad_streak <= LET_IN:  # those let in after it are the new normal
+            recent = [c for c in self._explosions if self._counters.count - c < self.config.skip_window]
+            self._explosions = [*recent, self._counters.count][-self.config.skips_to_cut :]
         reason = f"gradient_explosion ({norm:.4g} vs median {usual:.4g})"
         numbers |= {"grad_median": usual}
         cutting = self._episode is not None and self._episode.phase == "cut"
@@ -322,62 +292,35 @@ class TroubleMonitor:
 
     def _non_finite(self, loss: float, numbers: dict[str, float]) -> Verdict:
         """The weights did not move: nothing to cut, unless it goes on and they must be to blame."""
-        self._last_trouble = self._count
-        self._non_finite_streak += 1
-        reason = "non_finite_gradient" if abs(loss) < _HUGE else "non_finite_loss"
+        self._counters.last_trouble = self._counters.count
+        self._counters.non_finite_streak += 1
+        reason = "non_finite_gradient" if abs(loss) < HUGE else "non_finite_loss"
         numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
-        if self._non_finite_streak % self.config.non_finite_patience == 0:
-            return self._rewind(f"{reason} ({self._non_finite_streak} in a row)", numbers)
-        return Verdict(Rung.SKIP, f"{reason} ({self._non_finite_streak} in a row)", numbers)
+        if self._counters.non_finite_streak % self.config.non_finite_patience == 0:
+            return self._rewind(f"{reason} ({self._counters.non_finite_streak} in a row)", numbers)
+        return Verdict(Rung.SKIP, f"{reason} ({self._counters.non_finite_streak} in a row)", numbers)
 
     def _forgive(self) -> None:
         """Progress, the loss clearly below the goal for a while, forgives rewinds."""
-        if not self._rewinds or not len(self._level):
+        if not self._counters.rewinds or not len(self._level):
             return
         level = self._level.median()
-        self._goal = level if self._goal is None else self._goal
-        self._below = self._below + 1 if level < self._goal - self._least_jump() / 5 else 0
-        if self._below >= self.config.forgive_after:
-            self._rewinds, self._goal = 0, None
+        self._counters.goal = level if self._counters.goal is None else self._counters.goal
+        self._counters.below = self._counters.below + 1 if level < self._counters.goal - self._least_jump() / 5 else 0
+        if self._counters.below >= self.config.forgive_after:
+            self._counters.rewinds, self._counters.goal = 0, None
 
     def _vanishing(self, numbers: dict[str, float]) -> Verdict | None:
         """Once per window: a gradient far below its best while the loss neither falls nor has gone to zero."""
-        normal, mark = self._normal(), self._mark_level
+        normal, mark = self._normal(), self._counters.mark_level
         if normal is None or self._episode or len(self._log_grads) < self.config.window:
             return None
-        self._mark_level = normal.level
-        self._peak_log_grad = max(self._peak_log_grad, normal.log_grad)
-        ratio = math.exp(normal.log_grad - self._peak_log_grad)
+        self._counters.mark_level = normal.level
+        self._counters.peak_log_grad = max(self._counters.peak_log_grad, normal.log_grad)
+        ratio = math.exp(normal.log_grad - self._counters.peak_log_grad)
         flat = mark is not None and abs(normal.level - mark) <= normal.sigma / 2
-        if ratio >= self.config.vanishing_ratio or not flat or normal.level < abs(self._first_level or 0.0) / 10:
+        learned = normal.level < abs(self._counters.first_level or 0.0) / 10
+        if ratio >= self.config.vanishing_ratio or not flat or learned:
             return None
         reason = f"vanishing_gradient ({ratio:.2g} of its highest, loss {normal.level:.4g})"
         return Verdict(Rung.RAISE, reason, numbers | {"grad_ratio": ratio, "loss_now": normal.level})
-
-
-_LEVEL = between(-100 * _HUGE, 100 * _HUGE)  # of losses, sums of a few of them, and their spread
-_LOG_GRAD = between(math.log(_TINY) - 1, math.log(_HUGE) + 1)
-_WINDOWS = {
-    **dict.fromkeys(("residuals", "level", "recent_losses"), series(_LEVEL)),
-    **dict.fromkeys(("log_grads", "recent_log_grads"), series(_LOG_GRAD)),
-}
-_COUNTERS = {
-    **dict.fromkeys(("count", "last_trouble", "grad_streak", "loss_streak", "non_finite_streak"), COUNT),
-    **dict.fromkeys(("probation", "blamed_until", "rewinds", "below"), COUNT),
-    **dict.fromkeys(("goal", "first_level", "mark_level"), optional(_LEVEL)),
-    "peak_log_grad": _LOG_GRAD,
-}
-_PHASE = Kind("jump, watch or cut", lambda v: type(v) is str and v in ("jump", "watch", "cut"))
-_EPISODE = {"phase": _PHASE, "deadline": COUNT, "height": _LEVEL, "before": MAPPING}
-_NORMAL = {"level": _LEVEL, "sigma": between(0, 100 * _HUGE), "log_grad": _LOG_GRAD}
-
-
-def _check_episode(state: object) -> None:
-    check_state("trouble state: episode", state, _EPISODE)
-    assert isinstance(state, Mapping)
-    check_state("trouble state: episode before", state["before"], _NORMAL)
-
-
-def _episode_of(state: Mapping[str, Any]) -> Episode:
-    before = Normal(**{name: state["before"][name] for name in _NORMAL})
-    return Episode(state["phase"], state["deadline"], state["height"], before)

@@ -1,6 +1,5 @@
 """Settings of the ladder for trouble."""
 
-import math
 from dataclasses import dataclass, fields
 
 from aios.auto_lr.ranges import Range, check_numbers
@@ -49,16 +48,16 @@ class TroubleConfig:
     """Ratio of the median gradient norm to its highest so far below which, the loss being flat, it vanishes."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, {setting.name: _RANGES.get(setting.name, (1, math.inf)) for setting in fields(self)})
+        check_numbers(self, {setting.name: _RANGES.get(setting.name, Range(1)) for setting in fields(self)})
         if self.window < self.min_fill:
             raise ValueError(f"window = {self.window} is not allowed: must be >= min_fill = {self.min_fill}")
 
 
 _RANGES: dict[str, Range] = {
-    "min_fill": (8, math.inf),
-    "level_window": (4, math.inf),
-    "loss_jump": (1e-6, 10),
-    "collapse": (0, 1),
-    "vanishing_ratio": (0, 1),
-    "max_rewinds": (0, math.inf),
+    "min_fill": Range(8),
+    "level_window": Range(4),
+    "loss_jump": Range(1e-6, 10),
+    "collapse": Range(0, 1),
+    "vanishing_ratio": Range(0, 1),
+    "max_rewinds": Range(0),
 }

@@ -121,7 +121,10 @@ class DeepSpeedEngine:
     def accumulate(
         self, batch: Batch, asked: Tensor, micro_batches: int, last: bool, skip_above: float = math.inf
     ) -> Tensor:
-        """As `TrainEngine.accumulate`; DeepSpeed divides the gradient by the number of micro-batches itself."""
+        """As `TrainEngine.accumulate`; DeepSpeed divides the gradient by the number of micro-batches itself.
+
+        There is no update on the way, so `skip_above` has nothing to skip.
+        """
         out = self._engine(**batch._asdict())
         self.backward(out.loss)
         if not last:

@@ -132,7 +132,7 @@ class LocalEngine(InProcess):
         self.backward(loss)
 
     def _update_between(self, skip_above: float) -> None:
-        """An update before the last one of a step; its loss is not looked at, whose gradient tells as much."""
+        """Intermediate update. Its loss is not checked: the gradient norm shows the same."""
         fine = torch.zeros((), device=self.device)
         norm = clip_and_update(self.model, self.optimizers, self.scaler, fine, self.max_grad_norm, skip_above)
         self._norm_between = torch.maximum(self._norm_between, norm) if self._norm_between is not None else norm
@@ -219,7 +219,8 @@ class DDPEngine(LocalEngine):
     def average(self, numbers: Tensor) -> Tensor:
         """What came back as the gradient of the carrier."""
         carried = self._numbers.grad
-        assert carried is not None, "average() comes after accumulate()"
+        if carried is None:
+            raise ValueError("average comes after accumulate: no numbers have been exchanged")
         self._numbers.grad = None
         return carried.detach().clone()  # out of the bucket, which the next step fills
 

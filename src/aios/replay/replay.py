@@ -15,7 +15,7 @@ from typing import Any
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.param_groups import BASE
-from aios.auto_lr.plan import AutoLRConfig, make_plan, resumed_plan
+from aios.auto_lr.plan import AutoLRConfig, Given, make_plan, resumed_plan
 from aios.errors import RunError, UserError
 from aios.replay.recording import Recording, Sitting, Step
 from aios.run_view.events import Adjustment, adjustment_from, number
@@ -186,13 +186,11 @@ class _Player:
     def _control(self, before: _Player | None) -> LearningRateControl:
         """The run's own controller, with nothing to rewind: the losses behind a rewind are those recorded."""
         sitting, config = self.sitting, self.sitting.config
-        asked = _begun_at(sitting)
+        given = Given(self._config, config.steps, _begun_at(sitting), config.use_moe)
         if before is None:
-            found, first_step = sitting.search, sitting.search_counted
-            plan = make_plan(self._config, config.steps, asked, config.use_moe, found, first_step)
+            plan = make_plan(given, sitting.search, sitting.search_counted)
         else:
-            saved = before.control.state_dict()
-            plan = resumed_plan(self._config, config.steps, asked, config.use_moe, saved, self.step)
+            plan = resumed_plan(given, before.control.state_dict(), self.step)
         groups = [{"lr": plan.base_lr, "initial_lr": plan.base_lr, "role": r} for r in (BASE, *self._config.groups)]
         return LearningRateControl(plan, SimpleNamespace(param_groups=groups), self._hear, _Untouched, self.step)
 

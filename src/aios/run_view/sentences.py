@@ -170,15 +170,11 @@ def _overfitting(record: Record) -> str:
 
 
 def _not_learning(record: Record) -> str:
-    looks = _STALLED.get(str(record.get("cause")))
-    if looks is not None:
-        loss, since = value_of(record, "loss", ".4g"), value_of(record, "since")
-        names = {"loss": loss, "since": since, "lr": _rate(record, "lr")}
-        return "The model is not learning: " + looks.format(**names, entropy=value_of(record, "reference", ".4g"))
-    then = f"since step {value_of(record, 'since')} the loss is {value_of(record, 'loss', '.4g')}"
-    before = f"at the end of the climb it was {value_of(record, 'reference', '.4g')}"
+    looks = _NOT_LEARNING.get(str(record.get("cause")), _NOT_LEARNING["no_gain"])  # older logs lack that cause
+    loss, reference = value_of(record, "loss", ".4g"), value_of(record, "reference", ".4g")
     back = "training goes on from the last good state, and " if record.get("back") else ""
-    return f"The model is not learning: {then}, {before}; {back}the learning rate is {_rate(record, 'lr')} now."
+    names = {"loss": loss, "reference": reference, "since": value_of(record, "since"), "lr": _rate(record, "lr")}
+    return "The model is not learning: " + looks.format(**names, back=back)
 
 
 def _experts(record: Record) -> str:
@@ -252,14 +248,16 @@ _RUNGS = {
     "stop": "Gave up: {}.",
 }
 _SEARCH = "or give none under the profile auto, which finds one"
-_STALLED = {
+_NOT_LEARNING = {
+    "no_gain": "since step {since} the loss is {loss}, at the end of the climb it was {reference}; {back}the learning "
+    "rate is {lr} now.",
     "too_low": "since step {since} its loss hardly falls; it is {loss}, and knowing only how often each token occurs "
-    "brings it to {entropy}. The learning rate {lr} looks far "
+    "brings it to {reference}. The learning rate {lr} looks far "
     f"too low: give one ten times higher, {_SEARCH}.",
     "too_high": "since step {since} its loss stays at {loss}, above where it began. The learning rate {lr} looks far "
     f"too high: give one ten times lower, {_SEARCH}.",
     "stuck": "since step {since} its loss rests at {loss}, no lower than where knowing only how often each token "
-    "occurs brings it ({entropy}). A learning rate too high, {lr} here, does that: give a third of it; else it takes "
+    "occurs brings it ({reference}). A learning rate too high, {lr} here, does that: give a third of it; else it takes "
     "more text, or a longer run.",
     "broken": "since step {since} its loss is NaN or infinite. Start again at a far lower learning rate than {lr}, or "
     "in fp32.",

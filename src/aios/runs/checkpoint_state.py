@@ -20,9 +20,9 @@ from aios.auto_lr.saved_state import (
     TEXT,
     Kind,
     by_key,
-    judged,
     one_of,
     optional,
+    plain,
     record,
     series,
     whole,
@@ -112,8 +112,8 @@ def _judge_scaler(value: Any) -> str | None:
 
 
 _GENERATOR = "the state of a random generator"
-_BYTES = Kind(_GENERATOR, lambda v: isinstance(v, Tensor) and v.dtype == torch.uint8 and v.dim() == 1)
-_SETTING = Kind("a plain value", lambda v: v is None or type(v) in (bool, int, float, str))
+_BYTES = plain(_GENERATOR, lambda v: isinstance(v, Tensor) and v.dtype == torch.uint8 and v.dim() == 1)
+_SETTING = plain("a plain value", lambda v: v is None or type(v) in (bool, int, float, str))
 _PARAM_GROUP = record({"params": series(whole()), "names": series(TEXT)}, may_lack=("names",))
 _SCALER = record(
     {
@@ -122,17 +122,17 @@ _SCALER = record(
         "_growth_tracker": whole(),
     }
 )
-_MOMENTS = by_key(whole(), judged("what AdamW or Muon keep of a parameter", _judge_moments))
-_GROUPS = series(judged("a param group", _judge_param_group), at_least=1)
+_MOMENTS = by_key(whole(), Kind("what AdamW or Muon keep of a parameter", _judge_moments))
+_GROUPS = series(Kind("a param group", _judge_param_group), at_least=1)
 _ENTRIES = {
     "format_version": whole(1),
     "optimizer": optional(record({"state": _MOMENTS, "param_groups": _GROUPS})),
-    "scaler": judged("the state of a loss scale", _judge_scaler),
+    "scaler": Kind("the state of a loss scale", _judge_scaler),
     "rng": record(
         {
-            "torch": judged(_GENERATOR, _judge_torch_generator),
+            "torch": Kind(_GENERATOR, _judge_torch_generator),
             "cuda": series(_BYTES),
-            "python": judged(_GENERATOR, _judge_python_generator),
+            "python": Kind(_GENERATOR, _judge_python_generator),
         }
     ),
     "data": record({"id": TEXT, "samples": whole()}),

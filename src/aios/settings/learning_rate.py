@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aios.auto_lr.plan import AutoLRConfig, OnOverfit, Profile, make_plan
+from aios.auto_lr.plan import AutoLRConfig, Given, OnOverfit, Profile, make_plan
 from aios.errors import UserError
 from aios.settings.adaptive_lr_file import load_adaptive_lr_file, load_group_settings
 from aios.settings.config import TrainingConfig
@@ -33,7 +33,7 @@ def auto_lr_config(config: TrainingConfig, given: Mapping[str, Any] | None = Non
         on_overfit=overfit_policy(config),
     )
     try:
-        make_plan(made, config.steps, config.start_lr, config.use_moe)
+        make_plan(Given(made, config.steps, config.start_lr, config.use_moe))
     except (ValueError, OverflowError) as error:
         place = "adaptive learning rate" if path is None else path
         raise UserError(f"{place}: {error}; correct that value.") from error

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from aios.auto_lr.loop.snapshot import Snapshot, rng_state, set_rng_state
+from aios.auto_lr.loop.random_state import rng_state, set_rng_state
+from aios.auto_lr.loop.snapshot import Snapshot
 from auto_lr.problems import adamw, classifier, fingerprint, sgd, train_plainly
 
 

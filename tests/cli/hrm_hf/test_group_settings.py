@@ -91,7 +91,7 @@ def test_told_nothing_the_router_has_the_rate_of_all(tmp_path: Path) -> None:
         ("[groups.base]\nlr_max = 0.5", [], ["groups.base", "adaptive_lr itself"]),
         ("[groups.router]\ncautoin = 0.5", ["--use-moe"], ["groups.router", "'cautoin'", "did you mean 'caution'"]),
         ("[groups.router]\ncaution = 'a'", ["--use-moe"], ["groups.router", "caution = 'a'", "a number"]),
-        ("[groups.router]\ncaution = 2", ["--use-moe"], ["groups.router", "caution = 2", "in [0, 1]"]),
+        ("[groups.router]\ncaution = 2", ["--use-moe"], ["groups.router", "caution = 2", "from 0 to 1"]),
         ("groups = 3", ["--use-moe"], ["found 3"]),
         ("[groups]\nrouter = 3", ["--use-moe"], ["groups.router", "found 3"]),
     ],

@@ -35,8 +35,7 @@ def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
 def check_steerable(optimizers: Iterable[Any]) -> None:
     """Raise ValueError for an optimizer that a learning rate and a falling loss cannot steer.
 
-    Whose `step` wants a closure: whoever calls it has no loss to compute again. That heeds its rate in the first step
-    alone, or makes what it is given larger.
+    Refused: a `step` that needs a closure, an optimizer that reads its rate only once, and `maximize`.
     """
     for optimizer in optimizers:
         if isinstance(optimizer, torch.optim.Rprop):

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from aios.auto_lr.climb import Climb
 from aios.auto_lr.climb_config import ClimbConfig
-from aios.auto_lr.events import LogFn
+from aios.auto_lr.events import LogFn, foreign_lr
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.momentum import momentum_alone
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.weights import ChangeMeter
-from aios.auto_lr.param_groups import JoinedGroups, WrittenRates, foreign_event
+from aios.auto_lr.param_groups import JoinedGroups, WrittenRates
 from aios.auto_lr.search import Found, Trial
 
 
@@ -61,8 +61,7 @@ class Climbing:
         if self._foreign is None:
             return
         lr, rate = self._foreign
-        seen = f"{lr:.4g} in place of {rate:.4g}: no rate can be found while something else sets it"
-        log({**foreign_event(lr, rate, seen), "step": step})
+        log(foreign_lr(step, lr, rate, climbing=True))
         self.leave()
 
     def leave(self) -> None:
@@ -74,6 +73,23 @@ class Climbing:
     def change(self) -> Tensor:
         """What the update just launched has changed, a scalar on the device that all workers agree on."""
         return self._engine.agreed(self._meter.measure())
+
+    def pass_step(self) -> None:
+        """The update that was to be made is none: another is made at its rate."""
+        self.climb.pass_step()
+
+    def settle(self) -> bool:
+        """Let the climb be over where it knows its knee by now; returns whether it is."""
+        return self.climb.settle()
+
+    def follow(self, step: int, lr: float, numbers: tuple[float, float, float], overflow: bool) -> None:
+        """Take loss, gradient norm and change of an update at `lr`; `step` is the newest one launched.
+
+        Nothing is told where the gradient was an `overflow` of a scaled loss.
+        """
+        loss, grad_norm, change = numbers
+        told = loss if math.isfinite(grad_norm) else math.nan
+        self.observe(step, lr, None if overflow else told, change)
 
     def observe(self, step: int, lr: float, loss: float | None, change: float) -> None:
         """Take the numbers of a step, as `Climb.observe` does; `step` is the newest one launched."""

@@ -11,8 +11,7 @@ from aios.auto_lr.overfit import Evaluation, OverfitWatch, Turn
 from aios.auto_lr.plan import AutoLRConfig
 
 GoBack = Callable[[int], bool]
-"""Brings back the training state that the caller has kept of the best evaluation, the one after an optimizer step;
-returns whether it is there. All workers call it together."""
+"""Restores the state saved after the given step; returns False if it is gone. All workers call it together."""
 
 
 class Evaluations:

@@ -1,19 +1,19 @@
 """Any iterable of batches, or a DataLoader, as numbered batches: with look-ahead, epochs, and a position to resume at.
 
-The search and the trials train on batches ahead and take that back; the run then meets the same batches again. So
-batches need numbers, and drawing one early must not change what is drawn or trained later.
+A search trains on batches ahead and takes that back; the run then meets the same batches again. So batches need
+numbers, and drawing one early must not change what is drawn or trained later.
 """
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
+
+from aios.auto_lr.loop.random_state import HostState, host_state, seed_host, set_host_state
 
 Batch = TypeVar("Batch")
 _EPOCH_SEEDS = 1_000_003
@@ -50,7 +50,7 @@ class BatchFeed(Generic[Batch]):
         self._first = 0  # number of the oldest batch that is kept
         self._kept: deque[Batch] = deque()
         self._drawing: Iterator[Batch] | None = None
-        self._stream: tuple[Any, ...] | None = None
+        self._stream: HostState | None = None
 
     @property
     def epoch(self) -> int:
@@ -103,35 +103,34 @@ class BatchFeed(Generic[Batch]):
         for _ in range(2):
             with self._own_random_numbers():
                 if self._drawing is None:
-                    self._begin_epoch()
-                assert self._drawing is not None
-                batch = next(self._drawing, self)
-            if batch is not self:
-                self._kept.append(batch)  # type: ignore[arg-type]
-                return
-            self._drawing = None
+                    self._drawing = self._begin_epoch()
+                try:
+                    self._kept.append(next(self._drawing))
+                    return
+                except StopIteration:
+                    self._drawing = None
         raise ValueError("the source of the batches is empty: it gave none in a whole epoch")
 
-    def _begin_epoch(self) -> None:
+    def _begin_epoch(self) -> Iterator[Batch]:
         self._epoch += 1
         self._begins.append((self._first + len(self._kept), self._epoch, self._generator_state()))
-        _seed_host(self._seed * _EPOCH_SEEDS + self._epoch)
+        seed_host(self._seed * _EPOCH_SEEDS + self._epoch)
         for sampler in parts_of(self._source)[1:]:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(self._epoch)
-        self._drawing = iter(self._source)
+        return iter(self._source)
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
         """Draw from the feed's stream of random numbers in the block, and leave the training's as it was."""
-        outside = _host_state()
+        outside = host_state()
         if self._stream is not None:
-            _set_host_state(self._stream)
+            set_host_state(self._stream)
         try:
             yield
         finally:
-            self._stream = _host_state()
-            _set_host_state(outside)
+            self._stream = host_state()
+            set_host_state(outside)
 
     def _generator_state(self) -> Any:
         """Of the source's own generator; of several a list, None where it was given none."""
@@ -153,21 +152,3 @@ def generators_in(loader: Any) -> list[torch.Generator]:
     names = ("generator", "synchronized_generator")  # the second is Accelerate's
     given = [getattr(part, name, None) for part in parts_of(loader) for name in names]
     return list({id(one): one for one in given if isinstance(one, torch.Generator)}.values())
-
-
-def _host_state() -> tuple[Any, ...]:
-    """The random numbers a dataset may use; those of accelerators are the training's alone."""
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()
-
-
-def _set_host_state(state: tuple[Any, ...]) -> None:
-    of_torch, of_python, of_numpy = state
-    torch.set_rng_state(of_torch)
-    random.setstate(of_python)
-    np.random.set_state(of_numpy)
-
-
-def _seed_host(number: int) -> None:
-    torch.default_generator.manual_seed(number)
-    random.seed(number)
-    np.random.seed(number % 2**32)

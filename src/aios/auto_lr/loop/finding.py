@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from aios.auto_lr.climb import RESOLVED, Climb
 from aios.auto_lr.climb_config import ClimbConfig
@@ -25,20 +25,20 @@ from aios.auto_lr.search import BUDGET, SHORTEST_RUN, Found, Trial
 from aios.errors import RunError
 
 BELOW_EDGE = 10.0
-"""So far below the rate at which it broke a fresh model trains where neither climb nor race has told its rate."""
+"""If neither climb nor race found a rate, a fresh model trains at the rate where it broke divided by this."""
 SCALED = 256.0
-"""So many times the loss that the search saw on the same batch, the first loss has been scaled, not trained."""
+"""A first loss this many times the one that the search saw on the same batch was multiplied by somebody."""
 _NOTHING_MOVES = "no weight moved at any rate: does the optimizer's step do anything, and hold the model's weights?"
 
 
 class Finding:
     """Finds the rate of a run of `steps`; whoever drives the loop accounts for and logs what is found.
 
-    `trial`, once set, trains on any batch; without it nothing is raced.
+    The `trial` of `begin`, `look` and `load_state_dict` trains on any batch; without it nothing is raced.
     """
 
     def __init__(self, model: nn.Module, engine: Engine, steps: int, config: AutoLRConfig) -> None:
-        self.trial: Trial | None = None
+        self._trial: Trial | None = None
         self.climbing: Climbing | None = None
         """The climb in progress."""
         self.search_steps = 0
@@ -51,8 +51,9 @@ class Finding:
         self._first_loss: float | None = None  # of the first batch, untrained
         self._moves = True  # whether the climb saw a weight move
 
-    def begin(self, step: int, batch: int) -> Found | None:
+    def begin(self, step: int, batch: int, trial: Trial | None) -> Found | None:
         """What is found at once; None where the steps to come, from `step` on, are a climb."""
+        self._trial = trial
         found = self._at_once(batch)
         if found is None:
             self.climbing = Climbing(self._new_climb(), self._engine, step)
@@ -64,10 +65,10 @@ class Finding:
         if self._steps < SHORTEST_RUN:
             self.plan_roles()
             reason = f"too few steps for a search ({self._steps} of {SHORTEST_RUN})"
-            return Found("climb", (), (), None, None, reason, 0)
-        if self.trial is not None and self._was_trained():
+            return Found.nothing("climb", reason, steps=0)
+        if self._trial is not None and self._was_trained():
             self.plan_roles()
-            return self._race_from_start(self.trial, batch, self._config.race.trained_change)
+            return self._race_from_start(self._trial, batch, self._config.race.trained_change)
         self.plan_roles(MEASURED)
         return None
 
@@ -85,33 +86,61 @@ class Finding:
 
     def tell_roles(self, log: LogFn, step: int) -> None:
         """Log how the rates of the roles compare from optimizer step `step` on."""
-        for told in role_events(self.roles) if self.roles is not None else ():
-            log({**told, "step": step})
+        for event in role_events(self.roles, step) if self.roles is not None else ():
+            log(event)
 
     def tell_kept_roles(self, log: LogFn, step: int) -> None:
         """Log the factors that a resumed run keeps although the settings now say otherwise."""
         saved, config = self.roles.factors if self.roles is not None else {}, self._config
         other = [role for role, factor in config.role_factors.items() if saved.get(role, 1.0) != factor]
         if other or (saved and not config.role_lr):
-            for told in kept_events({role: saved.get(role, 1.0) for role in sorted({*saved, *other})}):
-                log({**told, "step": step})
+            for event in kept_events({role: saved.get(role, 1.0) for role in sorted({*saved, *other})}, step):
+                log(event)
 
     def begin_update(self) -> None:
         """An update is about to be made."""
         begin_updates(self._engine.optimizers)
 
+    def change(self) -> Tensor | float:
+        """What the update just launched has changed, as far as a climb wants to know."""
+        return self.climbing.change() if self.climbing is not None else 0.0
+
+    def end_update(self, log: LogFn, step: int) -> float | None:
+        """The update of step `step` is launched; returns the LR of base that a climb tries with it."""
+        if self.climbing is None:
+            return None
+        self.climbing.report_foreign(log, step)
+        return self.climbing.tried
+
+    def climb_over(self, step: int) -> bool:
+        """Whether a climb is to end after step `step`: by itself, or with the run."""
+        return self.climbing is not None and (self.climbing.over or step >= self._steps)
+
+    def settle(self) -> bool:
+        """Let a climb be over where it knows its knee by now; returns whether one is."""
+        return self.climbing is not None and self.climbing.settle()
+
+    def keep(self, step: int) -> None:
+        """Copy the state of now, after step `step`, for a climb to go back to."""
+        if self.climbing is not None:
+            self.climbing.keep(step)
+
     def pass_step(self) -> None:
         """The update that was to be made is none: a climb makes another at its rate."""
         if self.climbing is not None:
-            self.climbing.climb.pass_step()
+            self.climbing.pass_step()
 
-    def look(self, batch: int) -> Found:
+    def account(self, found: Found) -> None:
+        """Add what finding it took."""
+        self.search_steps += found.steps
+
+    def look(self, batch: int, trial: Trial) -> Found:
         """What `begin`, and the climb if there is one, finds on the batches from `batch` on; all is taken back."""
+        self._trial = trial
         try:
             found = self._at_once(batch)
             if found is None:
-                assert self.trial is not None
-                found = climb_and_restore(self._new_climb(), self._engine, self.trial, batch)
+                found = climb_and_restore(self._new_climb(), self._engine, trial, batch)
                 if found.lr is None:
                     found = self.race_fresh(batch, found.edge) or found
             return found
@@ -144,13 +173,14 @@ class Finding:
         return climbing.go_back(step)
 
     def race_fresh(self, batch: int, edge: float | None) -> Found | None:
-        """A race in place of a climb that told nothing and ended at `edge`; None where nothing can be raced, or no
-        weight moved. Where it tells nothing either, learning may be slow to show (embeddings, each in few batches): the
-        lowest rate would teach nothing, and a decade below where it broke nothing is at stake."""
-        if self.trial is None or not self._moves:
+        """Race when the climb found no rate. If no candidate wins either, use a tenth of the `edge`.
+
+        None where nothing can be raced, or no weight moved.
+        """
+        if self._trial is None or not self._moves:
             return None
         otherwise = edge / BELOW_EDGE if edge is not None else None
-        return self._race_from_start(self.trial, batch, self._config.race.fresh_change, otherwise)
+        return self._race_from_start(self._trial, batch, self._config.race.fresh_change, otherwise)
 
     def check_scale(self, loss: float) -> None:
         """The search saw the first batch under the same weights: raise ValueError for a first loss that is out of all
@@ -164,18 +194,17 @@ class Finding:
 
     def _look_at(self, batch: int) -> float | None:
         """The loss on a batch before any training; that leaves no trace. None without a trial."""
-        if self.trial is None:
+        if self._trial is None:
             return None
         snapshot = self._engine.snapshot()
         try:
-            return Paired(self.trial).evaluate(batch)
+            return Paired(self._trial).evaluate(batch)
         finally:
             snapshot.restore()
 
     @property
     def _climb_config(self) -> ClimbConfig:
-        """The climb's settings, for the numbers that the weights are kept in; where one rate has to do for all, and
-        nothing is said, with its divisor."""
+        """Climb settings adapted to the weights' precision; divisor set if one rate must serve all."""
         config, plan = self._config.climb, self.roles
         visible = max(config.visible_change, RESOLVED * resolution(self._engine.weights))
         config = replace(config, visible_change=visible)
@@ -184,7 +213,7 @@ class Finding:
         return replace(config, divisor=1 / plan.one_rate)
 
     def _new_climb(self) -> Climb:
-        return Climb(self._steps, self._climb_config)
+        return Climb.for_run(self._steps, self._climb_config)
 
     def _was_trained(self) -> bool:
         with self._engine.whole_model():
@@ -195,13 +224,13 @@ class Finding:
         trial, snapshot = Paired(trial), self._engine.snapshot()
         unit = find_unit(trial, self._engine, snapshot.restore, batch, self._climb_config)
         if unit.change is None:
-            return Found("race", (), (), None, None, _NOTHING_MOVES, unit.steps)
+            return Found.nothing("race", _NOTHING_MOVES, unit.steps)
         # All of it, whatever a climb has taken back before: without a rate nothing else counts.
         middle, budget = change / unit.change, math.floor(BUDGET * self._steps) - unit.steps
         found = run_race(trial, snapshot.restore, batch, budget, middle, self._config.race, otherwise)
         if found is None:
             reason = f"too few steps for a race; by what an update changes, {middle:.3g} suits such a model"
-            return Found("race", (), (), middle, None, reason, unit.steps)
+            return replace(Found.nothing("race", reason, unit.steps), lr=middle)
         return replace(found, steps=found.steps + unit.steps)
 
     def state_dict(self) -> dict[str, Any]:
@@ -211,13 +240,13 @@ class Finding:
         roles = {"factors": dict(plan.factors), "one_rate": plan.one_rate, "usual": plan.usual}
         return {"search_steps": self.search_steps, "climb": climb, "roles": roles}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], trial: Trial | None) -> None:
         """Go on from what `state_dict` returned; checked before (see `state_forms`)."""
         roles, optimizers = state.get("roles"), self._engine.optimizers
         # A run begun before there were roles goes on with one rate for all.
         plan = RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, MEASURED, wanted=False)
         scale_updates(self._model, optimizers, plan.factors, plan.usual)  # it may refuse them: before any change
-        self.roles = plan
+        self.roles, self._trial = plan, trial
         self.search_steps = state["search_steps"]
         climb = state.get("climb")
         self.climbing = Climbing.from_state(climb, self._engine, self._climb_config) if climb is not None else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
+from aios.auto_lr.events import Event, disabled
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.plan import AutoLRConfig
 
@@ -28,13 +28,12 @@ def search_obstacle(config: AutoLRConfig, engine: Engine) -> str | None:
     return obstacle
 
 
-def disabled_parts(config: AutoLRConfig, engine: Engine) -> Iterator[dict[str, Any]]:
-    """An event, all but its step, for each part that `config` asks for in vain."""
-    disabled = {"event": "adaptive_lr_disabled"}
+def disabled_parts(config: AutoLRConfig, engine: Engine, step: int) -> Iterator[Event]:
+    """An event, at optimizer step `step`, for each part that `config` asks for in vain."""
     if config.profile == "fixed":
         return
     if engine.schedules_lr:
-        yield {**disabled, "reason": "deepspeed_scheduler_present"}
+        yield disabled(step, "deepspeed_scheduler_present")
     elif engine.snapshot_obstacle is not None and config.profile == "auto":
         for part in ("search", "rewind"):
-            yield {**disabled, "part": part, "reason": f"no_exact_snapshot ({engine.snapshot_obstacle})"}
+            yield disabled(step, f"no_exact_snapshot ({engine.snapshot_obstacle})", part)

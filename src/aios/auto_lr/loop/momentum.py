@@ -18,11 +18,10 @@ _AVERAGES = ("ax",)
 def momentum_alone(optimizers: Iterable[Any]) -> float:
     """The momentum, 0 to 1, of optimizers that make their updates from one alone; 0 for all others.
 
-    So do SGD with momentum and Lion; not so Adam, RMSprop or Adafactor, whose updates second moments scale, nor plain
-    SGD, which keeps nothing. Told by their states after some updates: of what optimizers keep for each weight, only
-    second moments are nowhere negative. Reads the states from the device.
+    So do SGD with momentum and Lion; not Adam, RMSprop or Adafactor, whose updates second moments scale, nor plain SGD,
+    which keeps nothing. Recognised by its state: only second moments are never negative. Reads it from the device.
     """
-    inner = [one for optimizer in optimizers for one in _within(optimizer)]
+    inner = [one for optimizer in optimizers for one in _with_wrapped(optimizer)]
     kept = [tensors for one in inner for tensors in _kept(one).values()]
     if not kept or any(map(_nowhere_negative, kept)):
         return 0.0
@@ -37,7 +36,7 @@ def _momentum(group: Mapping[str, Any]) -> float:
     return USUAL
 
 
-def _within(optimizer: Any) -> list[Any]:
+def _with_wrapped(optimizer: Any) -> list[Any]:
     """An optimizer, and those that it wraps, each once."""
     found = [optimizer]
     for one in found:  # which grows on the way

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from copy import deepcopy
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,8 +22,6 @@ Back = Callable[[], Any]
 
 _PLAIN = (int, float, complex, str, bytes, type(None), Enum, torch.dtype, torch.device, torch.Size)
 _CODE = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
-_TORCH_OWN = frozenset(vars(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)))
-"""Attributes that every torch optimizer has: state and groups, copied for themselves, the others are hooks."""
 
 
 class OptimizerCopy:
@@ -40,7 +39,7 @@ class OptimizerCopy:
             {k: (v, copy_value(v)) for k, v in group.items() if k != "params"} for group in optimizer.param_groups
         ]
         name = type(optimizer).__name__
-        own = {k: v for k, v in vars(optimizer).items() if k not in _TORCH_OWN}
+        own = {k: v for k, v in vars(optimizer).items() if k not in _torch_own()}
         self._attributes = {k: _keep(v, f"{name}.{k}", kept, {id(optimizer)}) for k, v in own.items()}
 
     @property
@@ -63,6 +62,12 @@ class OptimizerCopy:
         for group, saved in zip(optimizer.param_groups, self._groups, strict=False):  # others were added since
             group.update({name: _brought_back(value, copy) for name, (value, copy) in saved.items()})
         optimizer.zero_grad(set_to_none=True)
+
+
+@cache
+def _torch_own() -> frozenset[str]:
+    """Attributes that every torch optimizer has: state and groups, copied for themselves, the others are hooks."""
+    return frozenset(vars(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)))
 
 
 def copy_value(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -41,8 +42,9 @@ class StepReport(NamedTuple):
     """What the caller gave along on the device."""
 
 
-class _Pending(NamedTuple):
-    tag: object
+@dataclass(frozen=True)
+class _Pending(Generic[Tag]):
+    tag: Tag
     values: Tensor
     """On the host; on CUDA not yet filled until `copied` has happened."""
     copied: torch.cuda.Event | None
@@ -57,7 +59,7 @@ class Readback(Generic[Tag]):
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[_Pending[Tag]] = deque()
 
     def push(self, tag: Tag, values: Tensor) -> None:
         """Queue a float vector that lives on the device."""
@@ -79,10 +81,10 @@ class Readback(Generic[Tag]):
         return self._take(keep=0)
 
     def _take(self, keep: int) -> list[tuple[Tag, list[float]]]:
-        taken = []
+        taken: list[tuple[Tag, list[float]]] = []
         while len(self._pending) > keep:
-            tag, values, copied = self._pending.popleft()
-            if copied is not None:
-                copied.synchronize()
-            taken.append((tag, values.tolist()))
-        return taken  # type: ignore[return-value]
+            oldest = self._pending.popleft()
+            if oldest.copied is not None:
+                oldest.copied.synchronize()
+            taken.append((oldest.tag, oldest.values.tolist()))
+        return taken

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.events import Event, disabled, role_rate
 from aios.auto_lr.loop.roles import RECURRENT, roles_of
 from aios.auto_lr.loop.scaled_updates import at_rate, holds_copies
 from aios.auto_lr.param_groups import initial_rate
@@ -31,8 +32,7 @@ class RolePlan:
     factors: Mapping[str, float]
     """Of each role that trains at another rate than the rest, as a multiple of that; empty: one rate for all."""
     one_rate: float = 1.0
-    """Where one rate has to do for all, what is left of that which short runs like best: what the part that bears least
-    would have."""
+    """Factor on the rate when all weights must share one: that of the part that bears least."""
     usual: float = 1.0
     """The rate of the rest over that of the first param group. Weights in a group with another are left at that."""
     obstacle: str | None = None
@@ -99,18 +99,18 @@ def _obstacle(elsewhere: bool, own: Sequence[Tensor], optimizers: Sequence[Any])
     return None
 
 
-def kept_events(factors: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """An event, all but its step, for each role whose factor stays what it was when the run began."""
+def kept_events(factors: Mapping[str, float], step: int) -> Iterator[Event]:
+    """An event, at optimizer step `step`, for each role whose factor stays what it was when the run began."""
     why = "a run goes on with the rates of its parts that it began with, whatever the settings say now"
     for role, factor in factors.items():
-        yield {"event": "adaptive_lr_roles", "role": role, "factor": factor, "evidence": "saved", "reason": why}
+        yield role_rate(step, role, factor, "saved", why)
 
 
-def role_events(plan: RolePlan) -> Iterator[dict[str, Any]]:
-    """An event, all but its step, for each role that trains at another rate, or for why none does."""
+def role_events(plan: RolePlan, step: int) -> Iterator[Event]:
+    """An event, at optimizer step `step`, for each role that trains at another rate, or for why none does."""
     for role, factor in plan.factors.items():
         measured = MEASURED.get(role) == factor
-        told = {"evidence": "measured", "reason": _WHY[role]} if measured else {"evidence": "settings"}
-        yield {"event": "adaptive_lr_roles", "role": role, "factor": factor, "reason": "the settings say so", **told}
+        evidence, why = ("measured", _WHY[role]) if measured else ("settings", "the settings say so")
+        yield role_rate(step, role, factor, evidence, why)
     if plan.obstacle is not None:
-        yield {"event": "adaptive_lr_disabled", "part": "rate for each role", "reason": plan.obstacle}
+        yield disabled(step, plan.obstacle, "rate for each role")

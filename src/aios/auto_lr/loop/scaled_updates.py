@@ -29,8 +29,8 @@ def at_rate(wanted: float, optimizer: Any) -> list[Tensor]:
 
 
 def holds_copies(optimizer: torch.optim.Optimizer, weight: Tensor) -> bool:
-    """Whether `optimizer` keeps a copy of `weight` to go on from, as Lookahead does, or an fp32 weight for a bf16 one:
-    what is done to the weight behind its back is undone then. Waits for the device."""
+    """Whether the optimizer keeps its own copy of `weight`, which would undo scaling: Lookahead does, or one that has
+    an fp32 weight for a bf16 one. Waits for the device."""
     trained = {id(w) for group in optimizer.param_groups for w in group["params"]}
     kept = (tensor for tensor in _tensors_in(vars(optimizer), set()) if id(tensor) not in trained)
     same = (tensor.detach().to(weight) for tensor in kept if tensor.shape == weight.shape)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.loop.optimizer_copy import OptimizerCopy
+from aios.auto_lr.loop.random_state import host_state, rng_state, set_host_state, set_rng_state
 from aios.auto_lr.loop.weights import all_trained
-
-RngState = dict[str, Any]
+from aios.auto_lr.param_groups import as_several
 
 
 class Snapshot:
@@ -33,14 +30,14 @@ class Snapshot:
         tensors: Iterable[Tensor] | None = None,
     ) -> None:
         self._scaler = scaler
-        several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
+        several = as_several(optimizers)
         kept = list(tensors if tensors is not None else [*all_trained(model, several), *model.buffers()])
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept]
         self._buffers = [(part._buffers, name, own) for part in model.modules() for name, own in part._buffers.items()]
         of_model = frozenset(id(tensor) for tensor in [*kept, *model.parameters(), *model.buffers()])
         self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in several]
         self._scale = scaler.state_dict() if scaler is not None else {}
-        self._rng, self._numpy = rng_state(), np.random.get_state()
+        self._rng, self._host = rng_state(), host_state()
 
     @property
     def bytes(self) -> int:
@@ -60,30 +57,4 @@ class Snapshot:
         if self._scaler is not None and self._scale:
             self._scaler.load_state_dict(self._scale)
         set_rng_state(self._rng)
-        np.random.set_state(self._numpy)
-
-
-def rng_state() -> RngState:
-    """The state of every random number generator a training step may use; loads with `weights_only=True`."""
-    version, numbers, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": [version, list(numbers), gauss],
-    }
-
-
-def set_rng_state(state: RngState) -> None:
-    """Restore what `rng_state` returned; CUDA generators only where there are as many devices as before."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-
-
-def seed(number: int) -> None:
-    """Start every random number generator a training step may use from `number`."""
-    torch.manual_seed(number)  # those of all CUDA devices, too
-    random.seed(number)
-    np.random.seed(number % 2**32)
+        set_host_state(self._host)

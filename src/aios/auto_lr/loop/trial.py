@@ -12,19 +12,21 @@ from torch import Tensor, nn
 from aios.auto_lr.climb import Climb
 from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.loop.engine import Engine, overflowed
-from aios.auto_lr.loop.snapshot import seed
+from aios.auto_lr.loop.random_state import seed
 from aios.auto_lr.loop.update import check_dense
 from aios.auto_lr.loop.weights import ChangeMeter
 from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
 from aios.auto_lr.search import Trial
 
 MOST_OVERFLOWS = 40
-"""So often in a row the loss scale may come down before an update of a trial: from 2^24 it is far below 1 then."""
+"""Most retries in a row: from 2^24 the loss scale is far below 1 then."""
 Forward = Callable[[int], Tensor]
 """The training loss on the micro-batch of a number, forward only; a pure function of number and weights."""
 Run = Callable[[int, bool], Tensor]
-"""`run(batch, learns)`: the mean loss of an optimizer step over all its micro-batches and workers, a scalar. Where it
-`learns` it leaves the gradients, else none."""
+"""`run(batch, learns)`: numbers of an optimizer step, means over all its micro-batches and workers.
+
+Where it `learns` it leaves the gradients, and the first number is the loss; else it returns just the one that is
+followed."""
 _NO_GRAPH = "does not require grad"
 """In torch's error for a gradient that is asked for where none are kept."""
 
@@ -32,8 +34,7 @@ _NO_GRAPH = "does not require grad"
 def update_once(engine: Engine, gradients: Callable[[], Tensor]) -> Tensor:
     """One update by what `gradients` leaves, which returns numbers, the loss first; returns them.
 
-    Where the loss scale is too high for it, the update is left out, and the scale comes down: then once more, for what
-    is tried and taken back always begins at the scale of before.
+    On overflow, lower the loss scale and retry: each trial begins at the scale of before.
     """
     for _ in range(MOST_OVERFLOWS):
         numbers = gradients()
@@ -45,7 +46,7 @@ def update_once(engine: Engine, gradients: Callable[[], Tensor]) -> Tensor:
 
 def find_unit(trial: Trial, engine: Engine, restore: Callable[[], object], batch: int, config: ClimbConfig) -> Unit:
     """What one update does to the weights, found as a climb finds where to begin; each update is taken back."""
-    climb, meter, tried = Climb(1, config), ChangeMeter(engine.weights), 0
+    climb, meter, tried = Climb.for_run(1, config), ChangeMeter(engine.weights), 0
     while climb.unit is None and climb.ended is None:
         lr = climb.next_lr()
         meter.mark()
@@ -91,11 +92,12 @@ class Paired:
 class EngineTrial:
     """A `Trial` of what `run` computes and `engine` updates, as the real training does.
 
-    The loss is read back at every step: trials are short.
+    `followed` is the place, among the numbers of `run`, of that which is told. It is read back at every step: trials
+    are short.
     """
 
-    def __init__(self, engine: Engine, run: Run) -> None:
-        self._engine, self._run = engine, run
+    def __init__(self, engine: Engine, run: Run, followed: int = 0) -> None:
+        self._engine, self._run, self._followed = engine, run, followed
         self._groups = JoinedGroups(engine.optimizers)
         self._differentiates = False  # whether the loss is made from gradients itself: of its inputs, say
 
@@ -114,7 +116,8 @@ class EngineTrial:
     def train(self, batch: int, lr: float) -> float:
         """Training loss on the batch, then one clipped update with `lr`."""
         set_learning_rate(self._groups.param_groups, lr)
-        return float(update_once(self._engine, lambda: self._run(batch, True).detach()))
+        numbers = update_once(self._engine, lambda: self._run(batch, True).detach())
+        return float(numbers.reshape(-1)[self._followed])
 
 
 def run_of(forward: Forward, model: nn.Module, engine: Engine, micro_batches: int) -> Run:

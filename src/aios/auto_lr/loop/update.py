@@ -80,8 +80,8 @@ class UpdateGuard:
     """Leaves out updates of an optimizer whose `step` a framework calls, through `scaler` where it has one.
 
     Call `leave_out` with what `must_skip` said, once the gradients are there and before the framework's step, and
-    `done` after it. A fused optimizer reads the answer on the device. Any other loses its gradients, without which
-    nothing moves: there the host waits for the answer. The loss scale follows overflows alone, as in `clip_and_update`.
+    `done` after it. A fused optimizer reads the flag on the device; for any other the gradients are dropped, which
+    waits for the device. The loss scale follows overflows alone, as in `clip_and_update`.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
@@ -114,8 +114,13 @@ class UpdateGuard:
             set_skip(self._optimizer, (flag > 0) | self._skip.to(flag.device))
 
 
+def reads_flags(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `optimizer` reads scale and skip on the device: a fused one does. `GradScaler` goes by this name, too."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
 def _skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether `optimizer` heeds `set_skip`; torch's only sign of it is this name, which `GradScaler` goes by, too."""
+    """Whether the next step of `optimizer` heeds `set_skip`."""
     if isinstance(optimizer, torch.optim.SGD) and not optimizer.state:
         return False  # its first step would keep a momentum that was never written, skipped or not
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+    return reads_flags(optimizer)

@@ -20,11 +20,9 @@ _POWER_STEPS = 12
 class ChangeMeter:
     """Measures an update: the RMS of what it changes over the RMS of the weights, the median over all matrices.
 
-    The median, because an embedding as torch initialises it outweighs all the rest. Weights that are zero (the second
-    half of fresh adapters) and vectors are left out, unless there is nothing else, and so are those that the update
-    left alone, whoever may hold them. Where no matrix moves but those that were zero at first (a head, behind which
-    nothing has a gradient yet; biases, where coarse numbers round all other updates away), such weights are measured by
-    the size of the others, or by that which torch gives a layer. Nothing waits for the device.
+    Median, because embeddings outweigh the rest. Left out are vectors, unless there is nothing else, and weights that
+    are zero or did not move. Zero-initialised weights are compared with a typical norm, if nothing else moves: that of
+    the other weights, or what torch gives a layer. Nothing waits for the device.
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
@@ -35,7 +33,7 @@ class ChangeMeter:
         first = self._norms(self._weights)
         usual = torch.where(first > 0, first / roots, torch.nan).nanmedian()
         layers = torch.tensor([_rms_of_layer(w) for w in self._weights], device=device)
-        self._instead = torch.where(first > 0, torch.nan, torch.where(usual.isnan(), layers, usual) * roots)
+        self._stand_in_norms = torch.where(first > 0, torch.nan, torch.where(usual.isnan(), layers, usual) * roots)
         """Norms that stand for those of weights which were zero at first; NaN for all others."""
         self._before: list[Tensor] = []
 
@@ -49,8 +47,8 @@ class ChangeMeter:
             return torch.zeros(())
         moved = self._norms(torch._foreach_sub(self._weights, self._before))
         sizes = self._norms(self._before)
-        others = self._matrices & self._instead.isnan() & (moved > 0)
-        sizes = torch.where(others.any(), sizes, sizes.fmax(self._instead))
+        others = self._matrices & self._stand_in_norms.isnan() & (moved > 0)
+        sizes = torch.where(others.any(), sizes, sizes.fmax(self._stand_in_norms))
         changed = (sizes > 0) & (moved > 0)
         matrices = self._matrices & changed
         counts = torch.where(matrices.any(), matrices, changed)
@@ -60,8 +58,8 @@ class ChangeMeter:
     @staticmethod
     def _norms(tensors: Iterable[Tensor]) -> Tensor:
         """The L2 norm of each."""
-        told = list(tensors)
-        return torch.stack([norm.float() for norm in torch._foreach_norm(told)]) if told else torch.zeros(0)
+        listed = list(tensors)
+        return torch.stack([norm.float() for norm in torch._foreach_norm(listed)]) if listed else torch.zeros(0)
 
 
 def _rms_of_layer(weight: Tensor) -> float:
@@ -85,16 +83,16 @@ def looks_trained(weights: Iterable[Tensor]) -> bool:
     is s (sqrt m + sqrt n) (Bai and Yin 1993); training adds directions that stand out far above that (Martin and
     Mahoney 2021, arXiv 1810.01075). Orthogonal matrices lie below. Matrices that are too small to tell are left out.
     """
-    trained = told = 0
+    trained = judged = 0
     for weight in weights:
         matrix = weight.detach().flatten(1) if weight.ndim >= 2 else None
         if matrix is None or min(matrix.shape) < _LEAST_SIDE:
             continue
         norm = _relative_norm(matrix.float())
         if norm is not None:
-            told += matrix.numel()
+            judged += matrix.numel()
             trained += matrix.numel() if norm > TRAINED_NORM else 0
-    return 2 * trained > told
+    return 2 * trained > judged
 
 
 def _relative_norm(matrix: Tensor) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aios.auto_lr.search import SHORTEST_RUN, Found
 from aios.auto_lr.state_forms import read_checkpoint
-from aios.cli.hrm_hf.train_epoch import RunTrial, TrainingRun
+from aios.cli.hrm_hf.train_epoch import TrainingRun, run_trial
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import copying_obstacle, has_scheduler
 
@@ -33,13 +33,13 @@ def begin_learning_rate(
         if save is not None:
             save()
         run.model.train()
-        run.auto.search(RunTrial(run))
+        run.auto.search(run_trial(run))
     elif state is not None and state["step"] > 0:
         learned, forget = (
             still_comparable(read_checkpoint(state), state, run.config),
             run.config.adaptive_lr_reset_state,
         )
-        run.auto.load_state_dict(learned, RunTrial(run), forget=forget)
+        run.auto.load_state_dict(learned, run_trial(run), forget=forget)
 
 
 def _say_of_asked_lr(run: TrainingRun, state: Mapping[str, Any] | None) -> None:
@@ -73,7 +73,7 @@ def absurd_lr(config: TrainingConfig) -> str | None:
 def look(run: TrainingRun) -> Found:
     """Find the LR as a run would and take everything back."""
     run.model.train()
-    return run.auto.look(RunTrial(run))
+    return run.auto.look(run_trial(run))
 
 
 _EVALUATED_BY = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from aios.auto_lr.loop.snapshot import rng_state, set_rng_state
+from aios.auto_lr.loop.random_state import rng_state, set_rng_state
 from aios.cli.hrm_hf.optimization import restore_optimizers
 from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.engines.weight_average import WeightAverage, holds_average

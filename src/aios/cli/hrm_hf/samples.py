@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from aios.auto_lr.loop.snapshot import rng_state, set_rng_state
+from aios.auto_lr.loop.random_state import rng_state, set_rng_state
 from aios.cli.hrm_hf.answer import draw
 from aios.data.dataset import TokenWindows
 from aios.engines.device import Precision

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aios.auto_lr.api import AutoLR, StepReport
-from aios.auto_lr.events import LogFn
-from aios.auto_lr.loop.trial import update_once
-from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
+from aios.auto_lr.api import AutoLR
+from aios.auto_lr.events import LogFn, not_learning
+from aios.auto_lr.loop.readback import StepReport
+from aios.auto_lr.loop.trial import EngineTrial
 from aios.auto_lr.stalled import StalledWatch
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import EvalBatches, TrainBatches
@@ -147,9 +147,9 @@ class TrainingRun:
         if self.stalled is None or self.stalled.over:
             return
         control = self.auto.control
-        told = self.stalled.observe(step, loss, settled=control is not None and control.settled(step))
-        if told is not None:
-            self.log_fn({"event": "not_learning", "step": step, **asdict(told), "reason": told.reason, "lr": lr})
+        seen = self.stalled.observe(step, loss, settled=control is not None and control.settled(step))
+        if seen is not None:
+            self.log_fn(not_learning(step, **asdict(seen), reason=seen.reason, lr=lr))
 
 
 def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Callable[[], str | None]) -> str | None:
@@ -208,43 +208,35 @@ def accumulate_gradients(run: TrainingRun, skip_above: float) -> Tensor:
     return run.engine.average(means)
 
 
-class RunTrial:
-    """The run as a `Trial`: a batch is all micro-batches of one optimizer step; the loss is the cross-entropy."""
+def run_trial(run: TrainingRun) -> EngineTrial:
+    """The run as a `Trial`: a batch is all micro-batches of one optimizer step; the cross-entropy is followed.
 
-    def __init__(self, run: TrainingRun) -> None:
-        self._run = run
+    The run's position stays where it was.
+    """
 
-    def evaluate(self, batch: int) -> float:
-        """Mean cross-entropy of the step's micro-batches; no gradients."""
-        run = self._run
-        micro_batches, first = run.config.gradient_accumulation_steps, self._position(batch)
-        total = 0.0
-        for i in range(micro_batches):
-            rows = run.train_batches.batch(first + i).to(run.device)
-            with torch.no_grad(), run.precision.autocast_context(run.device):
-                total += float(run.model(**rows._asdict()).ce)
-            run.beat()
-        return run.workers.mean(total / micro_batches)
-
-    def train(self, batch: int, lr: float) -> float:
-        """Mean cross-entropy of the step, then one update with `lr`; the run's position stays where it was."""
-        run = self._run
-        set_learning_rate(JoinedGroups(run.engine.optimizers).param_groups, lr)
-        return float(update_once(run.engine, partial(self._gradients, batch))[1])
-
-    def _gradients(self, batch: int) -> Tensor:
-        """Those of the step; returns its numbers."""
-        run = self._run
-        position, run.position = run.position, self._position(batch)
+    def numbers(batch: int, learns: bool) -> Tensor:
+        position = run.position
+        run.position += (batch - run.auto.batch) * run.config.gradient_accumulation_steps
         try:
-            return accumulate_gradients(run, math.inf)
+            if learns:
+                return accumulate_gradients(run, math.inf)
+            return torch.tensor(_cross_entropy(run), dtype=torch.float64)
         finally:
             run.position = position
 
-    def _position(self, batch: int) -> int:
-        """Micro-batches before batch number `batch`."""
-        run = self._run
-        return run.position + (batch - run.auto.batch) * run.config.gradient_accumulation_steps
+    return EngineTrial(run.engine, numbers, followed=1)
+
+
+def _cross_entropy(run: TrainingRun) -> float:
+    """Its mean over the micro-batches of the next optimizer step, and over all workers; no gradients."""
+    micro_batches = run.config.gradient_accumulation_steps
+    total = 0.0
+    for i in range(micro_batches):
+        rows = run.train_batches.batch(run.position + i).to(run.device)
+        with torch.no_grad(), run.precision.autocast_context(run.device):
+            total += float(run.model(**rows._asdict()).ce)
+        run.beat()
+    return run.workers.mean(total / micro_batches)
 
 
 def evaluate(run: TrainingRun, saved: bool = False) -> float:

@@ -1,0 +1,61 @@
+"""The random number generators of this process: their state, kept and brought back."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+RngState = dict[str, Any]
+HostState = tuple[Any, ...]
+
+
+def rng_state() -> RngState:
+    """The state of torch's generators (CUDA's too) and Python's, as values that load with `weights_only=True`.
+
+    NumPy's is not among them; `host_state` has it.
+    """
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def set_rng_state(state: RngState) -> None:
+    """Restore what `rng_state` returned; CUDA generators only where there are as many devices as before."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def host_state() -> HostState:
+    """The state of the generators that a dataset may draw from: torch's on the CPU, Python's and NumPy's."""
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def set_host_state(state: HostState) -> None:
+    """Restore what `host_state` returned."""
+    of_torch, of_python, of_numpy = state
+    torch.set_rng_state(of_torch)
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
+
+
+def seed_host(number: int) -> None:
+    """Start the generators of `host_state` from `number`."""
+    torch.default_generator.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+
+
+def seed(number: int) -> None:
+    """Start every generator that a training step may use from `number`."""
+    torch.manual_seed(number)  # those of all CUDA devices, too
+    random.seed(number)
+    np.random.seed(number % 2**32)
