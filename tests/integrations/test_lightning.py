@@ -22,7 +22,7 @@ from aios.integrations.lightning import STOPPED, AutoLRCallback
 from aios.integrations.look_ahead import generators_of
 from integrations.lightning_finders import Kept
 from integrations.tiny_modules import DATA, Digits, Events, Manual, loader, make_trainer, named
-from integrations.tiny_trainers import as_if_trained, same, weights
+from integrations.tiny_trainers import adjust_by_hand, as_if_trained, same, weights
 
 
 @pytest.fixture(autouse=True)
@@ -148,17 +148,15 @@ def test_a_trainer_that_never_logs(tmp_path: Path, given: dict[str, Any]) -> Non
 
 
 def test_each_fit_counts_its_own_adjustments(tmp_path: Path) -> None:
-    counts: list[float] = []
-
-    class Counts(pl.Callback):
-        def on_train_start(self, *_: Any) -> None:
-            counts.append(callback._tally.numbers(callback.auto)["auto_lr/adjustments"])
-
-    callback = AutoLRCallback(log_fn=lambda record: None)
+    events: Events = []
+    callback = AutoLRCallback(log_fn=events.append)
     for _ in range(2):
-        make_trainer(tmp_path, callback, Counts(), max_steps=3).fit(Digits(), loader())
-        callback._tally({"event": "adaptive_lr_adjustment", "step": 3})
-    assert counts == [0, 0]
+        kept = Kept()
+        make_trainer(tmp_path, callback, max_steps=3, logger=kept, log_every_n_steps=1).fit(Digits(), loader())
+        counts = [record["auto_lr/adjustments"] for record in kept.records if "auto_lr/adjustments" in record]
+        assert counts == [0.0] * 3
+        adjust_by_hand(callback.auto)
+    assert len(named(events, "adaptive_lr_adjustment")) == 2
 
 
 def test_fit_called_twice_is_no_strangers_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

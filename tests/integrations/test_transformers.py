@@ -22,6 +22,7 @@ from integrations.tiny_trainers import (
     StopAt,
     Vowels,
     Windows,
+    adjust_by_hand,
     as_if_trained,
     bert,
     gpt2,
@@ -531,8 +532,10 @@ def test_a_checkpoint_holds_the_weights_that_were_evaluated(tmp_path: Path) -> N
 
 def test_each_training_counts_its_own_adjustments(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, gpt2(), max_steps=3, logging_strategy="steps", logging_steps=1)
-    callback = AutoLRCallback.attach(trainer)
+    events: Events = []
+    callback = AutoLRCallback.attach(trainer, log_fn=events.append)
     for _ in range(2):
         trainer.train()
         assert {told["auto_lr/adjustments"] for told in trainer.state.log_history if "loss" in told} == {0.0}
-        callback._tally({"event": "adaptive_lr_adjustment", "step": 3})
+        adjust_by_hand(callback.auto)
+    assert len(named(events, "adaptive_lr_adjustment")) == 2

@@ -21,6 +21,8 @@ from transformers import (
 )
 
 import aios.data
+from aios.auto_lr import AutoLR
+from aios.auto_lr.adaptive_lr import LRDecision
 
 TEXT = (Path(aios.data.__file__).parent / "corpus" / "kjv.txt").read_bytes()
 LENGTH = 16
@@ -103,3 +105,11 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def adjust_by_hand(auto: AutoLR | None) -> None:
+    """Have the controller lower its rate, and say so."""
+    assert auto is not None
+    assert auto.control is not None
+    assert auto.control.recovery is not None
+    auto.control.recovery.scheduler.intervene(LRDecision.DECREASE, "decrease", "by hand")

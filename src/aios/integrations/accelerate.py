@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.trial import EngineTrial
 from aios.auto_lr.loop.weights import all_trained
+from aios.auto_lr.param_groups import as_several
 from aios.errors import UserError
 from aios.integrations.accelerated import (
     ahead_of,
@@ -29,7 +31,6 @@ from aios.integrations.accelerated import (
     length_of,
     mean_over_workers,
     scaler_of,
-    several,
 )
 from aios.integrations.framework_step import FrameworkStep
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
@@ -43,15 +44,13 @@ _steered: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[AutoLRLoo
 class AutoLRLoop:
     """Finds and steers the learning rate of a loop of `steps` optimizer steps, whose parts Accelerate has prepared.
 
-    Call `step(loss)` after each `accelerator.backward(loss)`, with the plain loss of that micro-batch, and leave out
-    clipping, `optimizer.step()` and any scheduler: where gradients are synchronised (`accelerator.accumulate`) it does
-    all of them. With the `loader` it can race rates on batches to come: a model that was trained before needs that.
-    `loss_of(batch)` is the training loss then, by default `model(**batch).loss`. The state goes with
-    `accelerator.save_state` and `load_state`. A loop that is left before its end has to be told: `release()`.
+    Call `step(loss)` after each `accelerator.backward(loss)`; it clips and updates where gradients are synchronised.
+    With the `loader` rates can be raced, which a model that was trained before needs; `loss_of(batch)` is the training
+    loss then, by default `model(**batch).loss`. The state goes with `accelerator.save_state`. Leave a loop before its
+    end by `release()`.
 
-    Raises UserError where workers share out the weights, for an optimizer that another loop steers and for several
-    models that are not one `torch.nn.ModuleList`; ValueError as `AutoLR` does. `step` raises RunError when the run
-    cannot be saved.
+    Raises UserError for workers that share out the weights, an optimizer that another loop steers and several models;
+    ValueError as `AutoLR` does; RunError (from `step`) when the run cannot be saved.
     """
 
     def __init__(
@@ -69,16 +68,18 @@ class AutoLRLoop:
         if not isinstance(model, nn.Module):
             raise UserError("AutoLRLoop takes one model: hand several in as one, torch.nn.ModuleList(models)")
         self._accelerator, self._model, self._loader = accelerator, model, loader
-        self._optimizers = several(optimizer)
+        self._optimizers = as_several(optimizer)
         self._loss_of = loss_of or (lambda batch: model(**batch).loss)
-        self._steps, self._config = steps, config or AutoLRConfig()
+        self._config = config or AutoLRConfig()
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
         self._check_free()
-        self.auto = self._new_auto()
+        torchs, scaler = [inner(one) for one in self._optimizers], scaler_of(accelerator)
+        self.auto = AutoLR(accelerator.unwrap_model(model), torchs, steps, self._config, self._tally, scaler=scaler)
         """The controller."""
-        for one in map(inner, self._optimizers):
-            _steered[one] = weakref.ref(self)
+        self._step = FrameworkStep(self.auto, torchs, scaler, partial(mean_over_workers, accelerator))
+        self._trial = EngineTrial(self.auto.engine, self._run_ahead) if begins_anew(loader) else None
+        _steered.update({one: weakref.ref(self) for one in torchs})
         self._searched = False
         self._seen = 0  # micro-batches
         self._in_step = 0  # of these, since the last update
@@ -140,16 +141,6 @@ class AutoLRLoop:
                 raise UserError("an AutoLRLoop steers this optimizer already: release() it to leave it before its end")
             if known is not None:
                 known.release()
-
-    def _new_auto(self) -> AutoLR:
-        accelerator, optimizers = self._accelerator, [inner(optimizer) for optimizer in self._optimizers]
-        scaler = scaler_of(accelerator)
-        model = accelerator.unwrap_model(self._model)
-        auto = AutoLR(model, optimizers, self._steps, self._config, self._tally, scaler=scaler)
-        self._step = FrameworkStep(auto, optimizers, scaler, lambda number: mean_over_workers(accelerator, number))
-        tries = begins_anew(self._loader)
-        self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
-        return auto
 
     def _search(self) -> None:
         """Have the rate found before the first step; its gradients, already there, are put aside for that.

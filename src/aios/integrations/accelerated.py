@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -67,8 +66,3 @@ def scaler_of(accelerator: Accelerator) -> torch.amp.GradScaler | None:
     """The loss scaling in use; None without."""
     scaler: torch.amp.GradScaler | None = accelerator.scaler
     return scaler
-
-
-def several(optimizers: Any) -> Sequence[Any]:
-    """One optimizer, or several, as several."""
-    return list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]

@@ -11,7 +11,11 @@ from torch import Tensor
 from aios.auto_lr import AutoLR
 from aios.auto_lr.loop.update import UpdateGuard
 from aios.errors import UserError
-from aios.integrations.wording import JOINS_LATE
+
+_JOINS_LATE = (
+    "a param group joined the optimizer after training had begun, and no copy of the training state has it: hand all "
+    "weights to the optimizer at once; those without requires_grad stay as they are until they get it"
+)
 
 
 class FrameworkStep:
@@ -42,10 +46,15 @@ class FrameworkStep:
         """Whether there was a loss since `begin`."""
         return self._loss is not None
 
+    @property
+    def decided(self) -> bool:
+        """Whether `decide` was called, and `follow` not yet."""
+        return self._decided is not None
+
     def begin(self) -> float:
         """Set the LR of the update to come; returns it. UserError where an optimizer has got another param group."""
         if self._groups != [len(optimizer.param_groups) for optimizer in self.auto.engine.optimizers]:
-            raise UserError(JOINS_LATE)
+            raise UserError(_JOINS_LATE)
         self._loss, self._parts, self._decided = None, 0, None
         self.open = True
         return self.auto.before_step()
@@ -61,7 +70,8 @@ class FrameworkStep:
 
         Each micro-batch was seen as one of `parts`; fewer may have come, as at the end of an epoch.
         """
-        assert self._loss is not None, "the update comes after a backward pass"
+        if self._loss is None:
+            raise ValueError("the update comes after a backward pass: this step has seen no loss")
         loss = self._mean(self._loss * max(1.0, parts / self._parts))
         self._decided = (loss, norm)
         skip = self.auto.skips(loss, norm)
@@ -74,10 +84,16 @@ class FrameworkStep:
             guard.done()
 
     def follow(self) -> None:
-        """Hand the step's numbers on; may rewind, race, or raise RunError."""
-        assert self._decided is not None, "a step is followed once it was decided"
+        """Hand the step's numbers on; may move the rate, rewind, end a climb, or raise RunError."""
+        if self._decided is None:
+            raise ValueError("follow comes after decide: this step has made no update")
         decided, self._decided, self.open = self._decided, None, False
         self.auto.after_step(*decided)
+
+    def pass_by(self) -> None:
+        """Count the step as one that had no loss and made no update."""
+        self.open = False
+        self.auto.pass_step()
 
 
 class StepCount:

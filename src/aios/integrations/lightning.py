@@ -9,7 +9,8 @@ require("lightning")
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,34 @@ from torch import Tensor
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.trial import EngineTrial
+from aios.auto_lr.loop.update import reads_flags
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, StepCount
 from aios.integrations.lightning_trial import begin_look, can_be_tried, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
-from aios.integrations.wording import STRANGERS_CHECKPOINT, UNSEEN_STEP, overruled, shares_out
+from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, shares_out
 
 STOPPED = "auto_lr_stopped.ckpt"
 """What a run that cannot be saved leaves: the last good state."""
+_UNSEEN_STEP = (
+    "an optimizer has stepped without AutoLR, which takes the loss from self.manual_backward(loss) and the step from "
+    "the optimizer that self.optimizers() gives: use these two in training_step, loss first"
+)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What holds from the start of one training to its end."""
+
+    trainer: pl.Trainer
+    """Who trains."""
+    auto: AutoLR
+    """The controller."""
+    step: FrameworkStep
+    """The optimizer step under way."""
+    scaler: torch.amp.GradScaler | None
+    """Loss scaling of 16-bit training."""
 
 
 class AutoLRCallback(pl.Callback):
@@ -59,8 +79,9 @@ class AutoLRCallback(pl.Callback):
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
         self._loaded: dict[str, Any] | None = None
-        self._open = self._decided = False  # whether a step has begun, and its update was decided on ...
-        self._left_out = False  # ... or had no loss
+        self._fit: _Fit | None = None
+        self._trial: EngineTrial | None = None  # None where nothing can be tried
+        self._left_out = False  # whether the step that has begun had no loss
         self._searched = False  # whether the rate was found, or is known from a checkpoint
         self._norm = torch.zeros(())  # of manual optimization, before the module clips
         self._rate: float | Tensor = 0.0  # of the step
@@ -71,24 +92,21 @@ class AutoLRCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the controller, or go on with its state."""
         _check(trainer)
-        self._trainer = trainer
         if trainer.lr_scheduler_configs:
             logger.warning(overruled("the scheduler of configure_optimizers"))
         if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):
             logger.warning(overruled("LearningRateFinder"))
-        self._scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
         goes_on, done = self._loaded is not None, _steps_done(trainer, pl_module)
         fits_again = self.auto is not None
         self._before = self._loaded["before"] if self._loaded is not None else done
         self._tally.begin()
-        auto = self._new_auto(trainer, pl_module)
-        self.auto = auto
-        self._step = FrameworkStep(auto, trainer.optimizers, self._scaler, self._mean)
+        self._fit = self._begin_fit(trainer, pl_module)
+        auto = self.auto = self._fit.auto
         if not pl_module.automatic_optimization:
             self._count = StepCount(trainer.optimizers)
         tries = can_be_tried(pl_module) and begins_anew(trainer.train_dataloader)
         self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
-        self._open = self._decided = self._left_out = False
+        self._left_out = False
         self._searched = goes_on
         if self._loaded is not None:
             auto.load_state_dict(self._loaded["auto_lr"], self._trial)
@@ -106,57 +124,56 @@ class AutoLRCallback(pl.Callback):
 
         Not sooner: `training_step` may need what the module's own hooks prepare.
         """
-        auto = self._steering()
+        fit = self._fitting()
         if not self._searched:
             self._searched = True
-            if auto.obstacle is None:
+            if fit.auto.obstacle is None:
                 with self._ahead:
-                    auto.search(self._trial)
-        if not self._open and not auto.finished:
-            self._step.begin()
-            self._open = True
+                    fit.auto.search(self._trial)
+        if not fit.step.open and not fit.auto.finished:
+            fit.step.begin()
         if self._count is not None:
             self._count.begin()
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Take a batch's part of the loss."""
-        if self._open:
-            self._step.see(self._unscaled(loss))
+        if (step := self._open_step) is not None:
+            step.see(self._unscaled(loss))
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the norm where the module itself may clip before its steps."""
-        if self._open and not pl_module.automatic_optimization:
+        if self._open_step is not None and not pl_module.automatic_optimization:
             self._norm = self._unscaled(_norm(trainer))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Leave the update out where it would do harm; with several optimizers for each of them."""
-        if self._open and self._step.seen:
+        step = self._open_step
+        if step is not None and step.seen:
             norm = _norm(trainer) if pl_module.automatic_optimization else self._norm
-            self._step.decide(norm, trainer.accumulate_grad_batches)
-            self._decided = True
+            step.decide(norm, trainer.accumulate_grad_batches)
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # one on the device is not waited for
         else:
-            self._left_out = self._open  # by a training_step that returned None; Lightning counts the step
+            self._left_out = step is not None  # by a training_step that returned None; Lightning counts the step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Follow the step, if the batch ended one."""
-        auto = self._steering()
+        fit = self._fitting()
         self._batches += 1
-        if self._decided:
-            self._open = self._decided = self._left_out = False
-            self._step.updated()
+        if fit.step.decided:
+            self._left_out = False
+            fit.step.updated()
             with self._ahead:
-                self._survive(self._step.follow)
+                self._survive(fit.step.follow)
             every = trainer.log_every_n_steps  # 0: never
             if every and trainer.global_step % every == 0:
                 self._tell(trainer)
-        elif self._open and self._count is not None and self._count.made:
-            raise UserError(UNSEEN_STEP)
+        elif fit.step.open and self._count is not None and self._count.made:
+            raise UserError(_UNSEEN_STEP)
         elif self._left_out:
-            self._open = self._left_out = False
-            auto.pass_step()
-        if auto.finished:
+            self._left_out = False
+            fit.step.pass_by()
+        if fit.auto.finished:
             trainer.should_stop = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -166,13 +183,13 @@ class AutoLRCallback(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand on the loss of an evaluation."""
-        told = _fits(trainer) and self._monitor in trainer.callback_metrics
-        if self.auto is not None and self.auto.begun and told:
+        has_loss = _fits(trainer) and self._monitor in trainer.callback_metrics
+        if self.auto is not None and self.auto.begun and has_loss:
             self.auto.report_eval(float(trainer.callback_metrics[self._monitor]))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Follow what was launched, and let go of the optimizers."""
-        auto = self._steering()
+        auto = self._fitting().auto
         self._survive(auto.flush)
         auto.log_summary()
         self._release()
@@ -199,44 +216,51 @@ class AutoLRCallback(pl.Callback):
             self._count.release()
             self._count = None
 
-    def _steering(self) -> AutoLR:
-        if self.auto is None:
+    def _fitting(self) -> _Fit:
+        if self._fit is None:
             raise UserError("AutoLRCallback joins before fit, in Trainer(callbacks=[...]): training has begun")
-        return self.auto
+        return self._fit
 
-    def _new_auto(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> AutoLR:
+    @property
+    def _open_step(self) -> FrameworkStep | None:
+        """The step that has begun and is not followed yet."""
+        return self._fit.step if self._fit is not None and self._fit.step.open else None
+
+    def _begin_fit(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> _Fit:
         config = replace(self._config, max_grad_norm=_clips_at(trainer))
         steps = (self._steps or _steps_of(trainer, pl_module)) - self._before
-        return AutoLR(pl_module, trainer.optimizers, steps, config, self._tally, scaler=self._scaler)
+        scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
+        auto = AutoLR(pl_module, trainer.optimizers, steps, config, self._tally, scaler=scaler)
+        step = FrameworkStep(auto, trainer.optimizers, scaler, partial(_mean, trainer))
+        return _Fit(trainer, auto, step, scaler)
 
     def _unscaled(self, number: Tensor) -> Tensor:
         """Without the scale of 16-bit training, which stays on the device."""
-        number = number.detach().float()
-        return number if self._scaler is None else number / self._scaler.scale(torch.ones_like(number))
-
-    def _mean(self, number: Tensor) -> Tensor:
-        mean: Tensor = self._trainer.strategy.reduce(number.clone(), reduce_op="mean")
-        return mean
+        number, scaler = number.detach().float(), self._fitting().scaler
+        return number if scaler is None else number / scaler.scale(torch.ones_like(number))
 
     def _run_ahead(self, batch: int, learns: bool) -> Tensor:
-        return self._mean(run_ahead(self._trainer, self, self._steering().engine, self._ahead, batch, learns))
+        fit = self._fitting()
+        return _mean(fit.trainer, run_ahead(fit.trainer, self, fit.auto.engine, self._ahead, batch, learns))
 
     def _begin_look(self) -> Ahead:
-        number = self._steering().batch * self._trainer.accumulate_grad_batches
-        return begin_look(self._trainer.train_dataloader, number, self._trainer.current_epoch, self._batches)
+        trainer, auto = self._fitting().trainer, self._fitting().auto
+        number = auto.batch * trainer.accumulate_grad_batches
+        return begin_look(trainer.train_dataloader, number, trainer.current_epoch, self._batches)
 
     def _survive(self, act: Callable[[], object]) -> None:
         """Leave a checkpoint where the run cannot be saved."""
         try:
             act()
         except RunError:
-            place = Path(self._trainer.default_root_dir) / STOPPED
-            self._trainer.save_checkpoint(place)
+            trainer = self._fitting().trainer
+            place = Path(trainer.default_root_dir) / STOPPED
+            trainer.save_checkpoint(place)
             logger.error("AutoLR has stopped the run; its last good state is in %s", place)
             raise
 
     def _tell(self, trainer: pl.Trainer) -> None:
-        numbers = {"auto_lr/learning_rate": float(self._rate), **self._tally.numbers(self._steering())}
+        numbers = {"auto_lr/learning_rate": float(self._rate), **self._tally.numbers(self._fitting().auto)}
         for sink in trainer.loggers:
             sink.log_metrics(numbers, step=trainer.global_step)
 
@@ -246,13 +270,19 @@ def _check(trainer: pl.Trainer) -> None:
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
         raise UserError(shares_out(type(trainer.strategy).__name__))
     scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-    if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
+    if scaled and any(map(reads_flags, trainer.optimizers)):
         raise UserError("a fused optimizer under 16-mixed hides its gradients' norm: build it without fused=True")
 
 
 def _fits(trainer: pl.Trainer) -> bool:
     """Whether an evaluation is one on the way: no `validate` of the user's, nor the check before training."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+
+def _mean(trainer: pl.Trainer, number: Tensor) -> Tensor:
+    """Over the workers, left on the device."""
+    mean: Tensor = trainer.strategy.reduce(number.clone(), reduce_op="mean")
+    return mean
 
 
 def _norm(trainer: pl.Trainer) -> Tensor:

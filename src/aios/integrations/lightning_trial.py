@@ -28,7 +28,7 @@ from aios.integrations.module_state import attributes_kept, metrics_kept
 from aios.integrations.replacing import replaced
 
 _LEFT_OUT_IN_A_ROW = 16
-"""After so many batches that `training_step` leaves out none is looked for any more."""
+"""Most skipped batches in a row before the search for an accepted one is given up."""
 
 
 def can_be_tried(module: pl.LightningModule) -> bool:
@@ -43,8 +43,8 @@ def run_ahead(
     """The mean loss of optimizer step number `batch`; where it `learns` its gradients take the place of those before.
 
     Callbacks beside `ours` prepare the batch as in training. What is logged on the way is dropped; metrics and
-    attributes stay as they were. A `training_step` may leave batches out: for a step of which it leaves out all the
-    next batch that it takes counts, and nan is the loss of a long row of them.
+    attributes stay as they were. If all batches of a step are skipped, the next accepted one counts; after 16 the loss
+    is NaN.
     """
     micro, losses, others = trainer.accumulate_grad_batches, list[Tensor](), _preparing(trainer, ours)
     if learns:

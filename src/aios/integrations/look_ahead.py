@@ -74,10 +74,10 @@ def epochs_from(first: int, open_epoch: Callable[[int], Iterable[Any]]) -> Gener
 
 
 def begins_anew(loader: Any) -> bool:
-    """Whether `loader` can be taken to begin anew when it is iterated again, beside the training's own iteration.
+    """Whether iterating `loader` a second time leaves the training's iterator undisturbed.
 
-    So do DataLoaders, and several in a dict or list, but for a sampler that is an iterator, and for streams (see
-    `streams`). Of any other source of batches nobody knows: a look ahead might take them from the training.
+    True for DataLoaders, and for several in a dict or list, unless a sampler is an iterator; for streams see `streams`.
+    Any other source of batches is taken to be disturbed.
     """
     if isinstance(loader, (dict, list, tuple)):
         several = list(loader.values()) if isinstance(loader, dict) else loader

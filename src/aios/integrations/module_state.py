@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,8 +13,11 @@ from torch import nn
 
 from aios.integrations.containers import copied, refill
 
-_LIGHTNINGS = vars(pl.LightningModule()).keys()
-"""The attributes by which torch and Lightning work."""
+
+@cache
+def _lightnings() -> frozenset[str]:
+    """The attributes by which torch and Lightning work."""
+    return frozenset(vars(pl.LightningModule()))
 
 
 @contextmanager
@@ -31,17 +35,17 @@ def metrics_kept(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def attributes_kept(owner: pl.LightningModule | pl.Callback) -> Iterator[None]:
-    """Bring back the attributes that a module's or callback's author gave it, and what lists, dicts and sets among them
-    hold: many a `training_step` gathers there what the end of the epoch makes a mean of.
+    """Restore attributes set by the user and the contents of their lists, dicts and sets.
 
-    Left alone are other objects, and the parts of a module.
+    A `training_step` often gathers there what the end of the epoch averages. Other objects, and the parts of a module,
+    are left alone.
     """
-    own = {name: value for name, value in vars(owner).items() if name not in _LIGHTNINGS}
+    own = {name: value for name, value in vars(owner).items() if name not in _lightnings()}
     held = {name: copied(value) for name, value in own.items()}
     try:
         yield
     finally:
-        for name in vars(owner).keys() - _LIGHTNINGS - own.keys():
+        for name in vars(owner).keys() - _lightnings() - own.keys():
             delattr(owner, name)
         for name, value in own.items():
             vars(owner)[name] = value

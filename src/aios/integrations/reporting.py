@@ -39,17 +39,16 @@ class Tally:
         self._log(record)
 
     def numbers(self, auto: AutoLR) -> dict[str, float]:
-        """For the framework's log: whether the rate is still climbing, what was found, how often it was changed, ..."""
-        self._say_none()
-        told = {
+        """For the framework's log: whether the rate is climbing, what was found and took, changes and troubles."""
+        measured = {
             "climbing": float(auto.climbing),
             "search_steps": float(auto.search_steps),
             "adjustments": float(self._seen["adaptive_lr_adjustment"]),
             "trouble": float(self._seen["adaptive_lr_trouble"]),
         }
         if self._found is not None:
-            told["found_lr"] = self._found
-        return {f"auto_lr/{name}": number for name, number in told.items()}
+            measured["found_lr"] = self._found
+        return {f"auto_lr/{name}": number for name, number in measured.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, for the framework's checkpoint."""

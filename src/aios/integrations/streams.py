@@ -1,7 +1,7 @@
 """Which IterableDatasets can be taken to begin anew when they are iterated again, beside an iteration under way.
 
-One whose `__iter__` reads on from what it holds gives the second iteration what the first one would have met. A handle,
-an iterator or a queue shows; a position of its own does not. Such a one says `begins_anew = False`.
+An `__iter__` that resumes a shared position would lose data to a second iterator; such a dataset sets
+`begins_anew = False`. That it holds a handle, an iterator or a queue is seen without that.
 """
 
 from __future__ import annotations

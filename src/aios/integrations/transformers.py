@@ -59,6 +59,8 @@ class AutoLRCallback(TrainerCallback):
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
         self._scheduler = SteeredScheduler(lambda: trainer.optimizer.param_groups, self._state_dict)
+        self._loader: Any = None  # the training's; None before it
+        self._trial: EngineTrial | None = None  # None where nothing can be tried
         self._step: FrameworkStep | None = None
         self._norm: Tensor | None = None  # of the newest gradient, before clipping
         self._watched: Any = None  # the accelerator that tells it
@@ -67,10 +69,10 @@ class AutoLRCallback(TrainerCallback):
         self._training_step: Callable[..., Tensor] = trainer.training_step
         _say_overruled(trainer)
         trainer.create_scheduler = self._create_scheduler
-        trainer.training_step = self._seeing_loss(trainer.training_step)
-        trainer.log = self._telling(trainer.log)
-        trainer._save_checkpoint = self._saving(trainer._save_checkpoint)
-        trainer._load_rng_state = self._going_on(trainer._load_rng_state)
+        trainer.training_step = self._wrap_training_step(trainer.training_step)
+        trainer.log = self._wrap_log(trainer.log)
+        trainer._save_checkpoint = self._wrap_save(trainer._save_checkpoint)
+        trainer._load_rng_state = self._wrap_load_rng(trainer._load_rng_state)
 
     @classmethod
     def attach(
@@ -102,7 +104,7 @@ class AutoLRCallback(TrainerCallback):
         self._trainer.lr_scheduler = self._scheduler
         return self._scheduler
 
-    def _seeing_loss(self, training_step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def _wrap_training_step(self, training_step: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def step(*args: Any, **kwargs: Any) -> Tensor:
             loss = training_step(*args, **kwargs)
             if self._step is not None:
@@ -124,7 +126,7 @@ class AutoLRCallback(TrainerCallback):
 
         accelerator.clip_grad_norm_ = clip_grad_norm
 
-    def _telling(self, log: Callable[..., None]) -> Callable[..., None]:
+    def _wrap_log(self, log: Callable[..., None]) -> Callable[..., None]:
         def tell(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             if self.auto is not None and "loss" in logs:
                 logs = {**logs, **self._tally.numbers(self.auto)}
@@ -132,7 +134,7 @@ class AutoLRCallback(TrainerCallback):
 
         return tell
 
-    def _saving(self, save: Callable[..., None]) -> Callable[..., None]:
+    def _wrap_save(self, save: Callable[..., None]) -> Callable[..., None]:
         def save_checkpoint(*args: Any, **kwargs: Any) -> None:
             if self.auto is not None and self._ended is None:
                 self._survive(self.auto.keep_snapshot, self._trainer.control)
@@ -140,7 +142,7 @@ class AutoLRCallback(TrainerCallback):
 
         return save_checkpoint
 
-    def _going_on(self, load_rng_state: Callable[..., None]) -> Callable[..., None]:
+    def _wrap_load_rng(self, load_rng_state: Callable[..., None]) -> Callable[..., None]:
         def load(*args: Any, **kwargs: Any) -> None:
             load_rng_state(*args, **kwargs)
             self._load_state()
@@ -190,7 +192,11 @@ class AutoLRCallback(TrainerCallback):
     ) -> None:
         """Leave the update out where it would do harm."""
         if self._step is not None:
-            assert self._norm is not None, "Trainer takes the norm of the gradients before each update"
+            if self._norm is None:
+                raise UserError(
+                    "Trainer made an update without accelerator.clip_grad_norm_, which tells AutoLR the gradients' "
+                    "norm: leave clipping to Trainer"
+                )
             self._step.decide(torch.as_tensor(self._norm, dtype=torch.float32))
 
     def on_optimizer_step(
@@ -278,8 +284,8 @@ class AutoLRCallback(TrainerCallback):
 
 def _say_overruled(trainer: Trainer) -> None:
     """One sentence about a schedule of the user's own."""
-    told = {field.name: field.default for field in fields(trainer.args) if field.name in _SCHEDULING}
-    given = {name: getattr(trainer.args, name) for name in told if getattr(trainer.args, name) != told[name]}
+    usual = {field.name: field.default for field in fields(trainer.args) if field.name in _SCHEDULING}
+    given = {name: getattr(trainer.args, name) for name in usual if getattr(trainer.args, name) != usual[name]}
     named = [f"{name}={getattr(value, 'value', value)}" for name, value in given.items()]
     if trainer.lr_scheduler is not None and not trainer._created_lr_scheduler:
         named.append(f"the scheduler ({type(trainer.lr_scheduler).__name__})")
