@@ -77,7 +77,7 @@ def exchange(store: str) -> None:
         future.set_result(bucket.buffer())
         return future
 
-    engine._ddp.register_comm_hook(None, count)
+    engine.ddp.register_comm_hook(None, count)
     for _ in range(3):
         buckets.clear()
         numbers = torch.zeros(6)

@@ -157,9 +157,7 @@ class AutoLR:
         if found.how == "race":
             self.step_count += found.steps if self.config.count_search else 0
         self._finding.account(found)
-        low, high = found.bounds or (None, None)
-        event = {"event": f"adaptive_lr_{found.how}", "step": self.step_count, **found.to_dict()}
-        self._log({**event, "lr_min": low, "lr_max": high})
+        self._log(found.event(self.step_count))
 
     def step(self, loss: Tensor | float) -> float:
         """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
@@ -183,13 +181,8 @@ class AutoLR:
                 f"all {self.step_count} steps are done: loop until `finished`, or build an AutoLR of more steps and "
                 "give it this one's state_dict()"
             )
-        self._finding.begin_update()
-        if self._finding.climbing is not None:
-            if self.step_count == 0:
-                check_dense(self.model)
-            self._rates = self._finding.climbing.before_step()
-        else:
-            self._rates = (self.control or self._begin()).before_step(self.step_count + 1)
+        rates = self._finding.begin_update(self.step_count)
+        self._rates = rates or (self.control or self._begin()).before_step(self.step_count + 1)
         return self._rates[0]
 
     def skips(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
@@ -251,11 +244,13 @@ class AutoLR:
         """
         number_on(torch.device("cpu"), loss, "loss")  # raises ValueError for what is none
         self.flush()
+        if self.climbing:
+            return False
         before, may_finish = self.evaluations.best, self.begun and not (self.finished or self.finishing)
-        told = self.evaluations.observe(self.step_count, float(loss), may_finish) if not self.climbing else None
-        if told is not None:
-            self._log(told)
-            if told["done"] != "keep-best":
+        event = self.evaluations.observe(self.step_count, float(loss), may_finish)
+        if event is not None:
+            self._log(event)
+            if event["done"] != "keep-best":
                 (self.control or self._begin()).finish_from_best(self.step_count)
                 self.keep_snapshot(at_any_rate=True)
         return self.evaluations.best is not before
@@ -286,9 +281,8 @@ class AutoLR:
         """
         self.settle()
         self._finding.keep(self.step_count)
-        recovery = self.control.recovery if self.control is not None else None
-        if recovery is not None:
-            (recovery.keep_snapshot if at_any_rate else recovery.keep_checkpoint)()
+        if self.control is not None:
+            self.control.keep_snapshot(at_any_rate)
 
     def forget_reference(self) -> None:
         """The weights are being replaced (merged with other workers'): a jump of the loss will be no trouble."""
@@ -302,10 +296,9 @@ class AutoLR:
         """
         self.flush()
         found = self._found.to_dict() if self._found is not None and self.control is None else None
-        learned = self.control.state_dict() if self.control is not None else None
-        own = {"version": STATE_VERSION, "step_count": self.step_count, "batch": self.batch}
-        parts = {"found": found, "control": learned, "evaluations": self.evaluations.state_dict()}
-        return {**own, **self._finding.state_dict(), **parts}
+        control = self.control.state_dict() if self.control is not None else None
+        own = {"version": STATE_VERSION, "step_count": self.step_count, "batch": self.batch, "found": found}
+        return {**own, **self._finding.state_dict(), "control": control, "evaluations": self.evaluations.state_dict()}
 
     def log_summary(self) -> None:
         """Log `adaptive_lr_summary`; call it at the end of a run."""
@@ -375,7 +368,6 @@ class AutoLR:
                 self._on_step(StepReport(launched, loss, grad_norm, numbers))
             overflow = overflowed(self.engine, loss, grad_norm)
             if self._finding.climbing is not None:
-                assert launched.tried is not None  # what was launched in a climb is followed before its end
                 self._finding.climbing.follow(self.step_count, launched.tried, (loss, grad_norm, change), overflow)
                 continue
             assert self.control is not None

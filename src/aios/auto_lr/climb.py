@@ -1,17 +1,10 @@
 """The search that is the warm-up: the rate climbs through steps that are kept, until a higher one gains nothing.
 
 It climbs in cycles: up to a peak, along it, and down to zero again, each peak higher than the one before. What counts
-is the loss at the end of a cycle, for so does the run itself end: where a rate only makes noise, which an anneal takes
-away, it does no harm. The loss falls from cycle to cycle, faster and faster, until higher peaks gain nothing more (it
-stays where it is) or break what was learned (it rises). The *knee* is the lowest peak that had reached the lowest loss.
-Training goes back to the end of that cycle and goes on at the knee's rate; all that was learned up to there is kept.
-
-Why the knee: the minimum itself wanders over a decade where the loss is flat (text models rest at the entropy of
-single tokens up to absurd rates), the steepest descent over two. Longer cycles find a lower knee, and so their length
-is also the correction for the run's.
-
-The decades in which nothing happens are skipped by what an update does to the weights. Everything here is a pure
-function of the numbers observed.
+is the loss at the end of a cycle, as it is for the run. The loss falls from cycle to cycle until higher peaks gain
+nothing more or break what was learned. The *knee* is the lowest peak that had reached the lowest loss (the minimum
+itself wanders over a decade where the loss is flat). Training goes back to the end of that cycle and goes on at the
+knee's rate. See docs/auto_lr.md. Pure.
 """
 
 from __future__ import annotations

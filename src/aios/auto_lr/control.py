@@ -204,6 +204,11 @@ class LearningRateControl:
         """Take over the anneal that a finish somewhere else began: a recorded run's."""
         self.anneal, self.finishing = anneal, True
 
+    def keep_snapshot(self, at_any_rate: bool = False) -> None:
+        """Copy the state of now for rewinds, if it is a good one or `at_any_rate`."""
+        if self.recovery is not None:
+            (self.recovery.keep_snapshot if at_any_rate else self.recovery.keep_checkpoint)()
+
     def forget_reference(self) -> None:
         """The weights are about to be replaced (merged with other workers'): a jump of the loss will be no trouble."""
         if self.scheduler is not None:

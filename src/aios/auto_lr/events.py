@@ -59,5 +59,5 @@ def disabled(step: int, reason: str, part: str | None = None) -> Event:
 
 def role_rate(step: int, role: str, factor: float, evidence: str, reason: str) -> Event:
     """A role trains at `factor` times the rate of the rest."""
-    told = {"role": role, "factor": factor, "evidence": evidence, "reason": reason}
-    return {"event": "adaptive_lr_roles", "step": step, **told}
+    fields = {"role": role, "factor": factor, "evidence": evidence, "reason": reason}
+    return {"event": "adaptive_lr_roles", "step": step, **fields}

@@ -1,11 +1,9 @@
 """Does a run learn at the rate that its climb has found? If not, a word about it, and a lower rate where that may help.
 
-At too high a rate a language model stays at the entropy of single tokens: the loss is finite and calm, no ladder sees
-trouble, and nothing is learned. What a run has to show is little: a part of the fall that the climb itself has brought
-in fewer steps. The rate is lowered only where the climb was ended by harm: where still higher rates did none, a loss
-that rests (at the best linear fit, say) does not rest because of the rate. A loss above that of the climb's end tells
-besides that the weights were harmed since, and what is harmed may stay so at any rate: training goes back, as it does
-at the edge of the climb. Pure.
+A language model at too high a rate rests at the entropy of single tokens, finite and calm. So a run has to show a part
+of the fall that the climb brought in fewer steps. The rate is lowered only where harm ended the climb: if still higher
+rates did none, the loss does not rest because of the rate. A loss above that of the climb's end says that the weights
+were harmed since: training goes back. See docs/auto_lr.md. Pure.
 """
 
 from __future__ import annotations

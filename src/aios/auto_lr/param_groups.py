@@ -1,13 +1,11 @@
 """Learning rates of param groups that are told something of their own: the settings of a role, and where its rate goes.
 
-A role is what a param group is for: `base`, `router` (of a mixture of experts), `adapter` (LoRA), or any name of your
-own: its `role` entry, else its `name`. The scheduler decides for base; every other role follows that decision. A role
-that is told nothing keeps its ratio to base to the last bit.
+A role is what a param group is for: `base`, `router`, `adapter`, or any name of your own: its `role` entry, else its
+`name`. The scheduler decides for base; every other role follows that decision. A role that is told nothing keeps its
+ratio to base to the last bit.
 
 Invariant: LR of a role = LR of base x (the role's `initial_lr` / that of the first group) x `scale`. All that is
-learned about a role is its scale, so warm-up and anneal, which multiply the LR of base, act on every role alike.
-
-Nothing here imports torch.
+learned about a role is its scale, so warm-up and anneal act on every role alike. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -145,8 +143,7 @@ def make_roles(groups: ParamGroups, settings: Mapping[str, GroupSettings], base:
     Raises ValueError for a role that no param group has, that has a learning rate of 0, or for base, whose settings
     are those of the scheduler.
     """
-    told = {name: own for name, own in settings.items() if own.said}
-    return {name: Role.beside(base, own, _unit(groups, name)) for name, own in told.items()}
+    return {name: Role.beside(base, own, _unit(groups, name)) for name, own in settings.items() if own.said}
 
 
 def start_scales(groups: ParamGroups, settings: Mapping[str, GroupSettings]) -> dict[str, float]:

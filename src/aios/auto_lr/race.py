@@ -1,14 +1,10 @@
 """Short runs with an end, side by side: at which rate does the loss end lowest?
 
 Each candidate trains from the same weights on the same batches, its rate falls linearly to zero over the second half,
-and it is judged on the same further batches; all is taken back. The decay is what makes so short a run tell the truth:
-without it the lower rate wins, because it makes less noise (Wu et al. 2018, arXiv 1803.02021).
-
-Raced are a model that was trained before, at its start, since there a climb would do harm: the loss sees its new head
-learn while the rate ruins the rest. The rates then lie around the one whose first update changes the weights by
-`trained_change`. So is a fresh model whose climb saw no fall. On the way nothing is raced: what a run can pay for is
-too short to tell the truth there, and pulls the rate down. Pure functions but for `run_race`, which needs only a
-`Trial` and somebody to restore it.
+and it is judged on the same further batches; all is taken back. Without the decay the lower rate would win, because it
+makes less noise (Wu et al. 2018, arXiv 1803.02021). Raced are models that were trained before, and fresh ones whose
+climb saw no fall; see docs/auto_lr.md. Pure functions but for `run_race`, which needs a `Trial` and somebody to restore
+it.
 """
 
 from __future__ import annotations

@@ -86,6 +86,11 @@ class Found:
             "reason": self.reason,
         }  # fmt: skip
 
+    def event(self, step: int) -> dict[str, Any]:
+        """For the log, at optimizer step `step`."""
+        low, high = self.bounds or (None, None)
+        return {"event": f"adaptive_lr_{self.how}", "step": step, **self.to_dict(), "lr_min": low, "lr_max": high}
+
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Found:
         """What `to_dict` made, or what the searches of earlier versions logged; ValueError for anything else."""

@@ -184,12 +184,13 @@ class DDPEngine(LocalEngine):
     a request to stop reaches all at the same step, and there is no collective besides the gradients' own.
     """
 
-    _ddp: DistributedDataParallel = field(init=False)
+    ddp: DistributedDataParallel = field(init=False)
+    """What exchanges the gradients, around the model and the carrier of the numbers."""
 
     def __post_init__(self) -> None:
         carried = _Carrier(self.model, MODEL_NUMBERS + len(ASKED)).to(self.device)
         devices = [self.device] if self.device.type == "cuda" else None
-        self._ddp = DistributedDataParallel(
+        self.ddp = DistributedDataParallel(
             carried,
             device_ids=devices,
             **_KEEP_BUFFERS,  # no step changes them
@@ -198,15 +199,15 @@ class DDPEngine(LocalEngine):
 
     @property
     def _numbers(self) -> nn.Parameter:
-        return self._ddp.module.numbers
+        return self.ddp.module.numbers
 
     def _next(self, losses: Iterator[tuple[Tensor, HRMOutput | None]]) -> tuple[Tensor, HRMOutput | None]:
-        result: tuple[Tensor, HRMOutput | None] = self._ddp(losses)
+        result: tuple[Tensor, HRMOutput | None] = self.ddp(losses)
         return result
 
     def _exchanging(self, exchanges: bool) -> AbstractContextManager[Any]:
         """Gradients are exchanged with the last backward pass of a step only."""
-        return nullcontext() if exchanges else self._ddp.no_sync()
+        return nullcontext() if exchanges else self.ddp.no_sync()
 
     def _differentiate(self, loss: Tensor, numbers: Tensor | None) -> None:
         total = self.scaler.scale(loss)

@@ -126,7 +126,7 @@ class _Player:
         if before is not None and (sitting.init is None or sitting.restored_lr is not None):
             self.control.load_state_dict(before.control.state_dict(), self.step)
         self.result.profile, self.result.config = self.profile, self.settings
-        self._keep_snapshot()
+        self.control.keep_snapshot(at_any_rate=True)
 
     @property
     def profile(self) -> str:
@@ -160,9 +160,9 @@ class _Player:
                 self.control.follow_finish(self.sitting.finishes[step])
             if step in self.sitting.replaced:
                 self.control.forget_reference()
-                self._keep_snapshot()
-            if step in self.sitting.checkpoints and self.control.recovery is not None:
-                self.control.recovery.keep_checkpoint()
+                self.control.keep_snapshot(at_any_rate=True)
+            if step in self.sitting.checkpoints:
+                self.control.keep_snapshot()
         return True
 
     def _feed(self, seen: Step) -> None:
@@ -173,10 +173,6 @@ class _Player:
             self.result.lrs.append(lr)
         overflow = self.sitting.config.model_dtype == "fp16" and math.isfinite(seen.ce) and math.isnan(seen.grad_norm)
         self.control.after_step(seen.step, seen.ce, None if overflow else seen.grad_norm, self.control.skip_above)
-
-    def _keep_snapshot(self) -> None:
-        if self.control.recovery is not None:
-            self.control.recovery.keep_snapshot()
 
     def _hear(self, record: dict[str, Any]) -> None:
         """Take an event of the controller."""

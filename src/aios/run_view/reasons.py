@@ -23,14 +23,15 @@ _PLAIN = {
     "gradient_explosion": "the gradient exploded",
     "vanishing_gradient": "the gradient vanishes while the loss is flat",
     "persistent_trouble": "the trouble did not pass",
-    "search_refuted": "the rate of the search did not hold",
     "not_learning": "the loss did not come down at the rate that was found",
     "stalled": "the loss stands still",
     "rewinds_exhausted": "going back did not help",
     "regime_change": "the data changed",
-    "higher_rate_won": "a higher rate was clearly better on the same batches",
     "trouble_over": "the trouble has passed",
     "foreign_lr": "the rate was changed from outside",
+    # only in the logs of earlier versions
+    "search_refuted": "the rate of the search did not hold",
+    "higher_rate_won": "a higher rate was clearly better on the same batches",
 }
 _NUMBER = r"([+-]?(?:[\d.]+(?:e[+-]?\d+)?|inf|nan))"
 _PIECES: tuple[tuple[re.Pattern[str], Numbers], ...] = tuple(

@@ -89,6 +89,7 @@ def _asked(record: Record) -> str:
 
 
 def _search(record: Record) -> str:
+    """Of earlier versions' logs, as `_challenge` and `_challenge_result`."""
     if record.get("suggestion") is None:
         return f"Searched for a learning rate and found none: {value_of(record, 'reason')}."
     return f"Searched for a learning rate; {_rate(record, 'suggestion')} is taken: {value_of(record, 'reason')}."

@@ -82,14 +82,15 @@ class Climbing:
         """Let the climb be over where it knows its knee by now; returns whether it is."""
         return self.climb.settle()
 
-    def follow(self, step: int, lr: float, numbers: tuple[float, float, float], overflow: bool) -> None:
+    def follow(self, step: int, lr: float | None, numbers: tuple[float, float, float], overflow: bool) -> None:
         """Take loss, gradient norm and change of an update at `lr`; `step` is the newest one launched.
 
         Nothing is told where the gradient was an `overflow` of a scaled loss.
         """
+        assert lr is not None  # what was launched in a climb is followed before its end
         loss, grad_norm, change = numbers
-        told = loss if math.isfinite(grad_norm) else math.nan
-        self.observe(step, lr, None if overflow else told, change)
+        seen = loss if math.isfinite(grad_norm) else math.nan
+        self.observe(step, lr, None if overflow else seen, change)
 
     def observe(self, step: int, lr: float, loss: float | None, change: float) -> None:
         """Take the numbers of a step, as `Climb.observe` does; `step` is the newest one launched."""

@@ -18,6 +18,7 @@ from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.role_plan import MEASURED, RolePlan, check_factors, kept_events, plan_roles, role_events
 from aios.auto_lr.loop.scaled_updates import begin_updates, leave_updates, scale_updates
 from aios.auto_lr.loop.trial import Paired, find_unit
+from aios.auto_lr.loop.update import check_dense
 from aios.auto_lr.loop.weights import looks_trained, resolution, trainable
 from aios.auto_lr.plan import AutoLRConfig
 from aios.auto_lr.race import run_race
@@ -97,9 +98,14 @@ class Finding:
             for event in kept_events({role: saved.get(role, 1.0) for role in sorted({*saved, *other})}, step):
                 log(event)
 
-    def begin_update(self) -> None:
-        """An update is about to be made."""
+    def begin_update(self, step: int) -> list[float] | None:
+        """An update is about to be made after step `step`; returns the rates that a climb has set for it."""
         begin_updates(self._engine.optimizers)
+        if self.climbing is None:
+            return None
+        if step == 0:
+            check_dense(self._model)
+        return self.climbing.before_step()
 
     def change(self) -> Tensor | float:
         """What the update just launched has changed, as far as a climb wants to know."""

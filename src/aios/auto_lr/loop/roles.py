@@ -64,9 +64,9 @@ def _innermost(said: Mapping[str, str], name: str) -> str | None:
 def _role(name: str, parameter: Tensor, holder: nn.Module, said: str | None) -> str:
     if "lora_" in name:
         return ADAPTER
-    told = said or next((role for types, role in _BY_TYPE if isinstance(holder, types)), None)
-    if told is not None:
-        return told
+    named = said or next((role for types, role in _BY_TYPE if isinstance(holder, types)), None)
+    if named is not None:
+        return named
     if parameter.ndim < 2:
         return NORM
     return next((role for role, parts in _BY_NAME if any(part in name.lower() for part in parts)), MLP)

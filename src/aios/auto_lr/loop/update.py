@@ -49,18 +49,22 @@ def clip_and_update(
     grad_norm = nn.utils.clip_grad_norm_(all_trained(model, optimizers), max_grad_norm)
     skip = must_skip(loss, grad_norm, skip_above)
     for optimizer in optimizers:
-        if _skips_on_device(optimizer):
-            set_skip(optimizer, skip)
-            optimizer.step()  # not the scaler's: it would hand over a flag of its own
-            clear_skip(optimizer)
-        elif not bool(skip):
-            optimizer.step()
+        _step_unless(skip, optimizer)
     if scaler.is_enabled():
         scaler.update()
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     model.zero_grad(set_to_none=True)  # it may have parameters that no optimizer trains
     return grad_norm
+
+
+def _step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    if _skips_on_device(optimizer):
+        set_skip(optimizer, skip)
+        optimizer.step()  # not the scaler's: it would hand over a flag of its own
+        clear_skip(optimizer)
+    elif not bool(skip):
+        optimizer.step()
 
 
 def set_skip(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
