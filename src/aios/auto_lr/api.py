@@ -28,15 +28,15 @@ from aios.auto_lr.state_forms import STATE_VERSION, read_state
 class AutoLR:
     """Trains `steps` optimizer steps at a learning rate it finds and follows itself.
 
-    Call `search` once, before the first step (leave it out to begin at the optimizers' LR); then, until `finished`,
-    one `step(loss)` after each backward pass. A framework that owns clipping and update calls `before_step`, `skips`
-    and `after_step` in its place.
+    Call `search` once, before the first step (or leave it out, to begin at the optimizers' LR); then, until `finished`,
+    `step(loss)` after each backward pass. A framework that clips and updates itself calls `before_step`, `skips` and
+    `after_step` in its place.
 
-    `steps` counts updates that train the model; race steps come on top. The first param group's LR is the master, all
-    others keep their ratio to it. On CUDA `on_step` comes one step late, so that the host never waits.
+    `steps` counts updates that train the model; race steps come on top. All param groups keep their ratio to the
+    first. On CUDA `on_step` comes one step late.
 
-    Raises ValueError for arguments that cannot be steered by, and RunError (from `step` and `after_step`) when the run
-    cannot be saved.
+    Raises ValueError for arguments that cannot be used, RunError (from `step`, `after_step`) when the run cannot be
+    saved.
     """
 
     def __init__(

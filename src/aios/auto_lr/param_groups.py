@@ -1,11 +1,10 @@
 """Learning rates of param groups that are told something of their own: the settings of a role, and where its rate goes.
 
-A role is what a param group is for: `base`, `router`, `adapter`, or any name of your own: its `role` entry, else its
-`name`. The scheduler decides for base; every other role follows that decision. A role that is told nothing keeps its
-ratio to base to the last bit.
+A role is what a param group is for: its `role` entry, else its `name`, else `base`. The scheduler decides for base;
+every other role follows. A role that is told nothing keeps its ratio to base to the last bit.
 
 Invariant: LR of a role = LR of base x (the role's `initial_lr` / that of the first group) x `scale`. All that is
-learned about a role is its scale, so warm-up and anneal act on every role alike. Nothing here imports torch.
+learned about a role is its scale, so warm-up and anneal act on every role alike. No torch.
 """
 
 from __future__ import annotations

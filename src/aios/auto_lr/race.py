@@ -2,9 +2,8 @@
 
 Each candidate trains from the same weights on the same batches, its rate falls linearly to zero over the second half,
 and it is judged on the same further batches; all is taken back. Without the decay the lower rate would win, because it
-makes less noise (Wu et al. 2018, arXiv 1803.02021). Raced are models that were trained before, and fresh ones whose
-climb saw no fall; see docs/auto_lr.md. Pure functions but for `run_race`, which needs a `Trial` and somebody to restore
-it.
+makes less noise (Wu et al. 2018, arXiv 1803.02021). Which models are raced: docs/auto_lr.md. Pure functions but for
+`run_race`, which needs a `Trial` and somebody to restore it.
 """
 
 from __future__ import annotations
@@ -143,23 +142,13 @@ def run_race(
         return Found.nothing("race", reason, judging)
     losses: dict[float, float] = {}
     while len(losses) < pace.candidates and (lr := next_candidate(losses, middle, config)) is not None:
-        try:
-            losses[lr] = _mean(_short_run(trial, [lr * factor for factor in factors], first_batch, list(seen)))
-        finally:
-            restore()
+        rates = [lr * factor for factor in factors]
+        losses[lr] = _mean(_short_run(trial, restore, rates, first_batch, list(seen)))
     cost = judging + len(losses) * (pace.steps + judging)
     lr, why = _verdict(losses, _mean(list(seen.values())), otherwise)
-    rates = tuple(sorted(losses))
-    reason = f"runs of {pace.steps} steps at {len(rates)} rates: {why}"
-    return Found(
-        how="race",
-        rates=rates,
-        losses=tuple(losses[rate] for rate in rates),
-        lr=lr,
-        edge=None,
-        reason=reason,
-        steps=cost,
-    )
+    reason = f"runs of {pace.steps} steps at {len(losses)} rates: {why}"
+    curve = dict(sorted(losses.items()))
+    return Found("race", tuple(curve), tuple(curve.values()), lr=lr, edge=None, reason=reason, steps=cost)
 
 
 def _finite_losses(trial: Trial, restore: Callable[[], object], batches: Sequence[int]) -> dict[int, float]:
@@ -179,14 +168,19 @@ def _verdict(losses: Mapping[float, float], untouched: float, otherwise: float |
     return (min(losses), none) if otherwise is None else (otherwise, f"{none}; {otherwise:.3g} is far from any harm")
 
 
-def _short_run(trial: Trial, rates: Sequence[float], first_batch: int, judges: Sequence[int]) -> list[float]:
-    """Losses on the batches `judges` after a run at `rates`; infinite where it broke."""
+def _short_run(
+    trial: Trial, restore: Callable[[], object], rates: Sequence[float], first_batch: int, judges: Sequence[int]
+) -> list[float]:
+    """Losses on the batches `judges` after a run at `rates`, which is taken back; infinite where it broke."""
     lost = 0
-    for step, lr in enumerate(rates):
-        lost = 0 if math.isfinite(trial.train(first_batch + step, lr)) else lost + 1
-        if lost == LOST_IN_A_ROW:
-            return [math.inf]
-    return [trial.evaluate(batch) for batch in judges]
+    try:
+        for step, lr in enumerate(rates):
+            lost = 0 if math.isfinite(trial.train(first_batch + step, lr)) else lost + 1
+            if lost == LOST_IN_A_ROW:
+                return [math.inf]
+        return [trial.evaluate(batch) for batch in judges]
+    finally:
+        restore()
 
 
 def _mean(losses: Sequence[float]) -> float:
