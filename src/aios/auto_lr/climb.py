@@ -1,9 +1,9 @@
 """The search that is the warm-up: the rate climbs through steps that are kept, until a higher one gains nothing.
 
 It climbs in cycles: up to a peak, along it, and down to zero again, each peak higher than the one before. What counts
-is the loss at the end of a cycle. It falls until higher peaks gain nothing more or break what was learned. The *knee* is
-the lowest peak that had reached the lowest loss. Training goes back to the end of that cycle and goes on at the knee's
-rate. Why so: docs/auto_lr.md. Pure.
+is the loss at the end of a cycle. It falls until higher peaks gain nothing more or break what was learned. The *knee*
+is the lowest peak that had reached the lowest loss. Training goes back to the end of that cycle and goes on at the
+knee's rate. Why so: docs/auto_lr.md. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Does a run learn at the rate that its climb has found? If not, a word about it, and a lower rate where that may help.
 
 A language model at too high a rate rests at the entropy of single tokens, finite and calm. So a run has to show a part
-of the fall that the climb brought. The rate is lowered only if harm ended the climb; else the loss does not rest because
-of it. A loss above that of the climb's end says that the weights were harmed: training goes back. Pure.
+of the fall that the climb brought. The rate is lowered only if harm ended the climb; else the loss does not rest
+because of it. A loss above that of the climb's end says that the weights were harmed: training goes back. Pure.
 """
 
 from __future__ import annotations
