@@ -274,7 +274,7 @@ class AutoLR:
             self._end_climb()
 
     def keep_snapshot(self, at_any_rate: bool = False) -> None:
-        """Copy the state of now for rewinds, if it is a good one: beside each checkpoint, on every worker.
+        """Copy the current state for rewinds, if it is a good one: beside each checkpoint, on every worker.
 
         So a run that is resumed there goes back to where this one would. `at_any_rate`: also in trouble, because the
         weights have just been replaced.

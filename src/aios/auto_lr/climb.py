@@ -22,9 +22,9 @@ from aios.auto_lr.search import LOST_IN_A_ROW, Found
 RESOLVED = 0.25
 """A change is measured to within a factor of two if it is at least this fraction of the spacing between floats."""
 ROUNDING = 1e-6
-"""A fall of a smaller part of the loss is none, however calm the loss."""
+"""A fall by less than this fraction of the loss is rounding, however calm the loss."""
 MOST_MOMENTUM = 0.999
-"""A greater one is taken for this."""
+"""Momentum above this is treated as this."""
 _MOST_DECADES = 12.0
 
 
@@ -100,7 +100,7 @@ class Climb:
             self._early -= 1
 
     def observe(self, lr: float, loss: float | None, change: float) -> bool:
-        """Take what a step at `lr` cost and did; returns whether the state of now is worth going back to.
+        """Take what a step at `lr` cost and did; returns whether the current state is worth going back to.
 
         `change` is RMS of the update over RMS of the weights; a loss that is not finite had no update. A loss of None
         tells nothing: its update was left out for another reason than the rate.
@@ -216,7 +216,7 @@ class Climb:
 
     def settle(self) -> bool:
         """Let the climb be over where it knows its knee by now, because a copy of the state has to be taken; returns
-        whether it is. Past the knee the state of now is not one to come back to."""
+        whether it is. Past the knee the current state is not one to come back to."""
         shape = self.shape()
         if self.ended is None and shape is not None and shape.clear and _past(shape) > 0:
             self.ended = f"at {self._peak(len(shape.ends) - 1):.3g} it was no lower, and a checkpoint was due"
@@ -255,7 +255,7 @@ class Climb:
             self.broke = ever
 
     def _judge(self, number: int) -> bool:
-        """See whether the climb is over with cycle `number`, which has just ended; returns whether the state of now is
+        """See whether the climb is over with cycle `number`, which has just ended; returns whether the current state is
         worth going back to: past the knee it is not, there the weights have been through needlessly high rates."""
         shape, peak = self.shape(), self._peak(number)
         change = max((point.change for point in self._points if point.cycle == number), default=0.0)

@@ -205,7 +205,7 @@ class LearningRateControl:
         self.anneal, self.finishing = anneal, True
 
     def keep_snapshot(self, at_any_rate: bool = False) -> None:
-        """Copy the state of now for rewinds, if it is a good one or `at_any_rate`."""
+        """Copy the current state for rewinds, if it is a good one or `at_any_rate`."""
         if self.recovery is not None:
             (self.recovery.keep_snapshot if at_any_rate else self.recovery.keep_checkpoint)()
 
@@ -217,9 +217,9 @@ class LearningRateControl:
             self.recovery.monitor.forget_level()
 
     def finish_from_best(self, step: int) -> None:
-        """The best training state has been brought back: anneal from it, beginning at the rates of now.
+        """The best training state has been brought back: anneal from it, beginning at the current rates.
 
-        The loss is that of then, and no trouble.
+        The loss jumps back to what it was then, which is no trouble.
         """
         if self.scheduler is not None:
             self.scheduler.write_rates()

@@ -74,7 +74,7 @@ class LearningWatch:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the rate may still turn out to be too high: the state of now is none to come back to."""
+        """Whether the rate may still turn out to be too high: the current state is not one to come back to."""
         return self.expected.broke and not self.over
 
     def observe(self, step: int, loss: float) -> float | None:

@@ -176,7 +176,7 @@ class Plan:
         if not self.use_moe or self.bounds is not None or self.profile not in ("auto", "rules"):
             return None
         lr, reason = preflight_moe_lr(self.asked_lr)
-        # Where it does not begin at that one either, the settings say where.
+        # If it begins at another one still, that is because of the settings.
         return (self.asked_lr, reason) if reason is not None and lr == self.base_lr else None
 
 

@@ -152,7 +152,7 @@ def run_race(
 
 
 def _finite_losses(trial: Trial, restore: Callable[[], object], batches: Sequence[int]) -> dict[int, float]:
-    """Those that the weights of now have, by batch."""
+    """Those of the current weights, by batch."""
     try:
         losses = {batch: trial.evaluate(batch) for batch in batches}
     finally:

@@ -67,7 +67,7 @@ class Recovery:
 
     @property
     def healthy(self) -> bool:
-        """Whether the state of now would be a good one to come back to."""
+        """Whether the current state would be a good one to come back to."""
         return self.monitor.healthy
 
     def keep_snapshot(self) -> None:
@@ -83,7 +83,7 @@ class Recovery:
     def after_step(self, step: int, loss: float, grad_norm: float, skip_above: float, may_keep: bool = True) -> None:
         """Look at one step, whose update was skipped above `skip_above`, and act.
 
-        `may_keep`: whether a state of now may take the place of the one that is kept, where it is healthy.
+        `may_keep`: whether the current state may take the place of the one that is kept, where it is healthy.
 
         Raises:
             RunError: when nothing more can be done; its message is the advice.

@@ -13,7 +13,7 @@ TRUST = 128
 
 
 class Restoration:
-    """Remembers the rates of calm and owes them back once trouble has passed.
+    """Remembers the rates before trouble and gives them back once it has passed.
 
     A bad batch says nothing about the rate. If trouble returns within `TRUST` steps, the rate is to blame and is not
     restored.
@@ -25,7 +25,7 @@ class Restoration:
         self._restored_at: int | None = None
 
     def observe(self, step: int, trouble: bool, healthy: bool, rates: Rates) -> Rates | None:
-        """The rates to go back to after optimizer step `step`, None for those of now."""
+        """The rates to go back to after optimizer step `step`; None to keep the current ones."""
         if trouble:
             trusted = self._restored_at is None or step - self._restored_at > TRUST
             if self._owed is None and trusted and self._calm is not None and rates.lr < self._calm.lr:
@@ -39,7 +39,7 @@ class Restoration:
         return None
 
     def forfeit(self, step: int) -> None:
-        """The trouble needed a rewind: the rate is taken for the cause."""
+        """The trouble needed a rewind: blame the rate, and restore nothing."""
         self._owed, self._calm, self._restored_at = None, None, step
 
     def state_dict(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _RANGES: dict[str, Range] = {
 
 @dataclass(frozen=True)
 class NoiseRules:
-    """Thresholds in standard errors, and what is worth the name of progress.
+    """Thresholds in standard errors, and the least change that counts as progress.
 
     A bad value raises ValueError naming field, value and what is allowed.
     """
@@ -146,7 +146,7 @@ def move_onto_trend(windows: Sequence[WindowSums], newest: WindowSums) -> list[W
 def decide_by_noise(windows: Sequence[WindowSums], rules: NoiseRules, may_raise: bool) -> tuple[LRDecision, str]:
     """The decision for the windows since the last change (the newest last), and its reason.
 
-    A steep fall that has ended lies in the line through all of them still: the newest half is asked, too.
+    The newest half is judged as well: a steep fall that has ended still tilts the line through all of them.
     """
     newest, trend = windows[-1], fit_trend(windows)
     if len(windows) >= 2 and (jump := _jump(windows[-2], newest, rules)) is not None:

@@ -1,4 +1,4 @@
-"""Has a run learned anything yet? Told within a few windows, once, whoever sets its rate and whether one was searched.
+"""Has a run learned anything yet? Said once, within a few windows, whether or not its rate was searched.
 
 A language model first learns how often each token is, which brings its loss down to the entropy of single tokens, and
 then what follows what, which brings it below.
@@ -27,11 +27,11 @@ GAIN = 0.03
 SIGMAS = 2.0
 """The best case is a slope lower by this many of its standard errors."""
 BELOW = 0.01
-"""Having learned: below the entropy by this part of it."""
+"""A run has learned once its loss is below the entropy by this fraction of it."""
 UNMOVED = 0.2
-"""A fall of less than this part of the way from the first losses to the entropy is none worth the name."""
+"""The loss has hardly moved if it fell by less than this fraction of the way from the first losses to the entropy."""
 RISEN = 0.05
-"""A loss above the first ones by more than this part of them has risen."""
+"""The loss has risen if it is above the first ones by more than this fraction of them."""
 _FIRST = 10  # losses that tell where the run began
 
 Cause = Literal["too_low", "too_high", "stuck", "broken"]

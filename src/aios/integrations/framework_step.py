@@ -97,7 +97,7 @@ class FrameworkStep:
 
 
 class StepCount:
-    """How many steps the optimizers have made since `begin`, whoever asked them to, until `release`."""
+    """Counts the steps that the optimizers make between `begin` and `release`, whoever calls them."""
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self.made = 0

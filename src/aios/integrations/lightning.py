@@ -275,7 +275,7 @@ def _check(trainer: pl.Trainer) -> None:
 
 
 def _fits(trainer: pl.Trainer) -> bool:
-    """Whether an evaluation is one on the way: no `validate` of the user's, nor the check before training."""
+    """Whether an evaluation is part of training: not the user's own `validate`, nor the sanity check."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
@@ -312,7 +312,7 @@ def _steps_of(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
 
 
 def _estimated(trainer: pl.Trainer) -> float:
-    """As `trainer.estimated_stepping_batches`, which takes the accumulation of now for that of all epochs."""
+    """As `trainer.estimated_stepping_batches`, which assumes that all epochs accumulate as the current one does."""
     steps = trainer.estimated_stepping_batches
     scheduler = next((c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)), None)
     if scheduler is None or trainer.max_epochs is None or trainer.max_epochs < 0:

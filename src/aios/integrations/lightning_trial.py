@@ -66,7 +66,7 @@ def run_ahead(
 def _preparing(trainer: pl.Trainer, ours: pl.Callback) -> list[pl.Callback]:
     """The callbacks that may prepare a batch: `on_train_batch_start` names it and does something with it.
 
-    All others see nothing of a trial, nor do Lightning's, which at most log there.
+    No other callback sees a trial; Lightning's own at most log there.
     """
     hooks = {one: one.on_train_batch_start for one in trainer.callbacks if one is not ours}
     strangers = {one: hook for one, hook in hooks.items() if not str(hook.__module__).startswith(pl.__name__)}
@@ -136,7 +136,7 @@ def _no_log(*_: Any, **__: Any) -> None:
 
 @contextmanager
 def _nothing_left(trainer: pl.Trainer, others: Sequence[pl.Callback]) -> Iterator[None]:
-    """Neither in loggers, by whatever way to them, nor in attributes, nor in whether training is to stop."""
+    """Leave no trace in loggers, attributes and the flag that stops training."""
     loggers, stops = trainer.loggers, trainer.should_stop
     trainer.loggers = [DummyLogger() for _ in loggers]
     try:

@@ -35,7 +35,7 @@ def begins_anew(dataset: IterableDataset[Any]) -> bool:
 
 
 def _is_drawn_from(value: Any, depth: int) -> bool:
-    """Whether it is an iterator, as open files are, or a queue, or has one in what it holds, so many levels down."""
+    """Whether it is an iterator (such as an open file) or a queue, or holds one at most `depth` levels down."""
     if isinstance(value, Iterator) or hasattr(value, "get_nowait"):
         return True
     inner: Iterable[Any] = ()

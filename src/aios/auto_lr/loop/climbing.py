@@ -75,7 +75,7 @@ class Climbing:
         return self._engine.agreed(self._meter.measure())
 
     def pass_step(self) -> None:
-        """The update that was to be made is none: another is made at its rate."""
+        """No update is made at the rate that was set; the next one has it."""
         self.climb.pass_step()
 
     def settle(self) -> bool:
@@ -103,11 +103,11 @@ class Climbing:
             self._candidate = (step, self._engine.snapshot())
 
     def keep(self, step: int) -> None:
-        """Copy the state of now, after optimizer step `step`: beside each checkpoint, too, so that resume is exact."""
+        """Copy the current state, after optimizer step `step`: beside each checkpoint, too, so that resume is exact."""
         self._kept_at, self._kept, self._candidate = step, self._engine.snapshot(), None
 
     def go_back(self, step: int) -> Found:
-        """Leave the edge for where the loss was lowest, `step` being the newest one; returns what was found."""
+        """Go back from the edge, the newest step being `step`, to where the loss was lowest; returns what was found."""
         self.leave()
         momentum = momentum_alone(self._engine.optimizers)
         self._kept.restore()

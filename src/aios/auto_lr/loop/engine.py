@@ -34,7 +34,7 @@ class Engine(Protocol):
 
     @property
     def scales_loss(self) -> bool:
-        """Whether the gradient may overflow now and then because the loss is scaled: that is no trouble."""
+        """Whether the loss is scaled, so that the gradient may overflow now and then without trouble."""
 
     @property
     def snapshot_obstacle(self) -> str | None:

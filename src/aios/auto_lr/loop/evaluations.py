@@ -61,7 +61,7 @@ class Evaluations:
         return None
 
     def _keep(self) -> None:
-        """Copy the state of now, where that is for us to do."""
+        """Copy the current state, unless the caller keeps it."""
         asked = self.policy == "finish" and not self.watch.finishing
         if asked and self._go_back is None and self._engine.snapshot_obstacle is None:
             self._copy = None  # or there would be two for a moment

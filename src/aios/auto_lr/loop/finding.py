@@ -127,12 +127,12 @@ class Finding:
         return self.climbing is not None and self.climbing.settle()
 
     def keep(self, step: int) -> None:
-        """Copy the state of now, after step `step`, for a climb to go back to."""
+        """Copy the current state, after step `step`, for a climb to go back to."""
         if self.climbing is not None:
             self.climbing.keep(step)
 
     def pass_step(self) -> None:
-        """The update that was to be made is none: a climb makes another at its rate."""
+        """No update is made after all; a climb makes the next one at its rate."""
         if self.climbing is not None:
             self.climbing.pass_step()
 
@@ -170,8 +170,10 @@ class Finding:
             raise
 
     def end_climb(self, step: int, why: str) -> Found:
-        """Leave the edge of the climb, `step` being the newest one, for where the loss was lowest; `why`: where it has
-        not ended by itself."""
+        """Go back from the edge of the climb, the newest step being `step`, to where the loss was lowest.
+
+        `why` is the reason if the climb has not ended by itself.
+        """
         assert self.climbing is not None
         climbing, self.climbing = self.climbing, None
         climbing.climb.stop(why)

@@ -1,9 +1,9 @@
 """The rate that each part of a model is to train at beside the rest.
 
-A weight that acts many times on what comes out of it, once for each element of a sequence or each cycle, does so with
-every update, too: it wants a lower rate than the weights around it. How much lower was measured (docs/auto_lr.md);
-short comparisons on the model itself favour the higher rate, for what it harms shows late. How a part gets its rate:
-see `scaled_updates`.
+A recurrent weight acts many times over, once for each element of a sequence or each cycle, and so does every update of
+it: it wants a lower rate than the weights around it. How much lower was measured (docs/auto_lr.md), because short
+comparisons on the model itself favour too high a rate, whose harm shows late. How a part gets its rate: see
+`scaled_updates`.
 """
 
 from __future__ import annotations

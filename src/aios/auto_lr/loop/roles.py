@@ -26,9 +26,9 @@ _REPARAMETRISED = "parametrizations."
 def roles_of(model: nn.Module) -> dict[str, str]:
     """The role of each parameter, by its name: `norm` is any vector, a bias too, and `mlp` all that is nothing else.
 
-    Told by the type of the module that holds it, by names that are usual, and by shape. An attribute `lr_role` of a
-    module says it for all weights within, but for adapters and for parts that say it themselves; of a weight that
-    several modules share, the first that says it.
+    Derived from the type of the module that holds it, usual names, and shape. An attribute `lr_role` of a module sets
+    it for all weights within, except adapters and parts with an `lr_role` of their own; for a weight that several
+    modules share, the first one that has it counts.
     """
     parts = dict(model.named_modules())
     said = {path: role for path, part in parts.items() if isinstance(role := getattr(part, "lr_role", None), str)}

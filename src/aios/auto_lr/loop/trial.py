@@ -34,7 +34,7 @@ _NO_GRAPH = "does not require grad"
 def update_once(engine: Engine, gradients: Callable[[], Tensor]) -> Tensor:
     """One update by what `gradients` leaves, which returns numbers, the loss first; returns them.
 
-    On overflow, lower the loss scale and retry: each trial begins at the scale of before.
+    On overflow, lower the loss scale and retry: each trial begins at the scale from before the search.
     """
     for _ in range(MOST_OVERFLOWS):
         numbers = gradients()

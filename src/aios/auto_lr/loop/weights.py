@@ -38,7 +38,7 @@ class ChangeMeter:
         self._before: list[Tensor] = []
 
     def mark(self) -> None:
-        """Remember the weights of now."""
+        """Remember the current weights."""
         self._before = [w.clone() for w in self._weights]
 
     def measure(self) -> Tensor:
