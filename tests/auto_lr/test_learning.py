@@ -135,6 +135,7 @@ def test_a_loop_whose_loss_is_back_where_it_began_gets_a_lower_rate_only_after_h
     run.train()
     (climb,) = run.told("adaptive_lr_climb")
     assert climb["broke"] is broke
+    assert {event["cause"] for event in run.told("not_learning")} == {"no_gain"}
     told, cuts = run.told("not_learning"), run.told("learning_decrease")
     assert 1 <= len(told) <= MOST_QUESTIONS
     assert [(cut["step"], cut["new_lr"]) for cut in cuts] == [(e["step"], e["lr"]) for e in told if broke]
@@ -183,3 +184,12 @@ def test_a_rate_that_was_lowered_keeps_to_the_bounds_and_is_the_same_on_resume(g
     one, other = (scheduler.config for scheduler in schedulers if scheduler is not None)
     assert (one.lr_min, one.lr_max) == (other.lr_min, other.lr_max)
     assert resumed.now() == run.now()
+
+
+@pytest.mark.parametrize(("entries", "over"), [({"cuts": 4}, True), ({"cuts": 1}, False), ({"over": True}, True)])
+def test_a_saved_watch_is_over_as_it_was_in_states_of_before_too(entries: dict[str, Any], over: bool) -> None:
+    """Older versions saved a watch that was over as one of four questions."""
+    state = {"reference": 4.0, "ceiling": 3.9, "broke": True, "since": 90, "cuts": 0, "losses": [], **entries}
+    watch = LearningWatch.from_state(state, 1000)
+    assert watch.over is over
+    assert LearningWatch.from_state(watch.state_dict(), 1000).over is over

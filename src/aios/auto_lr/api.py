@@ -33,10 +33,9 @@ class AutoLR:
     `after_step` in its place.
 
     `steps` counts updates that train the model; race steps come on top. All param groups keep their ratio to the
-    first. On CUDA `on_step` comes one step late.
+    first. `log_fn` receives every event; `on_step` each step's numbers, on CUDA one step late.
 
-    Raises ValueError for arguments that cannot be used, RunError (from `step`, `after_step`) when the run cannot be
-    saved.
+    Raises ValueError for arguments that cannot be used, RunError (from `step`, `after_step`) when a run cannot go on.
     """
 
     def __init__(

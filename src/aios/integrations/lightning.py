@@ -57,13 +57,13 @@ class _Fit:
 class AutoLRCallback(pl.Callback):
     """Finds and steers the learning rate of everything that `configure_optimizers` returns.
 
-    `Trainer(callbacks=[AutoLRCallback()])` is all it takes. `max_steps` and `max_epochs` stay what they are; what a
-    race trains comes on top, and is taken back. With automatic optimization a model that was trained before races; with
-    manual optimization, where nobody else can make a step, the rate climbs. `steps` is needed where Lightning knows of
-    no end. `monitor` names the logged loss of an evaluation. Events go to `log_fn`, numbers to the trainer's loggers.
+    `Trainer(callbacks=[AutoLRCallback()])` is all it takes. `max_steps` and `max_epochs` stay what they are; race steps
+    come on top. With manual optimization the rate climbs, even for a model that was trained before. `steps` is needed
+    if Lightning knows of no end; `monitor` names the logged loss of an evaluation. Events go to `log_fn`, numbers to
+    the trainer's loggers.
 
-    Raises UserError for a strategy that shares out the weights and for a step by hand that passes it by, and RunError,
-    after a checkpoint, when the run cannot be saved.
+    Raises UserError for a strategy that shares out the weights and for a step made without it, and RunError, after a
+    checkpoint, when the run cannot be saved.
     """
 
     def __init__(
