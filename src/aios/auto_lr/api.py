@@ -241,7 +241,7 @@ class AutoLR:
         Where it has turned up beyond its noise an `overfitting` event says so, once, and `config.on_overfit` what comes
         of it (`finish`: by `go_back` of the constructor, or a copy in memory). Workers of one model report one number.
         """
-        number_on(torch.device("cpu"), loss, "loss")  # raises ValueError for what is none
+        number_on(torch.device("cpu"), loss, "loss")  # raises ValueError if it is not a number
         self.flush()
         if self.climbing:
             return False

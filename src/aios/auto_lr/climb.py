@@ -159,7 +159,7 @@ class Climb:
         then, now = (self._noise(number, scale) / math.sqrt(self._telling) for number in (best, newest))
         fall = before - lowest
         knee = first_within(ends, lowest + max(config.tolerance * fall, config.tolerance_sigmas * then))
-        # By the first that shows it: at high rates a loss swings within a cycle, which is no noise of the batches.
+        # Any cycle that shows it counts: at high rates the loss swings within a cycle, and that is not batch noise.
         clear = any(self._clear(number, scale) for number in range(best + 1))
         return Shape(ends, fall, (then, now), clear, knee)
 
@@ -170,7 +170,9 @@ class Climb:
         before = level(start) if start else math.inf
         for number in range(self._observed // self.steps_per_cycle):
             losses = self._losses_of(number)[-self._telling :]
-            levels.append(level(losses) if losses else (levels or [before])[-1])  # nothing new was told
+            levels.append(
+                level(losses) if losses else (levels or [before])[-1]
+            )  # no loss in this cycle: keep the level before
         return tuple(levels)
 
     def _losses_of(self, number: int) -> list[float]:
@@ -329,8 +331,10 @@ def level(losses: Sequence[float]) -> float:
 
 
 def comparable(losses: Sequence[float]) -> Callable[[float], float]:
-    """The scale on which losses are compared: by their ratio, for a loss that comes near zero falls by the same part of
-    itself again and again; by their difference where not all are positive."""
+    """The scale on which losses are compared: by ratio if all are positive, else by difference.
+
+    A loss near zero falls by the same fraction of itself again and again.
+    """
     return math.log if min(losses) > 0 else float
 
 

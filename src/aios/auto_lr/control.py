@@ -110,7 +110,7 @@ class LearningRateControl:
         own = set_learning_rate(groups, self.adaptive_lr)
         for lr, group, then in foreign:
             index = next((i for i, now in enumerate(groups) if now is group), None)
-            if index is not None and lr != own[index]:  # nor what a decision since the last step has written
+            if index is not None and lr != own[index]:  # and not what a decision since the last step has written
                 self._told_foreign = True
                 self._log(foreign_lr(step - 1, lr, then, group=index))
                 return
@@ -149,7 +149,7 @@ class LearningRateControl:
         return None if self.anneal.begun(step + 1) else self.learning
 
     def _watch_learning(self, step: int, loss: float) -> None:
-        """Say so where the run does not learn at the rate that was found; where harm had ended the climb, lower it."""
+        """Log it if the run does not learn at the rate that was found; lower that rate if harm had ended the climb."""
         watch, recovery = self._watched(step), self.recovery
         if watch is None or recovery is None:
             return
@@ -269,7 +269,7 @@ class LearningRateControl:
             self._log({"event": "adaptive_lr_state_missing", "step": step})
         else:
             self.scheduler.load_state_dict(state["scheduler"])
-            if self.scheduler.total_steps == 0:  # not begun: the warm-up may have another length now
+            if self.scheduler.total_steps == 0:  # it has not begun, and the warm-up may have another length now
                 self.scheduler.start_later(max(step, self.plan.warmup_end) - self.scheduler.start_step)
             if self.plan.rises_again:
                 self.scheduler.start_later(self.plan.warmup_steps)

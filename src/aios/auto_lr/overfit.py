@@ -1,4 +1,4 @@
-"""Has the evaluation loss turned up for good, while the training loss went on falling? Judged by the evaluations alone.
+"""Has the evaluation loss turned up for good while the training loss went on falling? Judged by evaluations alone.
 
 Evaluations of one run scatter: the weights wander, and the lowest of many lies below the level by chance alone. The
 scatter is read off the evaluations themselves, from their second differences, which a steady fall or rise leaves out
@@ -115,7 +115,7 @@ class OverfitWatch:
         if len(self._newest) < LEAST:
             return None
         sigma = scatter([e.loss for e in self._newest])
-        # The scatter is the median of m differences: its error is about 1 / sqrt(m), at few of them far more.
+        # The scatter is a median of m differences; its error is about 1 / sqrt(m), and far more for few of them.
         unsure = 1 + 2 / (len(self._newest) - 2)
         return max((SURE + low_by_chance(self._count)) * sigma * unsure, SHARE * fall)
 
@@ -152,9 +152,9 @@ class OverfitWatch:
 
 
 def _lies_above(latest: Sequence[Evaluation], best: Evaluation, noise: float) -> bool:
-    """Whether all of `latest` are above the best by more than `noise`, not on their way back, and training is well.
+    """Whether all of `latest` are above the best by more than `noise`, not on their way back, and training is fine.
 
-    Where the training loss is above what it was then, too, it is the rate or the data that do harm: another matter.
+    If the training loss is higher than it was then as well, the rate or the data do harm, which is not overfitting.
     """
     if min(e.loss for e in latest) <= best.loss + noise or latest[-1].loss < latest[0].loss:
         return False

@@ -109,7 +109,7 @@ class Role:
     def scale_of(self, lr: float, base_lr: float) -> float:
         """The scale that gives the role `lr`, moved to the nearest bound if outside them."""
         scale = self.limits.clamp(lr) / (base_lr * self.unit)
-        while self.lr(base_lr, scale) > self.limits.lr_max:  # by rounding: one or two steps
+        while self.lr(base_lr, scale) > self.limits.lr_max:  # because of rounding; one or two steps at most
             scale = math.nextafter(scale, 0.0)
         while self.lr(base_lr, scale) < self.limits.lr_min:
             scale = math.nextafter(scale, math.inf)
@@ -160,7 +160,7 @@ def start_scales(groups: ParamGroups, settings: Mapping[str, GroupSettings]) -> 
 def begin_groups(groups: Sequence[dict[str, Any]], scales: Mapping[str, float]) -> None:
     """Write into param groups what a search runs with: each one's base rate, and the `scales` of roles."""
     for group in groups:
-        # A number: a tensor LR is changed in place later, and torch's schedulers leave a tensor here for one.
+        # As a number, because a tensor LR is changed in place later (torch's schedulers put a tensor here).
         group["initial_lr"] = initial_rate(group)
     write_scales(groups, scales)
 

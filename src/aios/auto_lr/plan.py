@@ -1,4 +1,4 @@
-"""What a run's learning rate is built from: one frozen plan, made in one place, for every loop there is.
+"""What a run's learning rate is built from: one frozen plan, made in one place for every loop.
 
 `make_plan` says how a run begins, `resumed_plan` how it goes on from what was saved. Both are pure functions; the
 controller (`control`) is built whole from the plan and nothing of it is set from outside afterwards. No torch.
@@ -87,7 +87,7 @@ class AutoLRConfig:
         for name, least in (("warmup_steps", 0), ("window_limit", 2)):
             if (count := getattr(self, name)) is not None:
                 check_number(name, count, Range(least), whole=True)
-        if self.max_grad_norm != math.inf:  # which clips nothing
+        if self.max_grad_norm != math.inf:  # infinity: nothing is clipped
             check_number("max_grad_norm", self.max_grad_norm, Range(0, low_open=True))
         for name, known in (("profile", get_args(Profile)), ("on_overfit", get_args(OnOverfit))):
             if (value := getattr(self, name)) not in known:
@@ -164,7 +164,7 @@ class Plan:
 
     @property
     def lifted(self) -> tuple[float, str] | None:
-        """The bound that a mixture of experts trains beyond, and why it does; None where it does not."""
+        """The bound that a mixture of experts exceeds, and why; None if it exceeds none."""
         bound = min(max(self.base_lr, MOE_LR_MIN), MOE_LR_MAX)
         if not self.use_moe or self.bounds is None or bound == self.base_lr:
             return None
@@ -192,7 +192,7 @@ def make_plan(given: Given, found: Found | None = None, first_step: int = 0) -> 
     plan = _plan(given, base_lr, bounds, first_step)
     if plan.profile != "auto" or found is None or (expected := Expected.after(found)) is None:
         return plan
-    kept = plan.base_lr == found.lr  # or the settings say otherwise, and nothing was promised
+    kept = plan.base_lr == found.lr  # else the settings chose another rate, and nothing is known of that
     return replace(plan, warmup_steps=0, expected=expected if kept else None)
 
 
@@ -236,7 +236,7 @@ def scheduler_settings(
         derived["increase_factor"] = UNSEARCHED_INCREASE
     elif bounds is not None and not {"initial_lr", "lr_min", "lr_max"} & given.keys():
         derived |= {"lr_min": bounds[0], "lr_max": bounds[1]}
-        if use_moe:  # what was measured on this model says more than the bound for all
+        if use_moe:  # a rate measured on this model overrules the bound for all models
             derived |= {"moe_lr_min": min(MOE_LR_MIN, bounds[0]), "moe_lr_max": max(MOE_LR_MAX, bounds[1])}
 
     def settings_at(lr: float) -> AdaptiveLRConfig:
@@ -246,7 +246,7 @@ def scheduler_settings(
     if config.window_limit is not None and settings.window_size > config.window_limit:
         given["window_size"] = config.window_limit
         settings = settings_at(base_lr)
-    if bounds is not None and settings.initial_lr != base_lr:  # a resume knows but the rate that the bounds let through
+    if bounds is not None and settings.initial_lr != base_lr:  # a resume knows only the clamped rate
         settings = replace(settings_at(settings.initial_lr), initial_lr=base_lr).effective(use_moe)
     return settings
 

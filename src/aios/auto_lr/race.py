@@ -156,7 +156,7 @@ def _finite_losses(trial: Trial, restore: Callable[[], object], batches: Sequenc
     try:
         losses = {batch: trial.evaluate(batch) for batch in batches}
     finally:
-        restore()  # random numbers and running means move
+        restore()  # evaluating moves random numbers and running means
     return {batch: loss for batch, loss in losses.items() if math.isfinite(loss)}
 
 

@@ -102,7 +102,7 @@ def summarize_window(losses: Sequence[float]) -> WindowSums:
     """The sums of one window of at least one finite loss."""
     losses = clip_outliers(losses)
     count = len(losses)
-    # Plain sums: what overflows becomes infinite (nothing is known then), where math.fsum would raise.
+    # Plain sums, because math.fsum would raise where these become infinite (and nothing is decided).
     mean = losses[0] + sum(loss - losses[0] for loss in losses) / count
     deviations = [loss - mean for loss in losses]
     middle = (count - 1) / 2
@@ -114,12 +114,12 @@ def fit_trend(windows: Sequence[WindowSums]) -> Trend:
     """The line through all losses of consecutive windows (at least two losses in all; through two, without noise to
     be measured, the standard error is infinite)."""
     total = sum(w.size for w in windows)
-    origin = windows[0].mean  # taken from it, windows that are all alike give a slope of exactly 0
+    origin = windows[0].mean  # relative to it, windows that are all alike give a slope of exactly 0
     level = origin + sum(w.size * (w.mean - origin) for w in windows) / total
     cross = squares = 0.0
     begin = 0
     for w in windows:
-        offset = begin + (w.size - 1) / 2 - (total - 1) / 2  # of the window's middle from that of all
+        offset = begin + (w.size - 1) / 2 - (total - 1) / 2  # from the middle of all windows to that of this one
         cross += w.cross + w.size * (w.mean - level) * offset
         squares += w.squares + w.size * (w.mean - level) * (w.mean - level)
         begin += w.size

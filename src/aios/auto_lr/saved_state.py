@@ -11,7 +11,7 @@ from aios.errors import shown
 
 LARGEST = 2**53
 """Counts stay below it: up to there every whole number is a float as well."""
-_HIGHEST = 1e30  # of rates and losses: what is multiplied with them stays finite
+_HIGHEST = 1e30  # rates and losses below it have finite products
 
 
 @dataclass(frozen=True)

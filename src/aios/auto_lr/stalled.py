@@ -68,7 +68,7 @@ class StalledWatch:
         self._entropy, self._steps = entropy, steps
         self._window = default_window_size(steps)
         self._first: list[float] = []
-        self._from_start = False  # or after a resume, where it is not known how far the loss has come
+        self._from_start = False  # False after a resume, when it is unknown how far the loss has come
         self._losses: list[float] = []  # of the window under way
         self._windows: list[WindowSums] = []
         self._lost = 0  # losses in a row that are no numbers
@@ -108,7 +108,7 @@ class StalledWatch:
             return None
         falls = trend.slope < -SIGMAS * trend.stderr
         if falls and -trend.slope * (self._steps - step) >= trend.level - self._entropy:
-            return None  # slowly, but in such a run soon enough
+            return None  # slow, but soon enough for a run of this length
         return self._tell(step - trend.steps, trend.level, "too_low" if falls else self._cause(trend.level))
 
     def _cause(self, level: float) -> Cause:

@@ -177,7 +177,7 @@ class TroubleMonitor:
         self._counters.grad_streak = self._counters.grad_streak + 1 if exploded else 0
         if not exploded or self._counters.grad_streak >= LET_IN:
             self._log_grads.add(log_grad)
-        if self._counters.grad_streak == self.config.level_window:  # it stays there: what was usual is no longer
+        if self._counters.grad_streak == self.config.level_window:  # it stays there, so that is what is usual now
             self._log_grads = RobustWindow(self.config.window, self._recent_log_grads)
             self._counters.grad_streak = 0
         self._limit = self._grad_limit()

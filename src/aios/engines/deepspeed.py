@@ -275,7 +275,7 @@ def _initialize(ours: DeepSpeedEngine) -> Any:
     import deepspeed
 
     deepspeed.utils.logger.setLevel("ERROR")
-    # Else DeepSpeed would compile a collective for CPUs on first use, for a minute, where there is a compiler.
+    # Else DeepSpeed would spend a minute compiling a collective for CPUs on first use, if there is a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     try:
         engine, *_ = deepspeed.initialize(

@@ -145,7 +145,7 @@ class LocalEngine(InProcess):
         """As `Engine.update`, the norm being the largest of the step's; the average takes in what has come of it."""
         norm = super().update(loss, skip_above)
         if self._norm_between is not None:
-            norm, self._norm_between = torch.maximum(norm, self._norm_between), None  # NaN where one of them is
+            norm, self._norm_between = torch.maximum(norm, self._norm_between), None  # NaN if either is
         if self.ema is not None:
             self.ema.update()
         return norm
@@ -223,7 +223,7 @@ class DDPEngine(LocalEngine):
         if carried is None:
             raise ValueError("average comes after accumulate: no numbers have been exchanged")
         self._numbers.grad = None
-        return carried.detach().clone()  # out of the bucket, which the next step fills
+        return carried.detach().clone()  # a copy, because the next step overwrites the bucket
 
 
 class _Carrier(nn.Module):

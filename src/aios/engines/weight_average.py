@@ -30,7 +30,7 @@ class WeightAverage:
         self._decay = decay
         self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._kept = {name: p.detach().float().clone() for name, p in self._weights.items()}
-        self._updates = torch.zeros(())  # on the host: it settles the decay without a wait for the device
+        self._updates = torch.zeros(())  # on the host, so that the decay is known without waiting for the device
 
     @property
     def tensors(self) -> Sequence[Tensor]:

@@ -143,7 +143,7 @@ class AutoLRLoop:
                 known.release()
 
     def _search(self) -> None:
-        """Have the rate found before the first step; its gradients, already there, are put aside for that.
+        """Find the rate before the first step, whose gradients are already there and are put aside meanwhile.
 
         That may be in the middle of an accumulation, where DDP keeps gradients to itself: not those of a trial.
         """
@@ -193,5 +193,5 @@ class AutoLRLoop:
 
     def _begin_look(self) -> Ahead:
         first = self.auto.batch * self._accelerator.gradient_accumulation_steps
-        per_epoch = length_of(self._loader, unknown=sys.maxsize)  # which is all of it for one epoch
+        per_epoch = length_of(self._loader, unknown=sys.maxsize)  # so all of it counts as one epoch
         return ahead_of(self._loader, first, self._seen, per_epoch)

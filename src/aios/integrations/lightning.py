@@ -152,7 +152,7 @@ class AutoLRCallback(pl.Callback):
             norm = _norm(trainer) if pl_module.automatic_optimization else self._norm
             step.decide(norm, trainer.accumulate_grad_batches)
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # one on the device is not waited for
+            self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # on the device: copied without waiting
         else:
             self._left_out = step is not None  # by a training_step that returned None; Lightning counts the step
 

@@ -49,7 +49,7 @@ def run_ahead(
     micro, losses, others = trainer.accumulate_grad_batches, list[Tensor](), _preparing(trainer, ours)
     if learns:
         for optimizer in trainer.optimizers:
-            optimizer.zero_grad()  # Lightning leaves those of the last update in place
+            optimizer.zero_grad()  # Lightning keeps the gradients of the last update
     with metrics_kept(trainer.lightning_module), _nothing_left(trainer, others):
         for number in range(batch * micro, (batch + 1) * micro + _LEFT_OUT_IN_A_ROW):
             if number >= (batch + 1) * micro and losses:

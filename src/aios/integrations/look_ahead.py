@@ -69,7 +69,7 @@ def epochs_from(first: int, open_epoch: Callable[[int], Iterable[Any]]) -> Gener
         finally:
             if not whole and hasattr(loader, "end"):  # Accelerate keeps count of the loaders that are being iterated
                 loader.end()
-        if batch is None and epoch > first:  # of the first one nothing may be left
+        if batch is None and epoch > first:  # nothing may be left of the first one
             raise UserError("the DataLoader gave no batch in a whole epoch: is the dataset smaller than a batch?")
 
 

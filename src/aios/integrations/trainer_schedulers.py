@@ -40,7 +40,7 @@ class SteeredScheduler:
 
 
 class LossFedScheduler(TrainerCallback):
-    """`AdaptiveLRScheduler`, whose `step` takes a loss, for a `Trainer`, whose call of `step` brings none.
+    """Feeds the loss to an `AdaptiveLRScheduler`, whose `step` needs one, under a `Trainer`, which passes none.
 
     It is both in one: the trainer's scheduler, and the callback that knows when a step's loss begins anew.
     """

@@ -63,7 +63,7 @@ class AutoLRCallback(TrainerCallback):
         self._trial: EngineTrial | None = None  # None where nothing can be tried
         self._step: FrameworkStep | None = None
         self._norm: Tensor | None = None  # of the newest gradient, before clipping
-        self._watched: Any = None  # the accelerator that tells it
+        self._watched: Any = None  # the accelerator that it comes from
         self._before = 0  # steps that were trained without us
         self._ended: RunError | None = None
         self._training_step: Callable[..., Tensor] = trainer.training_step
@@ -263,7 +263,7 @@ class AutoLRCallback(TrainerCallback):
     def _begin_look(self) -> Ahead:
         assert self.auto is not None
         args, state = self._trainer.args, self._trainer.state
-        whole_run = state.max_steps * args.gradient_accumulation_steps  # which Trainer then takes for one epoch
+        whole_run = state.max_steps * args.gradient_accumulation_steps  # Trainer counts it as one epoch
         per_epoch = length_of(self._loader, unknown=whole_run)
         drawn = round((state.epoch or 0) * per_epoch)
         return ahead_of(self._loader, self.auto.batch * args.gradient_accumulation_steps, drawn, per_epoch)

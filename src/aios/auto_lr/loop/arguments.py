@@ -63,7 +63,7 @@ def number_on(device: torch.device, value: Any, name: str) -> Tensor:
     too_large = isinstance(value, int) and abs(value) > LARGEST
     if isinstance(value, Real) and not isinstance(value, bool) and not too_large:
         as_fp32 = float(torch.tensor(float(value)))  # infinite where it is too large
-        return torch.full((), as_fp32, device=device)  # a copy from the host would make it wait for the device
+        return torch.full((), as_fp32, device=device)  # no copy from the host, which would wait for the device
     raise ValueError(f"{name} = {shown(value)} is not allowed: must be a number, or a tensor that holds one")
 
 

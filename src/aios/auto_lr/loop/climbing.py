@@ -31,14 +31,14 @@ class Climbing:
         self._engine, self._meter = engine, ChangeMeter(engine.weights)
         self._groups = JoinedGroups(engine.optimizers)
         self._written = WrittenRates()
-        self._foreign: tuple[float, float] | None = None  # what an update was made at, and was to be made at
+        self._foreign: tuple[float, float] | None = None  # the rate that an update had, and the one it should have had
         torchs = [optimizer for optimizer in engine.optimizers if isinstance(optimizer, torch.optim.Optimizer)]
         self._hooks = [optimizer.register_step_pre_hook(self._compare) for optimizer in torchs]
         self.tried = climb.config.first_lr
         """LR of base of the newest step, before the ratios and scales of the param groups."""
         self._kept_at = step
         self._kept: Snapshot = engine.snapshot()
-        self._candidate: tuple[int, Snapshot] | None = None  # kept once the next loss shows that it is whole
+        self._candidate: tuple[int, Snapshot] | None = None  # kept once the next loss shows that it is sound
 
     @property
     def over(self) -> bool:
@@ -87,7 +87,7 @@ class Climbing:
 
         Nothing is told where the gradient was an `overflow` of a scaled loss.
         """
-        assert lr is not None  # what was launched in a climb is followed before its end
+        assert lr is not None  # a step launched in a climb is followed before the climb ends
         loss, grad_norm, change = numbers
         seen = loss if math.isfinite(grad_norm) else math.nan
         self.observe(step, lr, None if overflow else seen, change)

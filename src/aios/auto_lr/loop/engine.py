@@ -64,7 +64,7 @@ class Engine(Protocol):
 
 
 def overflowed(engine: Engine, loss: float | Tensor, grad_norm: float | Tensor) -> bool:
-    """Whether the gradient was too large under loss scaling: the scaler's business, which lowers its scale.
+    """Whether the gradient was too large because of loss scaling; the scaler lowers its scale then.
 
     Without loss scaling nothing is read from the device.
     """

@@ -64,7 +64,7 @@ class Evaluations:
         """Copy the current state, unless the caller keeps it."""
         asked = self.policy == "finish" and not self.watch.finishing
         if asked and self._go_back is None and self._engine.snapshot_obstacle is None:
-            self._copy = None  # or there would be two for a moment
+            self._copy = None  # free the old one before a new one is made
             self._copy = self._engine.snapshot()
 
     def _act(self, turn: Turn, may_finish: bool) -> str:
@@ -90,4 +90,4 @@ class Evaluations:
             return
         self.watch = OverfitWatch.from_state(state)
         if self.watch.finishing and not finishing:
-            self.watch.go_on()  # it had ended, and goes on for longer
+            self.watch.go_on()  # the run had ended, and now goes on for longer

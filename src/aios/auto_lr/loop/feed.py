@@ -141,7 +141,7 @@ class BatchFeed(Generic[Batch]):
 def parts_of(loader: Any) -> list[Any]:
     """A DataLoader and its samplers, one inside another, each once."""
     parts = [loader]
-    for part in parts:  # which grows on the way
+    for part in parts:  # the list grows in the loop
         inner = [getattr(part, name, None) for name in ("sampler", "batch_sampler")]
         parts += [each for each in inner if each is not None and all(each is not known for known in parts)]
     return parts

@@ -191,8 +191,10 @@ class Finding:
         return self._race_from_start(self._trial, batch, self._config.race.fresh_change, otherwise)
 
     def check_scale(self, loss: float) -> None:
-        """The search saw the first batch under the same weights: raise ValueError for a first loss that is out of all
-        proportion to that, because it was multiplied."""
+        """Raise ValueError if the first loss is far from the one that the search saw on the same batch and weights.
+
+        It was multiplied then, by a loss scale.
+        """
         seen, self._first_loss = self._first_loss, None
         if seen is not None and math.isfinite(loss) and abs(loss) > SCALED * abs(seen) > 0:
             raise ValueError(
@@ -233,7 +235,7 @@ class Finding:
         unit = find_unit(trial, self._engine, snapshot.restore, batch, self._climb_config)
         if unit.change is None:
             return Found.nothing("race", _NOTHING_MOVES, unit.steps)
-        # All of it, whatever a climb has taken back before: without a rate nothing else counts.
+        # The whole budget, even after a climb: nothing matters more than finding a rate.
         middle, budget = change / unit.change, math.floor(BUDGET * self._steps) - unit.steps
         found = run_race(trial, snapshot.restore, batch, budget, middle, self._config.race, otherwise)
         if found is None:
@@ -253,7 +255,7 @@ class Finding:
         roles, optimizers = state.get("roles"), self._engine.optimizers
         # A run begun before there were roles goes on with one rate for all.
         plan = RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, MEASURED, wanted=False)
-        scale_updates(self._model, optimizers, plan.factors, plan.usual)  # it may refuse them: before any change
+        scale_updates(self._model, optimizers, plan.factors, plan.usual)  # before any change, because it may raise
         self.roles, self._trial = plan, trial
         self.search_steps = state["search_steps"]
         climb = state.get("climb")

@@ -39,7 +39,7 @@ def _momentum(group: Mapping[str, Any]) -> float:
 def _with_wrapped(optimizer: Any) -> list[Any]:
     """An optimizer, and those that it wraps, each once."""
     found = [optimizer]
-    for one in found:  # which grows on the way
+    for one in found:  # the list grows in the loop
         inner = [v for v in getattr(one, "__dict__", {}).values() if isinstance(v, torch.optim.Optimizer)]
         found += [each for each in inner if all(each is not known for known in found)]
     return found

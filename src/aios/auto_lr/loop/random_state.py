@@ -56,6 +56,6 @@ def seed_host(number: int) -> None:
 
 def seed(number: int) -> None:
     """Start every generator that a training step may use from `number`."""
-    torch.manual_seed(number)  # those of all CUDA devices, too
+    torch.manual_seed(number)  # seeds all CUDA devices as well
     random.seed(number)
     np.random.seed(number % 2**32)

@@ -92,7 +92,7 @@ def _obstacle(elsewhere: bool, own: Sequence[Tensor], optimizers: Sequence[Any])
     for optimizer in optimizers:
         name = type(optimizer).__name__
         if not isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "eval"):
-            # Schedule-Free, which has modes like a model, steps from copies of the weights.
+            # Schedule-Free, which has train and eval modes, steps from copies of the weights.
             return f"{name} is no optimizer whose updates can be scaled"
         if holds_copies(optimizer, max(own, key=Tensor.numel)):
             return f"{name} keeps copies of the weights, and goes on from those"

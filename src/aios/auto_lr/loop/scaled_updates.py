@@ -108,7 +108,7 @@ class _Scaling:
         self._factors, self._rate = factors, rate
         self.depth = 0
         """Steps under way: what a subclass hands to its base class, `super().step()`, is a step within a step."""
-        self._known = -1  # weights the optimizer had when they were last parted
+        self._known = -1  # number of weights when they were last looked up
         self._before: dict[float, list[Tensor]] = {}
         self.parts: dict[float, list[Tensor]] = {}
         """The weights to scale, by factor."""
@@ -119,7 +119,7 @@ class _Scaling:
         """Have the optimizer call it."""
         optimizer, after = self.optimizer, self.optimizer.register_step_post_hook(self._scale)
         self.hooks = [optimizer.register_step_pre_hook(self._remember), after]
-        # Before those of others, which are to see the weights as they stay.
+        # Before the hooks of others, which must see the final weights.
         optimizer._optimizer_step_post_hooks.move_to_end(after.id, last=False)  # type: ignore[attr-defined]
 
     def _part(self) -> None:

@@ -99,7 +99,7 @@ class EngineTrial:
     def __init__(self, engine: Engine, run: Run, followed: int = 0) -> None:
         self._engine, self._run, self._followed = engine, run, followed
         self._groups = JoinedGroups(engine.optimizers)
-        self._differentiates = False  # whether the loss is made from gradients itself: of its inputs, say
+        self._differentiates = False  # whether the loss itself is made from gradients, such as those of its inputs
 
     def evaluate(self, batch: int) -> float:
         """Training loss on the batch; leaves no gradients."""

@@ -61,7 +61,7 @@ def clip_and_update(
 def _step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
     if _skips_on_device(optimizer):
         set_skip(optimizer, skip)
-        optimizer.step()  # not the scaler's: it would hand over a flag of its own
+        optimizer.step()  # not through the scaler, which would set a flag of its own
         clear_skip(optimizer)
     elif not bool(skip):
         optimizer.step()
@@ -126,5 +126,5 @@ def reads_flags(optimizer: torch.optim.Optimizer) -> bool:
 def _skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the next step of `optimizer` heeds `set_skip`."""
     if isinstance(optimizer, torch.optim.SGD) and not optimizer.state:
-        return False  # its first step would keep a momentum that was never written, skipped or not
+        return False  # even skipped, its first step would leave a momentum buffer that was never written
     return reads_flags(optimizer)

@@ -100,7 +100,7 @@ def _relative_norm(matrix: Tensor) -> float | None:
     sigma = float(matrix.std())
     if not sigma > 0 or not math.isfinite(sigma):
         return None
-    generator = torch.Generator().manual_seed(0)  # not the training's: it would draw other numbers afterwards
+    generator = torch.Generator().manual_seed(0)  # its own, so that training draws the same numbers afterwards
     vector = torch.randn(matrix.shape[1], generator=generator, dtype=matrix.dtype).to(matrix.device)
     for _ in range(_POWER_STEPS):
         vector = torch.nn.functional.normalize(matrix.T @ (matrix @ vector), dim=0)
