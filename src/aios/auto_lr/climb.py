@@ -170,9 +170,7 @@ class Climb:
         before = level(start) if start else math.inf
         for number in range(self._observed // self.steps_per_cycle):
             losses = self._losses_of(number)[-self._telling :]
-            levels.append(
-                level(losses) if losses else (levels or [before])[-1]
-            )  # no loss in this cycle: keep the level before
+            levels.append(level(losses) if losses else (levels or [before])[-1])  # a cycle without a loss: as before
         return tuple(levels)
 
     def _losses_of(self, number: int) -> list[float]:

@@ -27,7 +27,7 @@ class GroupedLRScheduler(AdaptiveLRScheduler):
     """
 
     annealing = False
-    """Whether the rate is on its way to zero: nothing but the emergency brake may change it then."""
+    """Whether the rate is on its way to zero. `AutoLRScheduler` changes it by nothing but the emergency brake then."""
 
     def __init__(
         self,
