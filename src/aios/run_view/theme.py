@@ -59,12 +59,12 @@ def _decisions(up: str, down: str, brake: str, back: str, search: str) -> dict[s
         "rewind_decrease": DecisionStyle("<", back),
         "gradient_increase": DecisionStyle("D", up),
         "trouble_over_increase": DecisionStyle(">", back),
-        "learning_decrease": DecisionStyle("P", search),
-        # only in the logs of earlier versions
+        # the next four are only in the logs of earlier versions
         "search_decrease": DecisionStyle("P", search),
         "challenge_increase": DecisionStyle("*", search),
         "race_increase": DecisionStyle("*", search),
         "race_decrease": DecisionStyle("P", search),
+        "learning_decrease": DecisionStyle("P", search),
     }
 
 
