@@ -258,6 +258,14 @@ class TrainingConfig:
         """The CUDA devices named; empty when any will do."""
         return tuple(int(i) for i in self.cuda_ids.split(",")) if self.cuda_ids is not None else ()
 
+    def autocasts(self, kind: str) -> bool:
+        """Whether a run on a device of that kind (cpu, cuda or mps) computes in 16 bits beside its weights' type."""
+        return self.model_dtype == "fp16" or (kind == "cuda" if self.amp is None else self.amp)
+
+    def sequences_per_step(self, workers: int) -> int:
+        """Sequences that so many workers together read for one optimizer step."""
+        return self.batch_size * self.gradient_accumulation_steps * workers
+
     @property
     def uses_deepspeed(self) -> bool:
         """Whether DeepSpeed's engine does the training."""

@@ -54,9 +54,8 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
         "gradient_clipping": (config.max_grad_norm, "--max-grad-norm"),
     }
     if world_size is not None:
-        whole = config.batch_size * config.gradient_accumulation_steps * world_size
         names = "--batch-size x --gradient-accumulation-steps x the number of workers"
-        decided["train_batch_size"] = (whole, names)
+        decided["train_batch_size"] = (config.sequences_per_step(world_size), names)
     for key, (value, flag) in decided.items():
         if key in asked and asked[key] != value:
             raise UserError(

@@ -123,7 +123,7 @@ class TrainingRun:
         """Log a step whose numbers have arrived."""
         config, seconds, lrs = self.config, report.launched.tag, report.launched.lrs
         loss, ce, used_segments, lb_loss, *asked = report.numbers
-        sequences = config.batch_size * config.gradient_accumulation_steps * self.workers.world_size
+        sequences = config.sequences_per_step(self.workers.world_size)
         record: dict[str, Any] = {
             "event": "train",
             "step": report.launched.step,
