@@ -42,7 +42,7 @@ def check_config(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:
     _check_model(config)
     _check_optimizer(config)
     _check_devices(config)
-    _check_output(config)
+    _check_brain_name(config)
 
 
 def _check_types(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:
@@ -208,7 +208,7 @@ def _check_mode(config: TrainingConfig, devices: int) -> None:
         )
 
 
-def _check_output(config: TrainingConfig) -> None:
+def _check_brain_name(config: TrainingConfig) -> None:
     reason = why_not_a_name(config.brain_name)
     if reason is not None:
         raise UserError(f"--brain-name is {shown(config.brain_name)}, but it must be a plain name: {reason}.")

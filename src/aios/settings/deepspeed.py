@@ -242,11 +242,6 @@ def snapshot_obstacle(settings: Mapping[str, Any]) -> str | None:
     return f"deepspeed_{found[0]}" if found else None
 
 
-def copying_obstacle(config: TrainingConfig) -> str | None:
-    """`snapshot_obstacle` of what the flags and the file say; None without DeepSpeed."""
-    return snapshot_obstacle(deepspeed_settings(config, None)) if config.uses_deepspeed else None
-
-
 def check_same_engine(config: TrainingConfig, saved_stage: int, checkpoint: Path) -> None:
     """Check that a checkpoint saved under ZeRO stage `saved_stage` (0: without DeepSpeed) is resumed the same way.
 
