@@ -11,6 +11,7 @@ _SENTENCE_CHARS = 1000
 _HEAD_CHARS, _TAIL_CHARS = 250, 200
 _LONG_NAME = re.compile(r"(\S{60})\S{140,}(\S{60})")
 _SHOWN_BITS = 1000
+_NO_MEMORY = ("allocate memory", "out of memory")
 
 
 class UserError(Exception):
@@ -44,6 +45,11 @@ def shown(value: Any) -> str:
     """`value`, whoever it comes from, as Python writes it, cut to about 100 characters and never read to its end."""
     text = _Brief().repr(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says, in whatever library's words, that memory has run out."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def one_line(error: BaseException) -> str:

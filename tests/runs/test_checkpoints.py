@@ -369,3 +369,22 @@ def test_files_in_folders_of_a_checkpoint_are_vouched_for(tmp_path: Path) -> Non
     assert find_damage(path) is None
     (path / "adapter" / "adapter_config.json").write_text("[]")
     assert find_damage(path) == "the contents of adapter/adapter_config.json do not match their checksum"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("unable to mmap 88 bytes from file <state.pt>: Cannot allocate memory (12)")]
+)
+def test_a_machine_short_of_memory_passes_over_no_sound_checkpoint(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save_small(tmp_path, step)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(type(error)):
+        newest_valid(tmp_path)
+    with pytest.raises(type(error)):
+        load_state(tmp_path / "checkpoints" / "step-2")

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from aios.errors import UserError
+from aios.errors import UserError, is_out_of_memory
 from aios.runs.brain import SET_ASIDE, checkpoint_dir, checkpoint_step, is_set_aside, list_checkpoints
 from aios.runs.checkpoint_state import find_flaw
 from aios.runs.manifest import STATE_FILE, Stamp, find_file_damage, fsync, stamp, write_manifest
@@ -33,9 +33,9 @@ REMEDY = "move the checkpoint away to resume from the one before"
 """What helps against one that looks whole and is not."""
 UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError),
-    *(AssertionError, ArithmeticError, MemoryError, struct.error),
+    *(AssertionError, ArithmeticError, struct.error),
 )
-"""What torch raises for a file that it did not write."""
+"""What torch raises for a file that it did not write; RuntimeError also where memory has run out."""
 _judged: dict[Path, tuple[Stamp, str | None]] = {}
 """What this process found when it last read a checkpoint whole, and the stamp of its files then."""
 
@@ -173,6 +173,8 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state = _read_state(path)
     except UNREADABLE as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{_unreadable(path, error)}; {REMEDY}.") from error
     if _format_of(state) > FORMAT_VERSION:
         raise UserError(
@@ -199,6 +201,8 @@ def _find_state_damage(path: Path) -> str | None:
     try:
         state = _read_state(path)
     except UNREADABLE as error:
+        if is_out_of_memory(error):  # the next older one would do no better
+            raise
         return _unreadable(path, error)
     if _format_of(state) > FORMAT_VERSION:
         return None
