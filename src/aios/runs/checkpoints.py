@@ -22,9 +22,10 @@ from typing import Any
 import torch
 
 from aios.errors import UserError, is_out_of_memory
+from aios.files import fsync
 from aios.runs.brain import SET_ASIDE, checkpoint_dir, checkpoint_step, is_set_aside, list_checkpoints
 from aios.runs.checkpoint_state import find_flaw
-from aios.runs.manifest import STATE_FILE, Stamp, find_file_damage, fsync, stamp, write_manifest
+from aios.runs.manifest import STATE_FILE, Stamp, find_file_damage, stamp, write_manifest
 
 FORMAT_VERSION = 2
 """2: `adaptive_lr` holds all that `AutoLR` learned; 1: a part of it, beside `lr_plan`."""

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from aios.files import fsync
+
 MANIFEST_FILE = "manifest.json"
 STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"
@@ -69,17 +71,6 @@ def stamp(folder: Path) -> Stamp | None:
     except (OSError, ValueError, RecursionError):
         return None
     return tuple((name, f.st_ino, f.st_size, f.st_mtime_ns) for name, f in found if f is not None)
-
-
-def fsync(path: Path) -> None:
-    """Wait until a file's contents, or a folder's entries, are on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders, and its renames need none
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _find_damage(folder: Path) -> str | None:
