@@ -54,7 +54,7 @@ def _report_failure(kind: type[BaseException], error: BaseException, trace: Trac
     if is_out_of_memory(error):
         typer.echo(f"{_speaker()}Error: {_NO_MEMORY}", err=True)
         return
-    sentence = " ".join(one_line(error).split()) or "no further detail"
+    sentence = one_line(error) or "no further detail"
     typer.echo(f"{_speaker()}Error: {kind.__name__}: {sentence} (--debug shows the traceback)", err=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from aios.errors import UserError, shown
+from aios.errors import UserError, one_line, shown
 from aios.files import NotPlainError, read_at_most
 
 if sys.version_info >= (3, 11):
@@ -129,8 +129,7 @@ def parse_settings_file(path: Path) -> Any:
     try:
         return parser(text)
     except _SYNTAX_ERRORS as error:
-        reason = " ".join(str(error).split())
-        reason = reason if len(reason) <= _REASON_CHARS else f"{reason[:_REASON_CHARS]}..."
+        reason = one_line(error, _REASON_CHARS)
         raise UserError(f"{path}: not valid {path.suffix[1:]} ({reason}); correct the syntax.") from error
 
 
