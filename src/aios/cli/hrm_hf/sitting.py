@@ -112,6 +112,7 @@ def _start_record(origin: Origin, setup: Setup, run_id: str, world_size: int) ->
             "python": platform.python_version(),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "loss_scaling": setup.precision.loss_scaling,
         "world_size": world_size,
         "params": sum(p.numel() for p in setup.model.parameters()),
         "resumed_from": str(origin.weights) if resumed else None,
