@@ -58,7 +58,7 @@ class TrainingProcess:
         command = [sys.executable, "-m", "aios", *training_arguments(config, steps)]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            config.stop_request.take_away()  # a request to a run that had already ended
+            config.watched_stop_file.take_away()  # a request to a run that had already ended
             output = folder / OUTPUT_FILE
             child = _spawn(command, output)
         except OSError as error:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aios.auto_lr.saved_state import LARGEST
 from aios.data.decoding import known_encoding
 from aios.errors import UserError, shown
 from aios.runs.brain_name import why_not_a_name
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = 86400
 """Seconds that workers can be told to wait for each other at most: a day."""
-LARGEST_NUMBER = 2**53
-"""Largest whole number of a setting: beyond it steps can no longer be counted in floating point."""
 LARGEST_SEED = 2**63 - 1
 """Largest that every random generator in use takes."""
 LR_RANGE = (1e-30, 1e3)
@@ -71,7 +70,7 @@ def _check_numbers(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:
     for name in kinds:
         value = getattr(config, name)
         if isinstance(value, int) and not isinstance(value, bool):
-            most, written = (LARGEST_SEED, "2^63 - 1") if name == "seed" else (LARGEST_NUMBER, "2^53")
+            most, written = (LARGEST_SEED, "2^63 - 1") if name == "seed" else (LARGEST, "2^53")
             require(value <= most, name, value, f"at most {written} = {most}")
     for name in _AT_LEAST_ONE:
         require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
