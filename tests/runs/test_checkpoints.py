@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import torch
 from aios.errors import UserError
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.checkpoints import FORMAT_VERSION, find_damage, load_state, newest_valid, save_checkpoint
-from small_checkpoints import save_small, small_state, write_model
+from small_checkpoints import reseal, save_small, small_state, write_model
 
 
 def names(brain: Path) -> list[str]:
@@ -188,15 +187,6 @@ def test_checkpoints_that_are_a_file_hold_no_brain(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("")
     assert not holds_brain(tmp_path)
     assert newest_valid(tmp_path) == (None, [])
-
-
-def reseal(path: Path) -> None:
-    """Make the manifest agree with the files, as somebody would who wants to be believed."""
-    manifest = json.loads((path / "manifest.json").read_text())
-    for name in manifest["files"]:
-        data = (path / name).read_bytes()
-        manifest["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 STATES: dict[str, tuple[str, Any]] = {

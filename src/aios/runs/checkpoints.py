@@ -46,7 +46,9 @@ class Skipped:
     """A checkpoint that was passed over when loading, and why."""
 
     path: Path
+    """Its folder."""
     reason: str
+    """What is wrong with it."""
 
     def __str__(self) -> str:
         return f"Skipped the damaged checkpoint {self.path}: {self.reason}."
@@ -57,8 +59,11 @@ class SavedCheckpoint:
     """Where a checkpoint went and what it cost."""
 
     path: Path
+    """Its folder."""
     bytes: int
+    """Size of its files."""
     seconds: float
+    """Time that writing it took."""
 
 
 def save_checkpoint(

@@ -33,15 +33,21 @@ class RunSize(Architecture):
     lora_rank: int
     """0 without adapters."""
     batch_size: int
+    """Sequences of a micro-batch."""
     max_seq_len: int
+    """Tokens of a sequence."""
     gradient_accumulation_steps: int
+    """Micro-batches of a step."""
     world_size: int
     """Workers on this machine."""
     vocab_size: int
     """Tokens the model knows."""
     use_moe: bool
+    """Whether experts stand in place of the MLPs."""
     shared_stack: bool
+    """Whether one stack makes both updates."""
     gradient_checkpointing: bool
+    """Whether activations are computed again in the backward pass."""
     kept_segments: int
     """Segments whose activations are kept at a time."""
     weight_bytes: int
