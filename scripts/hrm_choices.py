@@ -116,7 +116,8 @@ def measure_optimizers(trainings: Trainings, steps: int) -> list[dict[str, Any]]
     """Each kind of training under each optimizer: losses by seed."""
     return [
         {
-            **{"kind": kind, "optimizer": name},
+            "kind": kind,
+            "optimizer": name,
             **trainings.with_all_seeds([f"--optimizer={name}", *KINDS[kind]], steps, before=kind == BEFORE),
         }
         for kind in KINDS

@@ -28,8 +28,12 @@ def small_state(step: int) -> dict[str, Any]:
         "data": {"id": "none", "samples": step},
         "config": {},
         "adaptive_lr": {
-            **{"version": 2, "step_count": step, "search_steps": 0, "batch": step},
-            **{"found": None, "climb": None},
+            "version": 2,
+            "step_count": step,
+            "search_steps": 0,
+            "batch": step,
+            "found": None,
+            "climb": None,
             "control": {**plan, "anneal": anneal, "finishing": False, **dict.fromkeys(parts)},
         },
     }

@@ -71,7 +71,9 @@ def _kinds(search: str, warmup: str, trouble: str, anneal: str, end: str) -> dic
     return {
         **dict.fromkeys(("climb", "race", "search", "trial"), search),
         **dict.fromkeys(("trouble", "overfitting", "not learning"), trouble),
-        **{"warm-up": warmup, "anneal": anneal, "end": end},
+        "warm-up": warmup,
+        "anneal": anneal,
+        "end": end,
     }
 
 

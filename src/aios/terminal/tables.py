@@ -88,5 +88,7 @@ def _adjustment_style(adjustment: Adjustment) -> str:
 _STYLES = {
     **dict.fromkeys(("climb", "race", "search", "trial"), "cyan"),
     **dict.fromkeys(("trouble", "overfitting", "not learning"), "red"),
-    **{"warm-up": "yellow", "anneal": "magenta", "end": "bold"},
+    "warm-up": "yellow",
+    "anneal": "magenta",
+    "end": "bold",
 }

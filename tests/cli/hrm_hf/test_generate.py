@@ -92,8 +92,13 @@ def test_json_tells_all_of_it_in_one_object(trained: Path) -> None:
     text = generated(trained, "--seed=5", "--max-new-tokens=9", "--top-k=20", "--top-p=0.9")[0]
     assert told.pop("text") + "\n" == text
     assert told == {
-        **{"brain": "brain", "weights": str(trained / "brain"), "prompt": PROMPT, "prompt_tokens": 5},
-        **{"tokens": 9, "ended": "length", "seed": 5},
+        "brain": "brain",
+        "weights": str(trained / "brain"),
+        "prompt": PROMPT,
+        "prompt_tokens": 5,
+        "tokens": 9,
+        "ended": "length",
+        "seed": 5,
     }
 
 
