@@ -165,6 +165,11 @@ def _check_devices(config: TrainingConfig) -> None:
             "--backward-per-segment does not go with --zero-stage or --deepspeed-config: DeepSpeed takes one backward "
             "pass per micro-batch; leave one out."
         )
+    _check_workers(config)
+
+
+def _check_workers(config: TrainingConfig) -> None:
+    """Refuse devices, merges and restarts that no workers can have."""
     ids = config.cuda_ids.split(",") if config.cuda_ids is not None else []
     require(
         all(i.strip().isdecimal() and len(i) <= 6 for i in ids),

@@ -56,6 +56,21 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
     if world_size is not None:
         names = "--batch-size x --gradient-accumulation-steps x the number of workers"
         decided["train_batch_size"] = (config.sequences_per_step(world_size), names)
+    _check_file(config, asked, decided)
+    zero = {**_section(asked, "zero_optimization", config), "stage": zero_stage(config)}
+    for part in ("offload_param", "offload_optimizer"):
+        _section(zero, part, config)
+    return {
+        # Its default would refuse torch's AdamW beside an offloaded optimizer.
+        "zero_force_ds_cpu_optimizer": False,
+        **{key: value for key, value in asked.items() if key != "optimizer"},
+        **{key: value for key, (value, _) in decided.items()},
+        "zero_optimization": zero,
+    }
+
+
+def _check_file(config: TrainingConfig, asked: Mapping[str, Any], decided: Mapping[str, tuple[Any, str]]) -> None:
+    """Refuse a file that contradicts the flags (`decided`: value and flag by key) or asks for what is not done."""
     for key, (value, flag) in decided.items():
         if key in asked and asked[key] != value:
             raise UserError(
@@ -71,16 +86,6 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
         )
     optimizer_settings(config)
     has_scheduler(config)
-    zero = {**_section(asked, "zero_optimization", config), "stage": zero_stage(config)}
-    for part in ("offload_param", "offload_optimizer"):
-        _section(zero, part, config)
-    return {
-        # Its default would refuse torch's AdamW beside an offloaded optimizer.
-        "zero_force_ds_cpu_optimizer": False,
-        **{key: value for key, value in asked.items() if key != "optimizer"},
-        **{key: value for key, (value, _) in decided.items()},
-        "zero_optimization": zero,
-    }
 
 
 def read_settings(path: str | None) -> dict[str, Any]:
