@@ -72,7 +72,7 @@ def measure_trainer(blocks: int, steps_per_block: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(None)
     data = load_data(DataConfig(seq_len=config.max_seq_len), tokenizer)
     bare_model = new_model(config, tokenizer)
-    [bare_optimizer] = build_optimizers(bare_model, 1e-3, config.weight_decay)
+    [bare_optimizer] = build_optimizers(bare_model, 1e-3, config.weight_decay, config.optimizer)
     bare_model.train()
     batches = TrainBatches(data.train, config.seed, config.batch_size)
     with tempfile.TemporaryDirectory() as folder, TrainingLog(Path(folder) / "metrics.jsonl") as log:

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -30,7 +29,6 @@ class Done:
     returncode: int
     """As the shell has it; negative: killed by that signal."""
     stderr: str
-    seconds: float
 
 
 def run_many(commands: Sequence[Sequence[str]]) -> list[Done]:
@@ -45,15 +43,13 @@ def run_many(commands: Sequence[Sequence[str]]) -> list[Done]:
 
 def _run(args: list[str]) -> Done:
     with tempfile.TemporaryFile("w+b") as stderr:
-        started = time.monotonic()
         child = os.fork()
         if child == 0:
             _become(args, stderr.fileno())
         _, status = os.waitpid(child, 0)
-        seconds = time.monotonic() - started
         stderr.seek(0)
         text = stderr.read().decode("utf-8", "backslashreplace")
-    return Done(args, os.waitstatus_to_exitcode(status), text, seconds)
+    return Done(args, os.waitstatus_to_exitcode(status), text)
 
 
 def _become(args: list[str], stderr: int) -> NoReturn:

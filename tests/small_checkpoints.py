@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +48,12 @@ def write_model(folder: Path) -> None:
 def save_small(brain: Path, step: int, keep: int = 3, **entries: Any) -> Path:
     """Save the checkpoint of `step`, `entries` in place of some of its state's; returns its folder."""
     return save_checkpoint(brain, {**small_state(step), **entries}, write_model, keep).path
+
+
+def reseal(path: Path) -> None:
+    """Make the manifest agree with the files, as somebody would who wants to be believed."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    for name in manifest["files"]:
+        data = (path / name).read_bytes()
+        manifest["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))

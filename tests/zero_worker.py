@@ -71,8 +71,8 @@ class _Worker:
         settings = deepspeed_settings(config, workers.world_size)
         settings["zero_optimization"]["stage3_param_persistence_threshold"] = 500  # really split most of them
         self.workers, self.model, self.plain = workers, model(), model()
-        [self.optimizer] = build_optimizers(self.model, 1e-3, 0.1)
-        [self.plain_optimizer] = build_optimizers(self.plain, 1e-3, 0.1)
+        [self.optimizer] = build_optimizers(self.model, 1e-3, 0.1, "adamw")
+        [self.plain_optimizer] = build_optimizers(self.plain, 1e-3, 0.1, "adamw")
         precision = Precision(torch.float32, None, loss_scaling=False)
         device = torch.device("cpu")
         self.engine = DeepSpeedEngine(self.model, self.optimizer, settings, precision, device, workers)

@@ -7,10 +7,11 @@ import reprlib
 from typing import Any
 
 _SHOWN_CHARS = 100
-_SENTENCE_CHARS = 1000
 _HEAD_CHARS, _TAIL_CHARS = 250, 200
+"""What is kept of a line that is too long."""
 _LONG_NAME = re.compile(r"(\S{60})\S{140,}(\S{60})")
 _SHOWN_BITS = 1000
+_NO_MEMORY = ("allocate memory", "out of memory")
 
 
 class UserError(Exception):
@@ -46,8 +47,18 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
 
 
-def one_line(error: BaseException) -> str:
-    """The message of `error` as one line of bounded length: names in it may hold newlines, or thousands of letters."""
-    line = " ".join(str(error).split("\n")).replace("\r", " ")
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says, in whatever library's words, that memory has run out."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def one_line(error: BaseException, limit: int = 1000) -> str:
+    """The message of `error` as one line of at most `limit` characters: names in it may hold newlines, or thousands of
+    letters."""
+    line = " ".join(line.strip() for line in str(error).splitlines())
     line = _LONG_NAME.sub(r"\1...\2", line)
-    return line if len(line) <= _SENTENCE_CHARS else f"{line[:_HEAD_CHARS]} ... {line[-_TAIL_CHARS:]}"
+    if len(line) <= limit:
+        return line
+    head = min(_HEAD_CHARS, limit // 2)
+    tail = min(_TAIL_CHARS, limit - head - len(" ... "))
+    return f"{line[:head]} ... {line[-tail:]}"

@@ -110,7 +110,7 @@ def test_limited_evaluation_spreads_over_the_range_and_repeats(tmp_path: Path) -
 
 
 def test_default_data_holds_out_a_tail_that_is_never_trained_on(tokenizer: PreTrainedTokenizerBase) -> None:
-    split = load_data(DataConfig(), tokenizer)
+    split = load_data(DataConfig(seq_len=128), tokenizer)
     assert split.train.start == 0
     assert split.train.stop == split.eval.start
     assert split.eval.stop == split.eval.tokens.count
@@ -136,7 +136,7 @@ def test_any_split_keeps_both_sides_usable_and_apart(
 
 
 def test_held_out_tail_is_bounded(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    split = load_data(DataConfig(max_eval_tokens=1000), tokenizer)
+    split = load_data(DataConfig(max_eval_tokens=1000, seq_len=128), tokenizer)
     assert 1000 <= split.eval.stop - split.eval.start < 1000 + 128
 
 
@@ -164,14 +164,14 @@ def test_too_few_tokens_names_both_numbers_and_the_remedy(
     path = tmp_path / "few.txt"
     path.write_text(" and" * words)
     with pytest.raises(UserError, match=rf"few\.txt {message}; give more text or lower --max-seq-len"):
-        load_data(DataConfig(path), tokenizer)
+        load_data(DataConfig(path, seq_len=128), tokenizer)
 
 
 def test_eval_file_with_too_few_tokens_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     path = tmp_path / "few.txt"
     path.write_text("too short")
     with pytest.raises(UserError, match=r"few\.txt has \d tokens but one sequence needs 128"):
-        load_data(DataConfig(eval_file=path), tokenizer)
+        load_data(DataConfig(eval_file=path, seq_len=128), tokenizer)
 
 
 def test_sequence_without_a_target_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -116,7 +116,7 @@ def test_labels_are_the_tokens_that_are_learned(tmp_path: Path, tokenizer: PreTr
 
 
 def test_plain_text_has_one_tensor_for_both(tokenizer: PreTrainedTokenizerBase) -> None:
-    batch = next(iter(EvalBatches(load_data(DataConfig(), tokenizer).eval, 4)))
+    batch = next(iter(EvalBatches(load_data(DataConfig(seq_len=128), tokenizer).eval, 4)))
     assert batch.labels is batch.input_ids
     moved = batch.to(torch.device("cpu"))
     assert moved.labels is moved.input_ids

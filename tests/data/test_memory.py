@@ -30,7 +30,7 @@ from aios.data.dataset import DataConfig, TrainBatches, load_data, unigram_entro
 from aios.data.tokenizer import load_tokenizer
 
 def use(path):
-    split = load_data(DataConfig(Path(path)), load_tokenizer())
+    split = load_data(DataConfig(Path(path), seq_len=128), load_tokenizer())
     unigram_entropy(split.train)
     batches = TrainBatches(split.train, seed=1, batch_size=64)
     for position in range(200):

@@ -39,7 +39,7 @@ def accumulated(per_segment: bool) -> tuple[Tensor, list[Tensor]]:
     scaler = torch.amp.GradScaler("cpu", init_scale=SCALE)
     precision = Precision(torch.float32, None, loss_scaling=True)
     engine = LocalEngine(
-        model, build_optimizers(model, 1e-3, 0.1), scaler, torch.device("cpu"), 1.0, precision=precision,
+        model, build_optimizers(model, 1e-3, 0.1, "adamw"), scaler, torch.device("cpu"), 1.0, precision=precision,
         per_segment=per_segment,
     )  # fmt: skip
     numbers = torch.zeros(4)
@@ -66,8 +66,8 @@ def exchange(store: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
     model = make_model()
     engine = DDPEngine(
-        model, build_optimizers(model, 1e-3, 0.1), torch.amp.GradScaler("cpu", enabled=False), torch.device("cpu"), 1.0,
-        precision=Precision(torch.float32, None, loss_scaling=False), per_segment=True,
+        model, build_optimizers(model, 1e-3, 0.1, "adamw"), torch.amp.GradScaler("cpu", enabled=False),
+        torch.device("cpu"), 1.0, precision=Precision(torch.float32, None, loss_scaling=False), per_segment=True,
     )  # fmt: skip
     buckets: list[int] = []
 
@@ -100,7 +100,7 @@ def exchange(store: str) -> None:
 def update_after_segments(precision: Precision) -> None:
     first, second = make_model(), make_model()
     for model, kind in ((first, LocalEngine), (second, DDPEngine)):
-        optimizers, off = build_optimizers(model, 1e-3, 0.1), torch.amp.GradScaler("cpu", enabled=False)
+        optimizers, off = build_optimizers(model, 1e-3, 0.1, "adamw"), torch.amp.GradScaler("cpu", enabled=False)
         alike = {"precision": precision, "per_segment": True, "updates_segments": True}
         updating = kind(model, optimizers, off, torch.device("cpu"), 1.0, **alike)
         for step in range(2):
@@ -124,10 +124,10 @@ def test_an_update_after_each_segment_trains_as_so_many_steps_do() -> None:
         each.config.halting = False
     precision, off = Precision(torch.float32, None, loss_scaling=False), torch.amp.GradScaler("cpu", enabled=False)
     engine = LocalEngine(
-        model, build_optimizers(model, 1e-3, 0.1), off, torch.device("cpu"), 1.0, precision=precision, per_segment=True,
-        updates_segments=True,
+        model, build_optimizers(model, 1e-3, 0.1, "adamw"), off, torch.device("cpu"), 1.0, precision=precision,
+        per_segment=True, updates_segments=True,
     )  # fmt: skip
-    [optimizer] = build_optimizers(other, 1e-3, 0.1)
+    [optimizer] = build_optimizers(other, 1e-3, 0.1, "adamw")
     for step in range(2):
         numbers = engine.accumulate(batch(step), torch.zeros(0), 1, last=True)
         engine.update(numbers[0], math.inf)
@@ -144,7 +144,7 @@ def test_an_update_after_each_segment_trains_as_so_many_steps_do() -> None:
 def test_no_update_of_a_step_is_carried_out_above_the_limit_and_the_largest_norm_is_told() -> None:
     model, precision = make_model(), Precision(torch.float32, None, loss_scaling=False)
     off, alike = torch.amp.GradScaler("cpu", enabled=False), {"per_segment": True, "updates_segments": True}
-    optimizers = build_optimizers(model, 1e-3, 0.1)
+    optimizers = build_optimizers(model, 1e-3, 0.1, "adamw")
     engine = LocalEngine(model, optimizers, off, torch.device("cpu"), 1.0, precision=precision, **alike)
     before = [p.detach().clone() for p in model.parameters()]
     for number in (0, 1, 0):  # one of two neighbours has the larger norm, and tells nothing of the other
@@ -163,7 +163,13 @@ def test_a_snapshot_brings_the_average_back() -> None:
     precision, off = Precision(torch.float32, None, loss_scaling=False), torch.amp.GradScaler("cpu", enabled=False)
     average = WeightAverage(model, 0.9)
     engine = LocalEngine(
-        model, build_optimizers(model, 1e-2, 0.1), off, torch.device("cpu"), 1.0, precision=precision, ema=average
+        model,
+        build_optimizers(model, 1e-2, 0.1, "adamw"),
+        off,
+        torch.device("cpu"),
+        1.0,
+        precision=precision,
+        ema=average,
     )
     snapshot, before = engine.snapshot(), [tensor.clone() for tensor in average.tensors]
     for step in range(2):

@@ -332,3 +332,23 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert sentence in done.stderr
     assert not Path("x.exe").exists()
+
+
+@pytest.mark.parametrize(
+    ("begun", "scales"),
+    [
+        ({"config": {}}, False),
+        ({"config": {"model_dtype": "fp16"}}, True),  # a log of before, which does not say
+        ({"config": {}, "loss_scaling": True}, True),  # fp32 weights on a CUDA device without bf16
+        ({"config": {"model_dtype": "fp16"}, "loss_scaling": False}, False),
+    ],
+)
+def test_an_overflow_is_one_where_the_run_scaled_its_loss(tmp_path: Path, begun: dict[str, Any], scales: bool) -> None:
+    step = {"event": "train", "step": 1, "loss": 2.0, "ce": 2.0, "lr": 1e-3, "grad_norm": 1.0}
+    records = (
+        {"event": "run_start", "step": 0, **begun},
+        {"event": "adaptive_lr_init", "step": 0},
+    )
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (*records, *records[1:], step)))
+    sittings = read_recording(tmp_path / "metrics.jsonl").sittings
+    assert [sitting.scales_loss for sitting in sittings] == [scales] * len(sittings)

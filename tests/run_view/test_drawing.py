@@ -18,6 +18,7 @@ from aios.run_view import scales
 from aios.run_view.drawing import DARK, LIGHT, SEARCH_SIZE, DrawnRun, blank_picture, draw_run, save_picture
 from aios.run_view.history import RunHistory
 from run_view.logs import adjustment, history_of, start, train
+from run_view.pictures import drawn
 
 DECISIONS = tuple(LIGHT.decisions)
 
@@ -35,12 +36,6 @@ def run_of(steps: int, ranks: int = 1, first: int = 1) -> list[dict[str, Any]]:
         if step % 50 == 0:
             records.append({"event": "eval", "ts": float(step), "step": step, "loss": 2.5})
     return records
-
-
-def drawn(*histories: RunHistory, size: tuple[float, float] = (12.8, 8.0)) -> DrawnRun:
-    figure = Figure(figsize=size, dpi=100)
-    FigureCanvasAgg(figure)
-    return draw_run(figure, [(f"run {at}", history) for at, history in enumerate(histories)], LIGHT)
 
 
 def pixels(picture: DrawnRun) -> np.ndarray:

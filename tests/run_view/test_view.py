@@ -6,25 +6,17 @@ import math
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from aios.run_view import scales
-from aios.run_view.drawing import DrawnRun, draw_run
 from aios.run_view.history import RunHistory
 from aios.run_view.pointing import DrawnCurves, csv_rows, nearest, told, values_at
 from aios.run_view.series import Series
 from aios.run_view.smoothing import LEAST, smoothed
 from aios.run_view.view import LEAST_STEPS, SMOOTHINGS, View, boxed, inside, panned, zoomed
 from run_view.logs import history_of, start, train
+from run_view.pictures import drawn
 
 WHOLE = (0.0, 1000.0)
-
-
-def drawn(*histories: RunHistory, view: View | None = None) -> DrawnRun:
-    figure = Figure(figsize=(12.8, 8.0), dpi=100)
-    FigureCanvasAgg(figure)
-    return draw_run(figure, [(f"run {at}", history) for at, history in enumerate(histories)], view=view)
 
 
 def run_of(steps: int, planned: int = 1000) -> RunHistory:

@@ -13,10 +13,10 @@ from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import (
     check_deepspeed,
     check_same_engine,
-    copying_obstacle,
     deepspeed_settings,
     has_scheduler,
     optimizer_settings,
+    snapshot_obstacle,
     with_file_lr,
     zero_stage,
 )
@@ -137,9 +137,9 @@ def test_an_adamw_section_sets_what_no_flag_does(tmp_path: Path) -> None:
 
 def test_what_cannot_be_copied_in_memory_is_named(tmp_path: Path) -> None:
     offloaded = {"stage": 3, "offload_param": {"device": "nvme", "nvme_path": "/x"}}
-    assert copying_obstacle(config_with(tmp_path, {"zero_optimization": offloaded})) == "deepspeed_offload_param_nvme"
-    assert copying_obstacle(TrainingConfig(zero_stage="zero3")) is None
-    assert copying_obstacle(TrainingConfig()) is None
+    asked = config_with(tmp_path, {"zero_optimization": offloaded})
+    assert snapshot_obstacle(deepspeed_settings(asked, None)) == "deepspeed_offload_param_nvme"
+    assert snapshot_obstacle(deepspeed_settings(TrainingConfig(zero_stage="zero3"), None)) is None
 
 
 def test_a_checkpoint_goes_on_under_the_stage_it_was_saved_under() -> None:

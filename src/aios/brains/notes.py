@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from aios.errors import UserError
-from aios.runs.publishing import replace_file
+from aios.files import read_at_most, replace_file
 
 NOTES_FILE = "notes.txt"
 """Beside the brain, in UTF-8: nothing but the window writes it, and it goes with the folder wherever that goes."""
@@ -17,14 +15,11 @@ MOST_NOTES = 16 * 1024
 
 def read_notes(folder: Path) -> str:
     """The notes on the brain in `folder`; empty where there are none that can be read."""
-    path = folder / NOTES_FILE
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):  # a stranger's link or pipe
-            return ""
-        with path.open("rb") as file:
-            return file.read(MOST_NOTES).decode("utf-8", errors="replace").strip()
+        found = read_at_most(folder / NOTES_FILE, MOST_NOTES, follow=False)  # it may be a stranger's link
     except OSError:
         return ""
+    return found[:MOST_NOTES].decode("utf-8", errors="replace").strip()
 
 
 def write_notes(folder: Path, text: str) -> None:
@@ -38,7 +33,7 @@ def write_notes(folder: Path, text: str) -> None:
         raise UserError(f"The notes are {len(written):,} bytes long; shorten them to {MOST_NOTES:,}.")
     try:
         if written:
-            replace_file(path, lambda file: file.write(written + b"\n"))
+            replace_file(path, lambda file: file.write(written + b"\n"), over_folder=True)
         else:
             path.unlink(missing_ok=True)
     except OSError as error:

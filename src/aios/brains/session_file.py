@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aios.brains.process_identity import is_alive
-from aios.runs.publishing import replace_file
+from aios.files import replace_file
 
 SESSION_FILE = "training.json"
 """Beside the brain: the training that a window started last."""
@@ -40,7 +40,9 @@ class SessionFile:
 
     def save(self, brain_dir: Path) -> None:
         """Write it beside the brain; complete or not at all."""
-        replace_file(brain_dir / SESSION_FILE, lambda file: file.write(json.dumps(asdict(self), indent=1).encode()))
+        written = json.dumps(asdict(self), indent=1).encode()
+        brain_dir.mkdir(parents=True, exist_ok=True)
+        replace_file(brain_dir / SESSION_FILE, lambda file: file.write(written), over_folder=True)
 
     def check(self) -> None:
         """Check that the values are of their types, as they need not be in a file.

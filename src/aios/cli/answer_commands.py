@@ -47,9 +47,13 @@ class _Asked(NamedTuple):
     """What the options that both commands have come to."""
 
     config: TrainingConfig
+    """Where the brain is, and on which device it answers."""
     how: Answering
+    """How it picks its words."""
     which: Which | None
+    """The checkpoint that was asked for; None: what is published."""
     found: WeightsPlace
+    """Where the weights lie."""
 
 
 def _asked(

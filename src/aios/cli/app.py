@@ -17,7 +17,7 @@ from aios.cli.gui_command import gui
 from aios.cli.hrm_commands import hrm_hf
 from aios.distributed.environment import place_of
 from aios.distributed.launch_notes import refuse
-from aios.errors import LostWorkersError, RunError, UserError, one_line
+from aios.errors import LostWorkersError, RunError, UserError, is_out_of_memory, one_line
 
 _NO_MEMORY = (
     "the memory that this process may use is used up; close other programs, raise the limit, or take a smaller "
@@ -51,10 +51,10 @@ def _root(
 
 def _report_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An uncaught exception ends the process with exit code 1; say it in one sentence."""
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+    if is_out_of_memory(error):
         typer.echo(f"{_speaker()}Error: {_NO_MEMORY}", err=True)
         return
-    sentence = " ".join(one_line(error).split()) or "no further detail"
+    sentence = one_line(error) or "no further detail"
     typer.echo(f"{_speaker()}Error: {kind.__name__}: {sentence} (--debug shows the traceback)", err=True)
 
 

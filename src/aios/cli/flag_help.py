@@ -28,7 +28,9 @@ class Example(NamedTuple):
     """A command that works as it stands, and what it does."""
 
     command: str
+    """As it is typed."""
     does: str
+    """In a few words."""
 
 
 class FlagsCommand(TyperCommand):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aios.errors import UserError, shown
+from aios.files import NotPlainError, read_at_most
 
 CODE_KEYS = ("auto_map", "auto_mapping", "custom_generate", "custom_pipelines", "trust_remote_code")
 """Keys by which transformers and peft find code that comes with a folder, or allow it to run."""
@@ -59,10 +60,9 @@ def read_foreign_json(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        if not os.path.isfile(path):  # a pipe would be waited for, a device read without end
-            raise UserError(f"{path} is no file that can be read; choose another folder.")
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+        content = read_at_most(path, _MOST_BYTES)
+    except (NotPlainError, FileNotFoundError) as error:
+        raise UserError(f"{path} is no file that can be read; choose another folder.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); choose another folder.") from error
     if len(content) > _MOST_BYTES:

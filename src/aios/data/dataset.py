@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ class DataConfig:
     """The same for evaluation; None holds out a tail of the training data."""
     encoding: str = UTF_8
     """Of the plain text files in both, as Python names it."""
-    seq_len: int = 128
+    seq_len: int = field(kw_only=True)
     """Tokens of one window, at least 2."""
     eval_fraction: float = 0.05
     """Part of the tokens to hold out when there is no eval_file; at least one window is."""
@@ -228,3 +229,11 @@ def unigram_entropy(windows: TokenWindows) -> float:
         counts = more
     frequencies = counts[counts > 0] / counts.sum()
     return float(-(frequencies * np.log(frequencies)).sum())
+
+
+def data_id(windows: TokenWindows, seed: int) -> str:
+    """Names the order of the training data: equal exactly when a position means the same batch again."""
+    ends = [windows.tokens.read(windows.start, min(windows.stop, windows.start + 65536)).tobytes()]
+    ends.append(windows.tokens.read(max(windows.start, windows.stop - 65536), windows.stop).tobytes())
+    shape = f"{windows.start}:{windows.stop}:{windows.seq_len}:{seed}"
+    return hashlib.sha256(b"".join([*ends, shape.encode()])).hexdigest()

@@ -35,6 +35,7 @@ class Part(NamedTuple):
     """A run of text inside a row."""
 
     text: str
+    """As it stands there."""
     learned: bool
     """Whether the loss is taken on it, and on the end-of-text token after it."""
     ends: bool
@@ -45,9 +46,11 @@ class Place(NamedTuple):
     """Where a row stands, to say so."""
 
     path: Path
+    """The file."""
     unit: str
     """`Line` or `Row`."""
     number: int
+    """Counted from 1, as people count."""
 
     def refuse(self, problem: str, remedy: str) -> NoReturn:
         """Raise UserError: this row has a problem."""

@@ -32,6 +32,7 @@ class TableRow(NamedTuple):
     """One row and how far its file is read."""
 
     row: dict[str, Any]
+    """Values by column."""
     share_read: float
     """0 to 1, of the file."""
 

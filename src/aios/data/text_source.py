@@ -76,6 +76,7 @@ class TextPiece(NamedTuple):
     """A part of one document; the pieces of a document follow each other and join to its text."""
 
     text: str
+    """Decoded."""
     ends_document: bool
     """Whether the end-of-text token follows: at the end of a document, and of an assistant's turn."""
     bytes_done: int
@@ -228,7 +229,9 @@ def _text_pieces(path: Path, encoding: str, done: int, piece_chars: int) -> Iter
 
 class _Row(NamedTuple):
     parts: list[Part]
+    """In order."""
     bytes_done: int
+    """Bytes of the whole source read up to its end."""
 
 
 def _row_pieces(rows: Iterator[_Row], piece_chars: int) -> Iterator[TextPiece]:

@@ -28,6 +28,7 @@ from aios.data.rows import FORM_VERSION
 from aios.data.text_source import SourceFile, TextPiece, TextSource, iter_pieces
 from aios.data.tokenizer import end_of_document_id, tokenizer_fingerprint
 from aios.errors import RunError, UserError
+from aios.files import replace_file
 from aios.places import cache_folder
 
 if TYPE_CHECKING:
@@ -172,24 +173,16 @@ def _build(
         _refuse_changed(source.files)
 
     path = folder / f"{key}.bin"
-    _write_atomically(path, write_tokens)
+    _write(path, write_tokens)
     manifest = {"count": count, "dtype": dtype, "source": source.name, "source_bytes": source.total_bytes}
     line = json.dumps(manifest).encode("utf-8") + b"\n"
-    _write_atomically(folder / f"{key}.json", lambda stream: stream.write(line))
+    _write(folder / f"{key}.json", lambda stream: stream.write(line))
     return TokenFile(path, count, dtype)
 
 
-def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write beside `path` under a name of our own, flush to disk, rename: `path` is complete or absent."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # renamed away already, unless something failed
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Make `path` complete or absent, whoever builds the same at the same time."""
+    replace_file(path, write, first=f"{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def _refuse_changed(files: tuple[SourceFile, ...]) -> None:

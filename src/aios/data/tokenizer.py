@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aios.core.foreign_json import refuse_code
-from aios.errors import UserError
+from aios.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _DATA_DIR = Path(__file__).resolve().parent
+_REASON_CHARS = 200
 
 
 def bundled_tokenizer_dir() -> Path:
@@ -67,17 +68,12 @@ def _load_local(name: str, is_folder: bool) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # broad, because the Rust tokenizers raise plain Exception; it always re-raises
-        raise UserError(f"The tokenizer {name} cannot be read ({_first_line(error)}); {remedy}.") from error
+        reason = one_line(error, _REASON_CHARS).rstrip(".") or type(error).__name__
+        raise UserError(f"The tokenizer {name} cannot be read ({reason}); {remedy}.") from error
     if len(tokenizer) == 0:
         raise UserError(f"The tokenizer {name} has an empty vocabulary; {remedy}.")
     loaded: PreTrainedTokenizerBase = tokenizer
     return loaded
-
-
-def _first_line(error: Exception, limit: int = 120) -> str:
-    text = str(error).strip() or type(error).__name__
-    line = text.splitlines()[0].rstrip(".")
-    return line if len(line) <= limit else line[:limit] + "..."
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

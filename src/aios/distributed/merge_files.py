@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aios.core.exact_tensors import check_exact
 from aios.distributed.merging import merge_shares, weighted_mean
-from aios.runs.manifest import fsync
+from aios.files import fsync
 
 WEIGHTS_FILE = "model.safetensors"
 _STATE_FILE = "state.pt"

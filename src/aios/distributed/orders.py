@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STOP = "stop"
+ORDER_STOP = "stop"
 """Finish the step, hand in what there is."""
-FINISH = "finish"
+ORDER_FINISH = "finish"
 """Anneal to zero soon, then end regularly."""
-MERGED = "merged"
+ORDER_MERGED = "merged"
 """Take the merged weights and train the next round."""
-END = "end"
+ORDER_END = "end"
 """The merge was the last one."""
 
 ORPHANED = 3
@@ -61,13 +61,13 @@ class Orders:
     def take(self, order: Mapping[str, Any]) -> None:
         """Note one order."""
         kind = order["order"]
-        if kind == STOP:
+        if kind == ORDER_STOP:
             self.stop = str(order["reason"])
-        elif kind == FINISH:
+        elif kind == ORDER_FINISH:
             self.finish = True
-        elif kind == MERGED:
+        elif kind == ORDER_MERGED:
             self._next.put(NextRound(Path(order["weights"]), int(order["number"]), int(order["step"])))
-        elif kind == END:
+        elif kind == ORDER_END:
             self._next.put(None)
 
     def _follow(self, descriptor: int) -> None:

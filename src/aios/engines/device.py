@@ -86,8 +86,7 @@ def choose_precision(config: TrainingConfig, device: torch.device) -> Precision:
     if config.model_dtype == "fp16":  # weights in fp16 cannot be updated safely, so they stay in fp32
         return Precision(torch.float32, torch.float16, loss_scaling=True)
     weights = torch.bfloat16 if config.model_dtype == "bf16" else torch.float32
-    amp = config.amp if config.amp is not None else device.type == "cuda"
-    if not amp:
+    if not config.autocasts(device.type):
         return Precision(weights, None, loss_scaling=False)
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return Precision(weights, torch.float16, loss_scaling=weights is torch.float32)

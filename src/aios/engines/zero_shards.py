@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from aios.auto_lr.saved_state import record, whole
-from aios.errors import UserError
+from aios.errors import UserError, is_out_of_memory
 from aios.runs.checkpoints import REMEDY, UNREADABLE
 
 _MASTERS = {True: "fp32_partitioned_groups_flat", False: "single_partition_of_fp32_groups"}
@@ -145,6 +145,8 @@ def load_trusted(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
         try:
             loaded = torch.load(path, map_location=map_location, weights_only=True)
         except UNREADABLE as error:
+            if is_out_of_memory(error):
+                raise
             raise UserError(f"{path} cannot be read ({type(error).__name__}); {REMEDY}.") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds a {type(loaded).__name__}, not a dict; {REMEDY}.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from tkinter import ttk
 from typing import Any
 
+from aios.files import replace_file
 from aios.gui.tooltip import is_topmost
 
 INSPECT_VARIABLE = "AIOS_GUI_INSPECT"
@@ -55,9 +56,7 @@ class Inspector:
         text = json.dumps(report, indent=1)
         if text != self._written:
             self._written = text
-            new = self._target.with_name(self._target.name + ".new")
-            new.write_text(text, encoding="utf-8")
-            new.replace(self._target)
+            replace_file(self._target, lambda file: file.write(text.encode()), durable=False)
 
 
 def open_windows(root: tk.Misc) -> int:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from aios.errors import UserError
+from aios.files import replace_file
 from aios.places import config_folder
 from aios.settings.config import TrainingConfig
 from aios.settings.config_file import load_config_file, save_config_file
@@ -78,9 +79,8 @@ def save_all(preferences: Preferences, config: TrainingConfig | None) -> None:
     folder = config_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        new = folder / ".window.json.new"
-        new.write_text(json.dumps(asdict(preferences), indent=1), encoding="utf-8")
-        new.replace(folder / "window.json")
+        written = json.dumps(asdict(preferences), indent=1).encode()
+        replace_file(folder / "window.json", lambda file: file.write(written))
     except OSError as error:
         raise UserError(f"{folder} cannot be written in ({error.strerror}); settings are not remembered.") from error
     if config is not None:

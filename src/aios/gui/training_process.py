@@ -16,6 +16,7 @@ from aios.brains.printed_output import OUTPUT_FILE, open_output
 from aios.brains.process_identity import birth_of
 from aios.brains.session_file import SessionFile
 from aios.errors import UserError
+from aios.files import replace_file
 from aios.run_view.reading import Outlines
 from aios.runs.lock import holder_of, refusal
 from aios.runs.stop_file import FINISH, StopFile
@@ -57,7 +58,7 @@ class TrainingProcess:
         command = [sys.executable, "-m", "aios", *training_arguments(config, steps)]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            config.stop_request.take_away()  # a request to a run that had already ended
+            config.watched_stop_file.take_away()  # a request to a run that had already ended
             output = folder / OUTPUT_FILE
             child = _spawn(command, output)
         except OSError as error:
@@ -95,12 +96,11 @@ class TrainingProcess:
         stop_file = Path(brain.session.stop_file) if brain.session is not None else self.brain_dir / "STOP"
         if stop_file.absolute() != self.brain_dir.absolute() / "STOP":
             StopFile(stop_file, ours=False).check()  # the session may be a stranger's: no document is replaced
-        new = stop_file.with_name(f".{stop_file.name}.new")
+        request = FINISH.encode() if what == "finish" else b""
         try:
             if brain.session is not None:
                 replace(brain.session, asked=what).save(self.brain_dir)
-            new.write_text(FINISH if what == "finish" else "", encoding="utf-8")
-            new.replace(stop_file)  # the trainer never sees it half written
+            replace_file(stop_file, lambda file: file.write(request), durable=False)  # never seen half written
         except OSError as error:
             raise UserError(
                 f"{stop_file} cannot be written ({error.strerror}); stop the training in its terminal."

@@ -41,13 +41,15 @@ class Step(NamedTuple):
 
 
 @dataclass
-class Sitting:
+class RecordedSitting:
     """What a run did from one start or resume to the next."""
 
     config: TrainingConfig
     """The settings it ran with."""
     first_step: int
     """The step it went on from; 0 for a fresh start."""
+    scales_loss: bool = False
+    """Whether its loss was scaled, so that gradients could overflow without anything being wrong."""
     steps: dict[int, Step] = field(default_factory=dict)
     """By step number."""
     adjustments: list[Adjustment] = field(default_factory=list)
@@ -90,7 +92,7 @@ class Recording:
     """The worker; 0 where the log names none."""
     ranks: tuple[int, ...]
     """All workers that the log names."""
-    sittings: list[Sitting]
+    sittings: list[RecordedSitting]
     """In order; at least one."""
 
     @property
@@ -110,7 +112,7 @@ def read_recording(path: Path, rank: int = 0) -> Recording:
         UserError: when there is no log, no run in it, or no such worker.
     """
     path = find_log(path)
-    sittings: list[Sitting] = []
+    sittings: list[RecordedSitting] = []
     ranks: set[int] = set()
     for record in _records(path):
         of = record.get("rank")
@@ -133,28 +135,32 @@ def _records(path: Path) -> Iterable[dict[str, Any]]:
         raise UserError(no_log)
 
 
-def _take(sittings: list[Sitting], record: Record) -> None:
+def _take(sittings: list[RecordedSitting], record: Record) -> None:
     """Let one record, in the order of the log, tell its part."""
     event, step = record.get("event"), record.get("step")
     if not isinstance(step, int) or isinstance(step, bool) or not isinstance(event, str):
         return
     if event in BEGINNINGS:
-        _begin_sitting(sittings, _config(record), step if event == "run_resumed" else 0)
+        config = _config(record)
+        scales_loss = record.get("loss_scaling", config.model_dtype == "fp16") is True  # logs of before do not say
+        _begin_sitting(sittings, RecordedSitting(config, step if event == "run_resumed" else 0, scales_loss))
         return
     if event == "adaptive_lr_init" and sittings and sittings[-1].init is not None:
-        _begin_sitting(sittings, sittings[-1].config, step)  # a worker that was lost was started again
+        before = sittings[-1]  # of a worker that was lost and was started again
+        _begin_sitting(sittings, RecordedSitting(before.config, step, before.scales_loss))
     if sittings and event in _TAKE:
         _TAKE[event](sittings[-1], record, step)
         if event in _FINDS:
             del sittings[:-1]  # the controller begins here
 
 
-def _begin_sitting(sittings: list[Sitting], config: TrainingConfig, step: int) -> None:
-    # A sitting that came no further than where this one begins matters only if it saved there.
+def _begin_sitting(sittings: list[RecordedSitting], new: RecordedSitting) -> None:
+    # A sitting that came no further than where the new one begins matters only if it saved there.
+    step = new.first_step
     kept = [s for s in sittings if s.first_step < step or (s.first_step == step > 0 and step in s.checkpoints)]
     for sitting in kept:
         sitting.cut_after(step)
-    sittings[:] = [*kept, Sitting(config, step)]
+    sittings[:] = [*kept, new]
 
 
 def _config(record: Record) -> TrainingConfig:
@@ -168,30 +174,30 @@ def _config(record: Record) -> TrainingConfig:
         raise UserError(f"The log's {record['event']} record has settings that cannot be replayed: {error}") from error
 
 
-def _train(sitting: Sitting, record: Record, step: int) -> None:
+def _train(sitting: RecordedSitting, record: Record, step: int) -> None:
     sitting.steps[step] = Step(step, loss_of(record), number(record, "grad_norm"), lr_of(record))
 
 
-def _adjusted(sitting: Sitting, record: Record, step: int) -> None:
+def _adjusted(sitting: RecordedSitting, record: Record, step: int) -> None:
     sitting.adjustments.append(adjustment_from(record, step, None))
 
 
-def _saved(sitting: Sitting, record: Record, step: int) -> None:
+def _saved(sitting: RecordedSitting, record: Record, step: int) -> None:
     sitting.checkpoints.add(step)
 
 
-def _annealing(sitting: Sitting, record: Record, step: int) -> None:
+def _annealing(sitting: RecordedSitting, record: Record, step: int) -> None:
     if record.get("reason") in FINISHES:
         start, end, scale = (number(record, key) for key in ("start", "end", "scale"))
         if math.isfinite(start + end + scale):
             sitting.finishes[step] = Anneal(int(start), int(end), scale)
 
 
-def _initialised(sitting: Sitting, record: Record, step: int) -> None:
+def _initialised(sitting: RecordedSitting, record: Record, step: int) -> None:
     sitting.init = dict(record)
 
 
-def _searched(sitting: Sitting, record: Record, step: int) -> None:
+def _searched(sitting: RecordedSitting, record: Record, step: int) -> None:
     try:
         sitting.search = Found.from_dict(record)
     except (KeyError, TypeError, ValueError) as error:
@@ -201,25 +207,25 @@ def _searched(sitting: Sitting, record: Record, step: int) -> None:
     sitting.search_counted = step
 
 
-def _merged(sitting: Sitting, record: Record, step: int) -> None:
+def _merged(sitting: RecordedSitting, record: Record, step: int) -> None:
     sitting.replaced.add(step)
 
 
-def _overfitted(sitting: Sitting, record: Record, step: int) -> None:
+def _overfitted(sitting: RecordedSitting, record: Record, step: int) -> None:
     if record.get("done") != "keep-best":
         sitting.replaced.add(step)
 
 
-def _warmed_up(sitting: Sitting, record: Record, step: int) -> None:
+def _warmed_up(sitting: RecordedSitting, record: Record, step: int) -> None:
     sitting.warmup_complete = step
 
 
-def _restored(sitting: Sitting, record: Record, step: int) -> None:
+def _restored(sitting: RecordedSitting, record: Record, step: int) -> None:
     sitting.restored_lr = number(record, "current_lr")
 
 
 _FINDS = ("adaptive_lr_search", "adaptive_lr_climb", "adaptive_lr_race")
-_TAKE: dict[str, Callable[[Sitting, Record, int], None]] = {
+_TAKE: dict[str, Callable[[RecordedSitting, Record, int], None]] = {
     "train": _train,
     "adaptive_lr_adjustment": _adjusted,
     "adaptive_lr_init": _initialised,

@@ -17,7 +17,7 @@ from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.param_groups import BASE
 from aios.auto_lr.plan import AutoLRConfig, Given, make_plan, resumed_plan
 from aios.errors import RunError, UserError
-from aios.replay.recording import Recording, Sitting, Step
+from aios.replay.recording import RecordedSitting, Recording, Step
 from aios.run_view.events import Adjustment, adjustment_from, number
 from aios.settings.adaptive_lr_file import SETTING_TYPES
 from aios.settings.config import field_types
@@ -117,7 +117,7 @@ def replay(recording: Recording, choice: Choice) -> Replay:
 class _Player:
     """One sitting of a recording, played to the controller that the run had, going on from `before`'s."""
 
-    def __init__(self, sitting: Sitting, choice: Choice, before: _Player | None) -> None:
+    def __init__(self, sitting: RecordedSitting, choice: Choice, before: _Player | None) -> None:
         self.sitting = sitting
         self.step = sitting.first_step
         self._config = _config(sitting, choice, before)
@@ -171,7 +171,7 @@ class _Player:
         if seen.step > self.control.plan.warmup_end:
             self.result.steps.append(seen)
             self.result.lrs.append(lr)
-        overflow = self.sitting.config.model_dtype == "fp16" and math.isfinite(seen.ce) and math.isnan(seen.grad_norm)
+        overflow = self.sitting.scales_loss and math.isfinite(seen.ce) and math.isnan(seen.grad_norm)
         self.control.after_step(seen.step, seen.ce, None if overflow else seen.grad_norm, self.control.skip_above)
 
     def _hear(self, record: dict[str, Any]) -> None:
@@ -191,7 +191,7 @@ class _Player:
         return LearningRateControl(plan, SimpleNamespace(param_groups=groups), self._hear, _Untouched, self.step)
 
 
-def _begun_at(sitting: Sitting) -> float:
+def _begun_at(sitting: RecordedSitting) -> float:
     """The rate its optimizer was built with; of a log of before, whose default was another, as the log has it."""
     recorded = number(sitting.init or {}, "initial_lr")
     unsearched = sitting.search is None or sitting.search.lr is None
@@ -206,7 +206,7 @@ class _Untouched:
         """Bring nothing back."""
 
 
-def _config(sitting: Sitting, choice: Choice, before: _Player | None) -> AutoLRConfig:
+def _config(sitting: RecordedSitting, choice: Choice, before: _Player | None) -> AutoLRConfig:
     """How the recorded run steered, with what the choice puts in its place."""
     recorded = sitting.config
     chosen: dict[str, Any] = {"auto_adjust_lr": True}
@@ -224,7 +224,7 @@ def _config(sitting: Sitting, choice: Choice, before: _Player | None) -> AutoLRC
     return replace(made, warmup_steps=_warmup_steps(sitting, before))
 
 
-def _warmup_steps(sitting: Sitting, before: _Player | None) -> int | None:
+def _warmup_steps(sitting: RecordedSitting, before: _Player | None) -> int | None:
     """Length of the recorded warm-up; None where the log does not tell, and it is derived."""
     first = before.control.plan.first_step if before is not None else sitting.search_counted
     if sitting.warmup_complete is not None:

@@ -9,6 +9,8 @@ from typing import Any
 
 Record = Mapping[str, Any]
 
+MAX_STEP = 1 << 53
+"""Steps of a log stay below it; beyond, they can no longer be counted in floating point."""
 BEGINNINGS = ("run_start", "run_resumed")
 """Records with which a sitting begins."""
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from aios.run_view.events import Adjustment, Phase, RunEvent, Sample, loss_of, number
+from aios.run_view.events import MAX_STEP, Adjustment, Phase, RunEvent, Sample, loss_of, number
 from aios.run_view.pace import Pace
 from aios.run_view.sentences import sentence
 from aios.run_view.series import EMPTY, BucketSeries, Series
@@ -21,7 +21,6 @@ MAX_EVENTS = 2_000
 MAX_PHASES = 200
 MAX_SAMPLES = 50
 """Samples kept; of more, the newest."""
-_MAX_STEP = 1 << 53
 
 State = Literal["waiting", "running", "stopped", "diverged", "finished"]
 _KEYS = ("loss", "ce", "grad_norm", "tokens_per_sec")
@@ -76,7 +75,7 @@ class RunHistory:
         """Take records in the order of the log; what is no record of a step's is passed over."""
         for record in records:
             event, step, rank = record.get("event"), record.get("step"), record.get("rank")
-            if type(step) is not int or not 0 <= step < _MAX_STEP or not isinstance(event, str):
+            if type(step) is not int or not 0 <= step < MAX_STEP or not isinstance(event, str):
                 continue
             if type(rank) is not int:
                 rank = None
@@ -318,11 +317,11 @@ class RunHistory:
         # The event may carry the step before the warm-up or the one behind it; the phases tell which.
         begun = max((p.end for p in self._phases if p.kind in ("search", "climb")), default=0)
         if warmup > 0 and not any(p.kind == "warm-up" and p.start == begun for p in self._phases):
-            self._add_phase(Phase("warm-up", begun, begun + int(min(warmup, _MAX_STEP))))
+            self._add_phase(Phase("warm-up", begun, begun + int(min(warmup, MAX_STEP))))
 
     def _anneal(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         start, end = number(record, "start"), number(record, "end")
-        if not 0 <= start < end < _MAX_STEP:
+        if not 0 <= start < end < MAX_STEP:
             return
         if record.get("reason") in FINISHES:
             self._finish = int(start), int(end)

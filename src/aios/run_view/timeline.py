@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios.run_view.events import Adjustment, Phase, Record, adjustment_from, number
+from aios.run_view.events import MAX_STEP, Adjustment, Phase, Record, adjustment_from, number
 from aios.run_view.reasons import GRADIENT_NORM, MEAN_LOSS, SPREAD, USUAL_GRADIENT, Numbers, reason_numbers
 from aios.run_view.sentences import curve_of, plain, sentence
 
@@ -38,7 +38,6 @@ _KINDS = {
     "stopped": "end",
     "final": "end",
 }
-_MAX_STEP = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,11 @@ class Decision:
         if self.kind == "climb":
             return 0, step
         if self.kind in ("search", "trial") and used > 0:
-            return max(0, step - int(min(used, _MAX_STEP))), step
+            return max(0, step - int(min(used, MAX_STEP))), step
         if record.get("event") == "adaptive_lr_init" and warmup > 0:
-            return step, step + int(min(warmup, _MAX_STEP))
+            return step, step + int(min(warmup, MAX_STEP))
         start, end = number(record, "start"), number(record, "end")
-        return (int(start), int(end)) if self.kind == "anneal" and 0 <= start < end < _MAX_STEP else (step, step)
+        return (int(start), int(end)) if self.kind == "anneal" and 0 <= start < end < MAX_STEP else (step, step)
 
     @property
     def sentence(self) -> str:

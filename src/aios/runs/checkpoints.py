@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 
-from aios.errors import UserError
+from aios.errors import UserError, is_out_of_memory
+from aios.files import fsync
 from aios.runs.brain import SET_ASIDE, checkpoint_dir, checkpoint_step, is_set_aside, list_checkpoints
 from aios.runs.checkpoint_state import find_flaw
-from aios.runs.manifest import STATE_FILE, Stamp, find_file_damage, fsync, stamp, write_manifest
+from aios.runs.manifest import STATE_FILE, Stamp, find_file_damage, stamp, write_manifest
 
 FORMAT_VERSION = 2
 """2: `adaptive_lr` holds all that `AutoLR` learned; 1: a part of it, beside `lr_plan`."""
@@ -33,9 +34,9 @@ REMEDY = "move the checkpoint away to resume from the one before"
 """What helps against one that looks whole and is not."""
 UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError),
-    *(AssertionError, ArithmeticError, MemoryError, struct.error),
+    *(AssertionError, ArithmeticError, struct.error),
 )
-"""What torch raises for a file that it did not write."""
+"""What torch raises for a file that it did not write; RuntimeError also where memory has run out."""
 _judged: dict[Path, tuple[Stamp, str | None]] = {}
 """What this process found when it last read a checkpoint whole, and the stamp of its files then."""
 
@@ -45,7 +46,9 @@ class Skipped:
     """A checkpoint that was passed over when loading, and why."""
 
     path: Path
+    """Its folder."""
     reason: str
+    """What is wrong with it."""
 
     def __str__(self) -> str:
         return f"Skipped the damaged checkpoint {self.path}: {self.reason}."
@@ -56,8 +59,11 @@ class SavedCheckpoint:
     """Where a checkpoint went and what it cost."""
 
     path: Path
+    """Its folder."""
     bytes: int
+    """Size of its files."""
     seconds: float
+    """Time that writing it took."""
 
 
 def save_checkpoint(
@@ -173,6 +179,8 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state = _read_state(path)
     except UNREADABLE as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{_unreadable(path, error)}; {REMEDY}.") from error
     if _format_of(state) > FORMAT_VERSION:
         raise UserError(
@@ -199,6 +207,8 @@ def _find_state_damage(path: Path) -> str | None:
     try:
         state = _read_state(path)
     except UNREADABLE as error:
+        if is_out_of_memory(error):  # the next older one would do no better
+            raise
         return _unreadable(path, error)
     if _format_of(state) > FORMAT_VERSION:
         return None

@@ -1,13 +1,11 @@
 """One lock per brain: whoever trains it holds it, and the kernel lets go of it when the holder dies.
 
-The lock is a POSIX record lock (`fcntl.lockf`) on `.lock` in the brain's folder, not `flock`: it also works between the
-machines of an NFS mount wherever that has a lock daemon (`flock` is local there on some systems), and no child process
-inherits it, so none keeps a dead holder's brain closed. The price: the process that holds it must not open the file a
-second time, because closing any descriptor of it would let go. What stands in the file only names the holder.
+It is a POSIX record lock (`fcntl.lockf`) on `.lock` in the brain's folder: unlike `flock` it also works over NFS, and
+no child process inherits it. The price: its holder must not open the file a second time, for closing any descriptor of
+it lets go. The text in the file only names the holder.
 
-The lock has two bytes. A launcher that others write for holds the first, the worker that writes the second, a lone
-process both: so a brain stays closed while the workers of a launcher that was killed still save, and a launcher can
-start its workers again. On Windows `msvcrt.locking` stands in, which locks the same bytes behind the text.
+A launcher locks the first of two bytes, the worker that writes the second, a lone process both: so a brain stays closed
+while the workers of a killed launcher still save. On Windows `msvcrt.locking` locks the same bytes.
 """
 
 from __future__ import annotations

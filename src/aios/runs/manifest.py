@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from aios.errors import shown
+from aios.files import fsync
+
 MANIFEST_FILE = "manifest.json"
 STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"
@@ -71,17 +74,6 @@ def stamp(folder: Path) -> Stamp | None:
     return tuple((name, f.st_ino, f.st_size, f.st_mtime_ns) for name, f in found if f is not None)
 
 
-def fsync(path: Path) -> None:
-    """Wait until a file's contents, or a folder's entries, are on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders, and its renames need none
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _find_damage(folder: Path) -> str | None:
     if folder.is_symlink() or not folder.is_dir():
         return "it is no folder"
@@ -99,15 +91,15 @@ def _find_damage(folder: Path) -> str | None:
     unnamed = (path.relative_to(folder).as_posix() for path in _files(folder) if not path.name.startswith("."))
     for name in unnamed:
         if name not in files and name != MANIFEST_FILE:
-            return f"{_shown(name)} is not in its manifest"
+            return f"{shown(name)} is not in its manifest"
     for name, entry in files.items():
         found = _inside(folder, name)
         if found is None:
-            return f"{_shown(name)} is missing"
+            return f"{shown(name)} is missing"
         if found.st_size != entry.size:
-            return f"{_shown(name)} has {found.st_size} bytes instead of {entry.size}"
+            return f"{shown(name)} has {found.st_size} bytes instead of {entry.size}"
     wrong = (name for name, entry in files.items() if _sha256(folder / name) != entry.sha256)
-    return next((f"the contents of {_shown(name)} do not match their checksum" for name in wrong), None)
+    return next((f"the contents of {shown(name)} do not match their checksum" for name in wrong), None)
 
 
 def _read(folder: Path) -> dict[str, Entry]:
@@ -158,7 +150,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _shown(name: str) -> str:
-    return name if name.isprintable() and len(name) <= 80 else ascii(name[:80])

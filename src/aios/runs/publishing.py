@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import filecmp
 import json
-import os
 import shutil
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
+from aios.files import fsync, replace_file
 from aios.runs.brain import BRAIN_FILE
-from aios.runs.manifest import MANIFEST_FILE, STATE_FILE, fsync
+from aios.runs.manifest import MANIFEST_FILE, STATE_FILE
 
 TOKENIZER_MARK = "tokenizer_config.json"
 """Every tokenizer that transformers saves has it."""
@@ -52,32 +52,15 @@ def publish(brain_dir: Path, checkpoint: Path, private: Collection[str] = ()) ->
     names = _public_names(checkpoint, {STATE_FILE, MANIFEST_FILE, *private})
     stale = [name for name in names if not _same(brain_dir / name, checkpoint / name)]
     for name in stale:
+        (brain_dir / name).parent.mkdir(parents=True, exist_ok=True)
         with (checkpoint / name).open("rb") as source:
-            replace_file(brain_dir / name, lambda file, source=source: shutil.copyfileobj(source, file, 1 << 20))  # type: ignore[misc]
+            replace_file(brain_dir / name, partial(shutil.copyfileobj, source, length=1 << 20), over_folder=True)
     surplus = _surplus(brain_dir, checkpoint, names)
     for path in surplus:
         path.unlink()
     if surplus:
         fsync(brain_dir)
     return Published(sorted(stale), [path.name for path in surplus])
-
-
-def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Put what `write` writes in the place of `path`, whole and on the disk, or leave all as it was.
-
-    A folder in its place is set aside under another name.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)  # what a kill left; a link is not followed
-    with new.open("xb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.is_dir() and not path.is_symlink():
-        path.rename(path.with_name(f"{path.name}.folder-{time.time_ns()}"))
-    new.replace(path)
-    fsync(path.parent)
 
 
 def _public_names(checkpoint: Path, private: Collection[str]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aios.errors import UserError
+from aios.files import read_at_most
 
 STOP = "stop_file"
 """Save and stop at once: what the file asks for unless it says otherwise."""
@@ -86,10 +87,7 @@ class StopFile:
     def _content(self) -> bytes | None:
         """What the file says; None where it is no file, cannot be read, or is too long for a request."""
         try:
-            if not self.path.is_file():  # to open a pipe would wait for somebody to write into it
-                return None
-            with self.path.open("rb") as file:
-                start = file.read(_MOST_BYTES + 1)
+            start = read_at_most(self.path, _MOST_BYTES)
         except OSError:
             return None
         return start.strip() if len(start) <= _MOST_BYTES else None

@@ -66,7 +66,7 @@ def _trouble(number: int, folder: Path, needed: int) -> str:
 def _kept(brain_dir: Path, number: int) -> str:
     """What of the run is safe, and what to do."""
     remedy = "once there is room" if number in _FULL else "once it can be written"
-    with suppress(OSError):  # a disk that cannot be read either
+    with suppress(OSError, MemoryError):  # a disk that cannot be read either
         path, _ = newest_valid(brain_dir)
         if path is not None:
             return f"everything up to step {checkpoint_step(path)} is saved: continue with --resume {remedy}."

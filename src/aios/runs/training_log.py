@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from aios.errors import UserError
-from aios.runs.manifest import fsync
+from aios.files import fsync
 
 _BEGINNINGS = (b'{"event": "run_start", "ts": ', b'{"event": "run_resumed", "ts": ')
 """How the first record of a log begins."""

@@ -67,11 +67,11 @@ def _table(place: object, data: Any) -> dict[str, Any]:
 
 
 def _group_settings(path: Path, role: Any, table: Any) -> GroupSettings:
-    place = f"{path}: {_GROUPS}.{str(role)[:40]}"
-    if role == BASE:
-        raise UserError(f"{place} is no table of its own: base goes by the keys of {_SECTION} itself; move them there.")
     if role not in ROLES:
         raise unknown_key(f"{path}: {_GROUPS}", role, [name for name in ROLES if name != BASE])
+    place = f"{path}: {_GROUPS}.{role}"
+    if role == BASE:
+        raise UserError(f"{place} is no table of its own: base goes by the keys of {_SECTION} itself; move them there.")
     values = {key: _typed(path, place, key, value, _GROUP_TYPES) for key, value in _table(place, table).items()}
     try:
         return GroupSettings(**values)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from aios.auto_lr.adaptive_lr import DEFAULT_LR
+from aios.auto_lr.anneal import DEFAULT_FRACTION
+from aios.auto_lr.plan import WARMUP_FRACTION
 from aios.core.architecture import PRESETS, Architecture
 from aios.data.decoding import UTF_8, known_encoding
 from aios.runs.stop_file import StopFile
@@ -78,18 +80,22 @@ class TrainingConfig:
     lr: float | None = _flag(
         None,
         LEARNING_RATE,
-        "Where the learning rate starts if no search finds it; fixed with --no-auto-adjust-lr. Default 1e-3 for a new "
-        "model under profile auto, else 5e-5.",
+        "Where the learning rate starts if no search finds it; fixed with --no-auto-adjust-lr. Default "
+        f"{UNSEARCHED_LR:g} for a new model under profile auto, else {DEFAULT_LR:g}.",
         main=True,
     )
     adaptive_lr_profile: Literal["auto", "rules"] = _flag(
         "auto", LEARNING_RATE, "auto: search, noise-aware rules, trouble ladder, anneal. rules: the plain rules."
     )
     warmup_steps: int | None = _flag(
-        None, LEARNING_RATE, "Optimizer steps of linear warm-up. Default 5 % of --steps (auto) or 10 %."
+        None,
+        LEARNING_RATE,
+        f"Optimizer steps of linear warm-up. Default {100 * WARMUP_FRACTION:g} % of --steps (auto) or 10 %.",
     )
     anneal_fraction: float | None = _flag(
-        None, LEARNING_RATE, "Last part of the run in which the LR goes to zero. Default 0.3 (auto) or 0 (rules)."
+        None,
+        LEARNING_RATE,
+        f"Last part of the run in which the LR goes to zero. Default {DEFAULT_FRACTION:g} (auto) or 0 (rules).",
     )
     role_lr: bool = _flag(
         True,
@@ -258,6 +264,14 @@ class TrainingConfig:
         """The CUDA devices named; empty when any will do."""
         return tuple(int(i) for i in self.cuda_ids.split(",")) if self.cuda_ids is not None else ()
 
+    def autocasts(self, kind: str) -> bool:
+        """Whether a run on a device of that kind (cpu, cuda or mps) computes in 16 bits beside its weights' type."""
+        return self.model_dtype == "fp16" or (kind == "cuda" if self.amp is None else self.amp)
+
+    def sequences_per_step(self, workers: int) -> int:
+        """Sequences that so many workers together read for one optimizer step."""
+        return self.batch_size * self.gradient_accumulation_steps * workers
+
     @property
     def uses_deepspeed(self) -> bool:
         """Whether DeepSpeed's engine does the training."""
@@ -289,7 +303,7 @@ class TrainingConfig:
         return Path(self.stop_file) if self.stop_file else self.brain_dir / "STOP"
 
     @property
-    def stop_request(self) -> StopFile:
+    def watched_stop_file(self) -> StopFile:
         """The same, with the right to remove it."""
         return StopFile(self.stop_path, ours=not self.stop_file)
 
@@ -312,8 +326,7 @@ class TrainingConfig:
         return dataclasses.replace(PRESETS[self.preset], **overrides)
 
     def differentiates_segments(self, segments: int) -> bool:
-        """Whether each of so many ACT segments has a backward pass of its own, where nothing else is asked from 3 on:
-        of fewer, little is kept besides, and each but the first is partly run twice."""
+        """Whether each ACT segment is differentiated separately (default from 3 segments)."""
         if self.uses_deepspeed or self.update_per_segment:
             return self.update_per_segment
         return segments >= 3 if self.backward_per_segment is None else self.backward_per_segment

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aios.auto_lr.saved_state import LARGEST
 from aios.data.decoding import known_encoding
 from aios.errors import UserError, shown
 from aios.runs.brain_name import why_not_a_name
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = 86400
 """Seconds that workers can be told to wait for each other at most: a day."""
-LARGEST_NUMBER = 2**53
-"""Largest whole number of a setting: beyond it steps can no longer be counted in floating point."""
 LARGEST_SEED = 2**63 - 1
 """Largest that every random generator in use takes."""
 LR_RANGE = (1e-30, 1e3)
@@ -42,7 +41,7 @@ def check_config(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:
     _check_model(config)
     _check_optimizer(config)
     _check_devices(config)
-    _check_output(config)
+    _check_brain_name(config)
 
 
 def _check_types(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:
@@ -71,7 +70,7 @@ def _check_numbers(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:
     for name in kinds:
         value = getattr(config, name)
         if isinstance(value, int) and not isinstance(value, bool):
-            most, written = (LARGEST_SEED, "2^63 - 1") if name == "seed" else (LARGEST_NUMBER, "2^53")
+            most, written = (LARGEST_SEED, "2^63 - 1") if name == "seed" else (LARGEST, "2^53")
             require(value <= most, name, value, f"at most {written} = {most}")
     for name in _AT_LEAST_ONE:
         require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
@@ -166,6 +165,11 @@ def _check_devices(config: TrainingConfig) -> None:
             "--backward-per-segment does not go with --zero-stage or --deepspeed-config: DeepSpeed takes one backward "
             "pass per micro-batch; leave one out."
         )
+    _check_workers(config)
+
+
+def _check_workers(config: TrainingConfig) -> None:
+    """Refuse devices, merges and restarts that no workers can have."""
     ids = config.cuda_ids.split(",") if config.cuda_ids is not None else []
     require(
         all(i.strip().isdecimal() and len(i) <= 6 for i in ids),
@@ -208,7 +212,7 @@ def _check_mode(config: TrainingConfig, devices: int) -> None:
         )
 
 
-def _check_output(config: TrainingConfig) -> None:
+def _check_brain_name(config: TrainingConfig) -> None:
     reason = why_not_a_name(config.brain_name)
     if reason is not None:
         raise UserError(f"--brain-name is {shown(config.brain_name)}, but it must be a plain name: {reason}.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from aios.errors import UserError, shown
+from aios.files import replace_file
 from aios.settings.config import TrainingConfig, field_types
 from aios.settings.flag_values import allowed_types
 from aios.settings.settings_file import TYPE_NOUNS, parse_settings_file, text_as_number, unknown_key
@@ -57,13 +57,10 @@ def save_config_file(config: TrainingConfig, path: str | Path) -> None:
         raise UserError(f"{path}: unknown suffix {path.suffix!r}; use one of {', '.join(_WRITERS)}.")
     changed = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     changed = {f.name: changed[f.name] for f in dataclasses.fields(config) if changed[f.name] != f.default}
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        new.write_bytes(write(changed).encode())
-        new.replace(path)
+        text = write(changed).encode()
+        replace_file(path, lambda file: file.write(text))
     except OSError as error:
-        if new.exists():
-            new.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place.") from error
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: {shown(error.object)} cannot be written as UTF-8; rename it.") from error

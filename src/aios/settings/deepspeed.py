@@ -54,9 +54,23 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
         "gradient_clipping": (config.max_grad_norm, "--max-grad-norm"),
     }
     if world_size is not None:
-        whole = config.batch_size * config.gradient_accumulation_steps * world_size
         names = "--batch-size x --gradient-accumulation-steps x the number of workers"
-        decided["train_batch_size"] = (whole, names)
+        decided["train_batch_size"] = (config.sequences_per_step(world_size), names)
+    _check_file(config, asked, decided)
+    zero = {**_section(asked, "zero_optimization", config), "stage": zero_stage(config)}
+    for part in ("offload_param", "offload_optimizer"):
+        _section(zero, part, config)
+    return {
+        # Its default would refuse torch's AdamW beside an offloaded optimizer.
+        "zero_force_ds_cpu_optimizer": False,
+        **{key: value for key, value in asked.items() if key != "optimizer"},
+        **{key: value for key, (value, _) in decided.items()},
+        "zero_optimization": zero,
+    }
+
+
+def _check_file(config: TrainingConfig, asked: Mapping[str, Any], decided: Mapping[str, tuple[Any, str]]) -> None:
+    """Refuse a file that contradicts the flags (`decided`: value and flag by key) or asks for what is not done."""
     for key, (value, flag) in decided.items():
         if key in asked and asked[key] != value:
             raise UserError(
@@ -72,16 +86,6 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
         )
     optimizer_settings(config)
     has_scheduler(config)
-    zero = {**_section(asked, "zero_optimization", config), "stage": zero_stage(config)}
-    for part in ("offload_param", "offload_optimizer"):
-        _section(zero, part, config)
-    return {
-        # Its default would refuse torch's AdamW beside an offloaded optimizer.
-        "zero_force_ds_cpu_optimizer": False,
-        **{key: value for key, value in asked.items() if key != "optimizer"},
-        **{key: value for key, (value, _) in decided.items()},
-        "zero_optimization": zero,
-    }
 
 
 def read_settings(path: str | None) -> dict[str, Any]:
@@ -241,11 +245,6 @@ def snapshot_obstacle(settings: Mapping[str, Any]) -> str | None:
     quantized = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "zenflow")
     found = [key for key in secondary if zero.get(key, 0) > 1] + [key for key in quantized if zero.get(key)]
     return f"deepspeed_{found[0]}" if found else None
-
-
-def copying_obstacle(config: TrainingConfig) -> str | None:
-    """`snapshot_obstacle` of what the flags and the file say; None without DeepSpeed."""
-    return snapshot_obstacle(deepspeed_settings(config, None)) if config.uses_deepspeed else None
 
 
 def check_same_engine(config: TrainingConfig, saved_stage: int, checkpoint: Path) -> None:

@@ -33,15 +33,21 @@ class RunSize(Architecture):
     lora_rank: int
     """0 without adapters."""
     batch_size: int
+    """Sequences of a micro-batch."""
     max_seq_len: int
+    """Tokens of a sequence."""
     gradient_accumulation_steps: int
+    """Micro-batches of a step."""
     world_size: int
     """Workers on this machine."""
     vocab_size: int
     """Tokens the model knows."""
     use_moe: bool
+    """Whether experts stand in place of the MLPs."""
     shared_stack: bool
+    """Whether one stack makes both updates."""
     gradient_checkpointing: bool
+    """Whether activations are computed again in the backward pass."""
     kept_segments: int
     """Segments whose activations are kept at a time."""
     weight_bytes: int
@@ -185,10 +191,14 @@ def block_applications(size: RunSize) -> int:
 
 def step_seconds(size: RunSize, flops_per_second: float) -> float:
     """Least seconds of one optimizer step on a device of that speed, all of its workers being equally fast."""
+    calls = block_applications(size) * BLOCK_SECONDS
+    return size.gradient_accumulation_steps * max(micro_batch_flops(size) / flops_per_second, calls)
+
+
+def micro_batch_flops(size: RunSize) -> float:
+    """Least floating-point operations of the matrix products of one micro-batch, forward and backward."""
     backwards = 2 * size.halt_max_steps * size.differentiated  # each costs two forward passes
     passes = block_applications(size) + backwards
     attention = 2 * size.max_seq_len * size.hidden_size
     flops = 2 * size.tokens * (passes * (used_parameters(size) + attention))
-    flops += 6 * size.tokens * size.halt_max_steps * size.vocab_size * size.hidden_size
-    calls = block_applications(size) * BLOCK_SECONDS
-    return size.gradient_accumulation_steps * max(flops / flops_per_second, calls)
+    return flops + 6 * size.tokens * size.halt_max_steps * size.vocab_size * size.hidden_size

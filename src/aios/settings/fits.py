@@ -59,8 +59,7 @@ def size_of_run(config: TrainingConfig, vocab_size: int, device: str) -> RunSize
     on_cpu, place = device == "cpu", place_of()
     together = place.local_world_size if place is not None else config.world_size or 1
     workers = together if on_cpu else 1  # others have a device each
-    mixed = config.model_dtype == "fp16" or config.amp is True or (config.amp is None and not on_cpu)
-    return RunSize.of(config, vocab_size, workers, mixed)
+    return RunSize.of(config, vocab_size, workers, config.autocasts(device))
 
 
 def check_fits_device(config: TrainingConfig, vocab_size: int, device: str, device_bytes: int | None) -> None:

@@ -37,7 +37,7 @@ class Forecast:
     @property
     def epochs(self) -> float:
         """How often the run reads the text."""
-        sequences = self.config.batch_size * self.config.gradient_accumulation_steps * (self.config.world_size or 1)
+        sequences = self.config.sequences_per_step(self.config.world_size or 1)
         return self.config.steps * sequences * self.config.max_seq_len / max(self.tokens, 1)
 
     @property

@@ -30,7 +30,7 @@ def auto_lr_config(config: TrainingConfig, given: Mapping[str, Any] | None = Non
         window_limit=max(2, config.merge_every // 4) if config.parallel_independent else None,
         groups=load_group_settings(path),
         role_lr=config.role_lr,
-        on_overfit=overfit_policy(config),
+        on_overfit=_policy_for_workers(config),
     )
     try:
         make_plan(Given(made, config.steps, config.start_lr, config.use_moe))
@@ -40,7 +40,7 @@ def auto_lr_config(config: TrainingConfig, given: Mapping[str, Any] | None = Non
     return made
 
 
-def overfit_policy(config: TrainingConfig) -> OnOverfit:
+def _policy_for_workers(config: TrainingConfig) -> OnOverfit:
     """What comes of a turn of the evaluation loss, as far as evaluations and workers go along with `--on-overfit`.
 
     Independent workers have a best state together, that of a merge, but no learning rate: it is kept.

@@ -88,7 +88,7 @@ def check_folders(config: TrainingConfig) -> None:
         )
     check_writable(config.log_path.parent, "--log-file")
     check_log(config.log_path)
-    config.stop_request.check()
+    config.watched_stop_file.check()
     if os.path.realpath(config.log_path) == os.path.realpath(config.stop_path):
         raise UserError(f"{config.log_path} cannot be --log-file and --stop-file at once; choose another for one.")
     if config.tensorboard is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import stat
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Hashable
@@ -14,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from aios.errors import UserError, shown
+from aios.errors import UserError, one_line, shown
+from aios.files import NotPlainError, read_at_most
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -103,13 +103,11 @@ def read_small_file(path: Path) -> bytes:
             is larger.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UserError(f"{path}: is no regular file but a folder, pipe or device; give a file.")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason}); check the path.") from error
+        content = read_at_most(path, MAX_BYTES)
+    except NotPlainError as error:
+        raise UserError(f"{path}: is no regular file but a folder, pipe or device; give a file.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     if len(content) > MAX_BYTES:
         raise UserError(f"{path}: is larger than {MAX_BYTES} bytes, too large for settings; check the path.")
     return content
@@ -131,8 +129,7 @@ def parse_settings_file(path: Path) -> Any:
     try:
         return parser(text)
     except _SYNTAX_ERRORS as error:
-        reason = " ".join(str(error).split())
-        reason = reason if len(reason) <= _REASON_CHARS else f"{reason[:_REASON_CHARS]}..."
+        reason = one_line(error, _REASON_CHARS)
         raise UserError(f"{path}: not valid {path.suffix[1:]} ({reason}); correct the syntax.") from error
 
 

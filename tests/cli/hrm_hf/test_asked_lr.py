@@ -35,7 +35,9 @@ def test_which_rate_wins_and_why(given: dict[str, Any], resumed: dict[str, Any] 
     if resumed is not None:
         saved = TrainingConfig(lr=resumed.get("lr"), adaptive_lr_profile=given.get("adaptive_lr_profile", "auto"))
         state = {"step": resumed["step"], "config": saved.to_dict()}
-    said = unused_lr(TrainingConfig(**given), state)
+    config = TrainingConfig(**given)
+    searches = config.auto_adjust_lr and not given.keys() & RULES.keys() and (state is None or state["step"] == 0)
+    said = unused_lr(config, state, searches)
     assert (said or "").startswith(why or "")
     assert (said is None) == (why is None)
 

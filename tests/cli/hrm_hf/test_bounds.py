@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from many_commands import SECONDS, Done, run_many
+from many_commands import Done, run_many
 from training_process import run_aios, train, train_args
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, pipes and devices")
@@ -25,7 +25,6 @@ def check_refused(done: Done) -> None:
     shown = [arg[:120] for arg in done.args[-3:]], done.stderr[-2000:]
     assert done.returncode == 2, shown
     assert "Traceback" not in done.stderr, shown
-    assert done.seconds < SECONDS, shown
     if done.stderr.startswith("Error: "):
         assert done.stderr.count("\n") == 1, shown
         assert len(done.stderr) < LONGEST_SENTENCE, shown

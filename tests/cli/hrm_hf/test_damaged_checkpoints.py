@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import shutil
@@ -28,6 +26,7 @@ from aios.engines.zero_shards import read_model_states, read_shards
 from aios.errors import RunError, UserError
 from aios.runs.checkpoint_state import find_flaw
 from aios.runs.checkpoints import load_state, newest_valid
+from small_checkpoints import reseal
 from training_process import read_log, run_aios, train, train_args
 
 STRACE = shutil.which("strace")
@@ -46,15 +45,6 @@ def copy(trained: Path, tmp_path: Path) -> Path:
     """A copy of it to damage."""
     shutil.copytree(trained, tmp_path / "copy")
     return tmp_path / "copy"
-
-
-def reseal(path: Path) -> None:
-    """Make the manifest agree with the files, as somebody would who wants to be believed."""
-    manifest = json.loads((path / "manifest.json").read_text())
-    for name in manifest["files"]:
-        data = (path / name).read_bytes()
-        manifest["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def change_state(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

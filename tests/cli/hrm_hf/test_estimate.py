@@ -17,19 +17,21 @@ from aios.settings.estimate import (
     RunSize,
     adapter_parameters,
     block_applications,
+    micro_batch_flops,
     model_parameters,
-    step_seconds,
     training_memory,
 )
 from aios.settings.fits import check_fits_device
-from aios.settings.machine import fastest_possible, host_memory
+from aios.settings.machine import host_memory
 
 VOCABULARY = 2048
 
-# Two steps of training in a process of its own, whose peak of memory is measured.
+# Two steps of training in a process of its own, whose peak of memory is measured; the products of a third are counted.
 TRAIN = """
-import dataclasses, json, resource, sys, time
+import dataclasses, json, resource, sys
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from aios.settings.config import TrainingConfig
 from aios.cli.hrm_hf.model_setup import new_model
 from aios.cli.hrm_hf.optimization import build_optimizers
@@ -39,16 +41,18 @@ model = new_model(config, load_tokenizer())
 if config.gradient_checkpointing:
     model.activation_checkpointing_enable()
 optimizers = build_optimizers(model.train(), 1e-3, 0.1, config.optimizer)
-started = time.monotonic()
-for _ in range(2):
+def differentiate():
     tokens = torch.randint(0, 2048, (config.batch_size, config.max_seq_len))
     model(input_ids=tokens, labels=tokens).loss.backward()
+for _ in range(2):
+    differentiate()
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-seconds = (time.monotonic() - started) / 2
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([sum(p.numel() for p in model.parameters()), peak, seconds]))
+with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):  # a fused attention is not counted
+    differentiate()
+print(json.dumps([sum(p.numel() for p in model.parameters()), peak, counted.get_total_flops()]))
 """
 
 
@@ -120,16 +124,17 @@ def test_the_average_of_the_weights_counts_as_it_is_held(flags: dict[str, object
         pytest.param({"preset": "tiny", "batch_size": 8, "max_seq_len": 1024}, marks=pytest.mark.slow),
     ],
 )
-def test_memory_and_time_are_within_what_is_measured(flags: dict[str, object]) -> None:
-    """Memory is at most what is measured and at least half of it; a step takes at least as long as estimated."""
+def test_memory_and_work_are_within_what_is_measured(flags: dict[str, object]) -> None:
+    """At most what is measured, and at least half of it."""
     config = {**flags, "auto_adjust_lr": False}
     args = [sys.executable, "-c", TRAIN, json.dumps(config)]
     done = subprocess.run(args, capture_output=True, text=True, timeout=900, check=True)
-    parameters, peak, seconds = json.loads(done.stdout)
+    parameters, peak, flops = json.loads(done.stdout)
     size = size_of(TrainingConfig(**config))
     assert parameters == model_parameters(size)
     assert peak / 2 < training_memory(size) < peak
-    assert step_seconds(size, fastest_possible(on_gpu=False, sixteen_bit=False)) < seconds
+    if not size.use_moe:  # nor are the grouped products of experts
+        assert flops / 2 < micro_batch_flops(size) <= flops
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

@@ -152,13 +152,13 @@ def test_no_file_and_an_empty_table_say_nothing(tmp_path: Path) -> None:
 
 def test_every_parameter_is_in_the_group_of_its_role() -> None:
     model = small_model()
-    [optimizer] = build_optimizers(model, 1e-3, 0.1)
+    [optimizer] = build_optimizers(model, 1e-3, 0.1, "adamw")
     found = {group["name"]: (group["role"], group["weight_decay"], group["names"]) for group in optimizer.param_groups}
     assert [(role, decay) for role, decay, _ in found.values()] == [("base", 0.1), ("base", 0.0), ("router", 0.1)]
     assert sorted(found["router"][2]) == [f"{m}_module.blocks.0.mlp.router.weight" for m in "hl"]
     assert {"embed_tokens.weight", "q_head.bias"} <= set(found["no_decay"][2])
     assert sorted(n for _, _, names in found.values() for n in names) == sorted(n for n, _ in model.named_parameters())
-    assert [group["name"] for group in build_optimizers(small_model(False), 1e-3, 0.1)[0].param_groups] == [
+    assert [group["name"] for group in build_optimizers(small_model(False), 1e-3, 0.1, "adamw")[0].param_groups] == [
         "decay",
         "no_decay",
     ]
@@ -174,7 +174,7 @@ def test_moments_of_a_checkpoint_from_before_the_roles_go_to_their_parameters() 
     ids = torch.arange(8)[None]
     model(input_ids=ids, labels=ids).loss.backward()
     old.step()
-    [new] = build_optimizers(model, 1e-4, 0.1)
+    [new] = build_optimizers(model, 1e-4, 0.1, "adamw")
     restore_optimizers([new], old.state_dict(), model)
     assert {group["lr"] for group in new.param_groups} == {1e-4}
     trained = [p for p in parameters if p in old.state]

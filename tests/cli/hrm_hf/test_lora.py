@@ -63,7 +63,7 @@ def test_merged_weights_compute_what_the_adapted_model_does() -> None:
 
 def test_only_adapters_are_trained_and_their_role_says_so() -> None:
     model = adapted(rank=3)
-    [optimizer] = build_optimizers(model, 1e-3, 0.1)
+    [optimizer] = build_optimizers(model, 1e-3, 0.1, "adamw")
     (group,) = optimizer.param_groups
     assert (group["name"], group["role"]) == ("adapter", "adapter")
     assert sum(p.numel() for p in group["params"]) == sum(p.numel() for p in model.parameters() if p.requires_grad)

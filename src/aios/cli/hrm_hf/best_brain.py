@@ -17,7 +17,7 @@ from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.runs.checkpoints import checkpoint_path, find_damage, load_state
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import zero_stage
-from aios.settings.learning_rate import auto_lr_config, overfit_policy
+from aios.settings.learning_rate import auto_lr_config
 
 
 def go_back(run: TrainingRun, step: int) -> bool:
@@ -49,7 +49,7 @@ def _was_trained_alike(state: Mapping[str, Any], config: TrainingConfig) -> bool
 def best_saved(state: Mapping[str, Any], config: TrainingConfig) -> Evaluation | None:
     """The best evaluation that the checkpoint dict `state` knows of; None where `config` does not heed them."""
     watch = _watch(state)
-    return watch.best if watch is not None and overfit_policy(config) != "ignore" else None
+    return watch.best if watch is not None and auto_lr_config(config).overfit_policy != "ignore" else None
 
 
 def ended_by_overfitting(state: Mapping[str, Any], config: TrainingConfig) -> bool:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aios.errors import shown
 from aios.settings.flag_values import flag_name
 
 _PLACE = ("bundle_dir", "brain_name", "resume")  # where the brain is now: only the flags say that
 _OUTPUTS = ("log_file", "stop_file", "tensorboard")
-_SHOWN = 200
 
 
 def inherit(saved: Mapping[str, Any], given: Mapping[str, Any], brain_dir: Path) -> tuple[dict[str, Any], list[str]]:
@@ -37,8 +37,7 @@ def _leads_outside(value: object, brain_dir: Path) -> bool:
 
 
 def _sentence(name: str, value: str, brain_dir: Path) -> str:
-    shown = repr(value[:_SHOWN]) + ("…" if len(value) > _SHOWN else "")
     return (
-        f"The resumed run's {flag_name(name)} {shown} is outside {brain_dir}, so it was not taken over; give "
+        f"The resumed run's {flag_name(name)} {shown(value)} is outside {brain_dir}, so it was not taken over; give "
         f"{flag_name(name)} again to go on using it."
     )

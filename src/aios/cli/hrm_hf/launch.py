@@ -23,6 +23,7 @@ from aios.data.tokenizer import load_tokenizer
 from aios.distributed.environment import PARENT
 from aios.distributed.launch_notes import expect_notes, refused
 from aios.distributed.parent import STOP_SECONDS
+from aios.distributed.supervisor import how_it_ended
 from aios.engines.device import cuda_devices, device_kind
 from aios.errors import RunError, UserError
 from aios.runs.lock import BrainLock
@@ -116,7 +117,7 @@ def _explained(error: ChildFailedError, config: TrainingConfig) -> UserError | R
     if given_up is not None:
         return RunError("The workers gave up; the sentence above says why.")
     rank, failure = next(iter(error.failures.items()))
-    how = f"was killed by signal {-failure.exitcode}" if failure.exitcode < 0 else f"failed ({failure.exitcode})"
+    how = how_it_ended(failure.exitcode)
     if failure.exitcode == -signal.SIGABRT and torch.cuda.is_available():
         how += f", perhaps by NCCL after {config.merge_timeout} s (--merge-timeout) of waiting for another worker,"
     return RunError(

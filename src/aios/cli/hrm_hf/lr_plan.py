@@ -9,16 +9,24 @@ from aios.auto_lr.search import SHORTEST_RUN, Found
 from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.train_epoch import TrainingRun, run_trial
 from aios.settings.config import TrainingConfig
-from aios.settings.deepspeed import copying_obstacle, has_scheduler
 
 HIGHEST_USUAL_LR = 0.1
 """A step of AdamW moves a weight by up to the learning rate: above, every step overwrites what was learned."""
-
-
-def will_search(config: TrainingConfig, state: Mapping[str, Any] | None) -> bool:
-    """Whether a run that starts from `state` begins with a search: under `auto`, before its first step."""
-    wanted = config.auto_adjust_lr and config.adaptive_lr_profile == "auto" and (state is None or state["step"] == 0)
-    return wanted and not has_scheduler(config) and copying_obstacle(config) is None
+_EVALUATED_BY = (
+    "eval_file",
+    "eval_batches",
+    "dataset_file",
+    "encoding",
+    "model",
+    "max_seq_len",
+    "batch_size",
+    "model_dtype",
+    "amp",
+    "eval_segments",
+    "halting",
+    "ema",
+)
+"""Settings that an evaluation loss depends on, besides the weights."""
 
 
 def begin_learning_rate(
@@ -28,33 +36,35 @@ def begin_learning_rate(
 
     `save` is called before a search, so that a run killed in it can be resumed, too.
     """
-    _say_of_asked_lr(run, state)
-    if will_search(run.config, state):
+    step = int(state["step"]) if state is not None else 0
+    searches = step == 0 and run.auto.obstacle is None
+    _say_of_asked_lr(run, state, searches)
+    if searches:
         if save is not None:
             save()
         run.model.train()
         run.auto.search(run_trial(run))
-    elif state is not None and state["step"] > 0:
-        learned, forget = (
-            still_comparable(read_checkpoint(state), state, run.config),
-            run.config.adaptive_lr_reset_state,
-        )
-        run.auto.load_state_dict(learned, run_trial(run), forget=forget)
+    elif state is not None and step > 0:
+        learned = still_comparable(read_checkpoint(state), state, run.config)
+        run.auto.load_state_dict(learned, run_trial(run), forget=run.config.adaptive_lr_reset_state)
 
 
-def _say_of_asked_lr(run: TrainingRun, state: Mapping[str, Any] | None) -> None:
+def _say_of_asked_lr(run: TrainingRun, state: Mapping[str, Any] | None, searches: bool) -> None:
     """Log that a `--lr` is not used, or is although it should not be."""
-    unused, absurd = unused_lr(run.config, state), absurd_lr(run.config)
+    unused, absurd = unused_lr(run.config, state, searches), absurd_lr(run.config)
     if (reason := unused or absurd) is not None:
         told = {"lr": run.config.lr, "used": unused is None, "reason": reason}
         run.log_fn({"event": "lr_asked", "step": state["step"] if state is not None else 0, **told})
 
 
-def unused_lr(config: TrainingConfig, state: Mapping[str, Any] | None) -> str | None:
-    """Why a run that starts from `state` does not train at the `--lr` it was given; None where it does, or has none."""
+def unused_lr(config: TrainingConfig, state: Mapping[str, Any] | None, searches: bool) -> str | None:
+    """Why a run that starts from `state` does not train at the `--lr` it was given; None where it does, or has none.
+
+    `searches`: whether it begins with a search, if it is long enough for one.
+    """
     if config.lr is None:
         return None
-    if will_search(config, state) and config.steps >= SHORTEST_RUN:
+    if searches and config.steps >= SHORTEST_RUN:
         return "a search finds the rate; it would count with --no-auto-adjust-lr, or if none were found"
     if state is None or state["step"] == 0 or not config.auto_adjust_lr or config.adaptive_lr_reset_state:
         return None
@@ -74,23 +84,6 @@ def look(run: TrainingRun) -> Found:
     """Find the LR as a run would and take everything back."""
     run.model.train()
     return run.auto.look(run_trial(run))
-
-
-_EVALUATED_BY = (
-    "eval_file",
-    "eval_batches",
-    "dataset_file",
-    "encoding",
-    "model",
-    "max_seq_len",
-    "batch_size",
-    "model_dtype",
-    "amp",
-    "eval_segments",
-    "halting",
-    "ema",
-)
-"""Settings that an evaluation loss depends on, besides the weights."""
 
 
 def still_comparable(learned: Mapping[str, Any], state: Mapping[str, Any], config: TrainingConfig) -> Mapping[str, Any]:

@@ -16,7 +16,6 @@ from aios.settings.config import TrainingConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
 _CHOICES = ("eval_segments", "halting", "last_cycle_gradient")
 """What a model can be told anew whatever its weights are; None: as it was."""
 

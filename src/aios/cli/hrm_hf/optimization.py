@@ -21,9 +21,7 @@ _MOMENTS: dict[type[torch.optim.Optimizer], str] = {torch.optim.AdamW: "exp_avg"
 _REMEDY = "begin another brain from the checkpoint's weights with --student-init"
 
 
-def build_optimizers(
-    model: nn.Module, lr: float, weight_decay: float, kind: str = "adamw"
-) -> tuple[torch.optim.Optimizer, ...]:
+def build_optimizers(model: nn.Module, lr: float, weight_decay: float, kind: str) -> tuple[torch.optim.Optimizer, ...]:
     """Fused AdamW over param groups: matrices decay; embeddings, norms and biases do not.
 
     With `kind` "muon" (of `TrainingConfig.optimizer`) the matrices within the blocks are Muon's (Jordan et al. 2024),

@@ -59,23 +59,31 @@ def find_origin(given: Mapping[str, Any], trains: bool = True, restarted: bool =
         UserError: when the input cannot be trained on; nothing has been written then.
     """
     if given.get("resume"):
-        return _resumed(given)
+        return _resumed(given, trains)
     config = TrainingConfig(**given)
     if restarted and holds_brain(config.brain_dir):
-        return _resumed({**given, "resume": True})
+        return _resumed({**given, "resume": True}, trains)
     check_inputs(config)
+    if config.student_init is None:
+        return Origin(_checked(config, {}, trains), tokenizer=config.model)
+    student = Path(config.student_init)
+    shape = _agreed_shape(given, student)
+    config = dataclasses.replace(_checked(config, shape, trains), **shape)
+    return Origin(config, student, config.model or str(student))
+
+
+def _checked(config: TrainingConfig, shape: Mapping[str, Any], trains: bool) -> TrainingConfig:
+    """`config`, with the LR of a file for DeepSpeed, where a model of that shape can be trained with it.
+
+    `shape` are the fields that a model from elsewhere fixes; `trains`: as `find_origin`.
+    """
     config = with_file_lr(config)
+    shaped = dataclasses.replace(config, **shape)
+    check_roles(shaped.adaptive_lr_config, shaped.use_moe, shaped.use_peft)
+    check_fits(shaped)
     if trains:
         check_folders(config)
-    if config.student_init is None:
-        check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
-        check_fits(config)
-        return Origin(config, tokenizer=config.model)
-    student = Path(config.student_init)
-    config = dataclasses.replace(config, **_agreed_shape(given, student))
-    check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
-    check_fits(config)
-    return Origin(config, student, config.model or str(student))
+    return config
 
 
 def brain_folder(given: Mapping[str, Any]) -> Path:
@@ -88,7 +96,7 @@ def brain_folder(given: Mapping[str, Any]) -> Path:
     return check_brain_folder(TrainingConfig(**place))
 
 
-def _resumed(given: Mapping[str, Any]) -> Origin:
+def _resumed(given: Mapping[str, Any], trains: bool) -> Origin:
     from aios.cli.hrm_hf.parallel_state import split_state
     from aios.runs.checkpoints import load_state
     from aios.runs.newest_checkpoint import find_newest
@@ -105,10 +113,7 @@ def _resumed(given: Mapping[str, Any]) -> Origin:
     check_inputs(config)
     if "deepspeed_config" not in given:
         check_inherited_settings(config)
-    config = with_file_lr(config)
-    check_roles(config.adaptive_lr_config, config.use_moe, config.use_peft)
-    check_fits(dataclasses.replace(config, **shape))
-    check_folders(config)
+    config = _checked(config, shape, trains)
     named = given.get("model")
     tokenizer, remarks = (named, newest.skipped) if named else (str(newest.tokenizer), newest.remarks)
     return Origin(config, path, tokenizer, state, (*remarks, *not_inherited))

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,19 @@ from aios.cli.hrm_hf.parallel_state import (
     load_trained,
     split_state,
 )
+from aios.cli.hrm_hf.run_keeper import RunKeeper
 from aios.cli.hrm_hf.run_setup import Setup, build_run, prepare
-from aios.cli.hrm_hf.session import Session
 from aios.cli.hrm_hf.sitting import Sitting, begin, open_sitting
 from aios.cli.hrm_hf.summary import summary_rows
 from aios.cli.hrm_hf.train_epoch import evaluate
 from aios.distributed.environment import PARENT
 from aios.distributed.merge_files import Contribution, find_contribution, merge, round_folder
-from aios.distributed.orders import END, FINISH, MERGED, STOP
+from aios.distributed.orders import ORDER_END, ORDER_FINISH, ORDER_MERGED, ORDER_STOP
 from aios.distributed.supervisor import Crew, how_it_ended
 from aios.engines.device import cuda_devices, device_kind
 from aios.errors import RunError, UserError
 from aios.runs.checkpoints import checkpoint_path, put_back
-from aios.runs.stop_file import FINISH as FINISH_REQUEST
+from aios.runs.stop_file import FINISH
 from aios.runs.stop_request import StopRequest
 from aios.runs.storage import writing
 from aios.settings.config import TrainingConfig
@@ -75,8 +76,8 @@ def train_independently(origin: Origin) -> None:
         console.follow()  # the workers' records are in the log as well
 
     with open_sitting(origin, setup, console, show, task.world_size, OF_ALL_WORKERS) as sitting:
-        session = open_session(origin, setup, sitting, task)
-        with Supervision(task, session, sitting.stop, console) as supervision:
+        keeper = open_run(origin, setup, sitting, task)
+        with Supervision(task, keeper, sitting.stop, console) as supervision:
             trouble = train_rounds(supervision)
         left_over = sitting.stop.honoured()
         console.follow()
@@ -84,7 +85,7 @@ def train_independently(origin: Origin) -> None:
         console.say(left_over)
     if trouble is not None:
         raise RunError(trouble)
-    console.summarize(summary_rows(session, setup.unigram_entropy), *session.continuation())
+    console.summarize(summary_rows(keeper, setup.unigram_entropy), *keeper.continuation())
 
 
 def make_task(config: TrainingConfig) -> Task:
@@ -115,7 +116,8 @@ def check_shares(setup: Setup, task: Task) -> None:
         )
 
 
-class MergedSession(Session):
+@dataclass
+class MergedRunKeeper(RunKeeper):
     """What the workers leave behind together: the merged weights with the training state of each."""
 
     states: Sequence[dict[str, Any]] = ()
@@ -129,25 +131,26 @@ class MergedSession(Session):
         return join_states(states, self.run.config)
 
     def result(self) -> dict[str, Any]:
+        """The `totals`, with the longest search of a worker."""
         steps = [int(state["adaptive_lr"]["search_steps"]) for state in self.states]
         return {**super().result(), "search_steps": max(steps, default=0)}
 
 
-def open_session(origin: Origin, setup: Setup, sitting: Sitting, task: Task) -> MergedSession:
+def open_run(origin: Origin, setup: Setup, sitting: Sitting, task: Task) -> MergedRunKeeper:
     """The run as the supervisor keeps it, at its first checkpoint: the weights that all workers start from."""
     ranks, saved = range(task.world_size), origin.state
     own = split_state(saved, 0, task.world_size) if saved is not None else None
     run = build_run(replace(origin, state=own), setup, sitting.log_fn)
-    session = MergedSession(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log)
+    keeper = MergedRunKeeper(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log)
     if saved is None or own is None:
-        session.states = [Session.state(session) for _ in ranks]
-        session.save()
-        return session
+        keeper.states = [RunKeeper.state(keeper) for _ in ranks]
+        keeper.save()
+        return keeper
     run.auto.move_to(origin.step)
     learned = still_comparable(read_checkpoint(own), saved, origin.config)
     run.auto.evaluations.load_state_dict(learned.get("evaluations"), finishing=False)
     put_back(origin.config.brain_dir)  # where the workers look for it
-    return session
+    return keeper
 
 
 def train_rounds(supervision: Supervision) -> str | None:
@@ -168,18 +171,18 @@ def train_rounds(supervision: Supervision) -> str | None:
 class Supervision:
     """The supervisor's side of the rounds: a crew of workers, the round they are in, what has been merged."""
 
-    def __init__(self, task: Task, session: MergedSession, stop: StopRequest, console: WorkersConsole) -> None:
+    def __init__(self, task: Task, keeper: MergedRunKeeper, stop: StopRequest, console: WorkersConsole) -> None:
         self.task = task
-        self.session = session
+        self.keeper = keeper
         self.stop_reason: str | None = None
         """Why the run stops early, once it does."""
         self._stop, self._console = stop, console
         self._number = 0
         self._hung: dict[int, str] = {}
-        merges = task.config.brain_dir / "merge"
-        self._folder = merges / session.run_id
+        self._merges = task.config.brain_dir / "merge"
+        self._folder = self._merges / keeper.run_id
         self._crew = Crew(task.world_size, self._start_process)
-        shutil.rmtree(merges, ignore_errors=True)  # what a sitting that was killed had left
+        self._open = ExitStack()
 
     @property
     def _round(self) -> Path:
@@ -189,7 +192,7 @@ class Supervision:
         """Start the workers from the newest checkpoint."""
         self._round.mkdir(parents=True)
         self.task.write(self._folder)
-        self.session.tokenizer.save_pretrained(self._folder / TOKENIZER_FOLDER)
+        self.keeper.tokenizer.save_pretrained(self._folder / TOKENIZER_FOLDER)
         for rank in range(self.task.world_size):
             self._crew.start(rank)
 
@@ -220,9 +223,9 @@ class Supervision:
         Raises:
             RunError: when no worker has weights that can be merged.
         """
-        run, reports, clock = self.session.run, [c.report for c in contributions], time.perf_counter()
+        run, reports, clock = self.keeper.run, [c.report for c in contributions], time.perf_counter()
         shares = self._merge(contributions)
-        self.session.states = [c.load_state() for c in contributions]
+        self.keeper.states = [c.load_state() for c in contributions]
         run.auto.move_to(min(report.step for report in reports))
         run.last_loss = sum(report.loss * share for report, share in zip(reports, shares, strict=True) if share)
         evals = [report.eval_loss for report in reports]
@@ -239,7 +242,7 @@ class Supervision:
 
     def _merge(self, contributions: Sequence[Contribution]) -> list[float]:
         """Give the model the weighted mean of the workers' weights, and leave it for them; returns their shares."""
-        run, merged = self.session.run, self._round / MERGED_FILE
+        run, merged = self.keeper.run, self._round / MERGED_FILE
         try:
             weights, shares = merge(contributions)
         except ValueError as error:
@@ -254,33 +257,33 @@ class Supervision:
 
     def next_round(self) -> None:
         """Save what was merged, and only then let the workers go on from it."""
-        self.session.save()
+        self.keeper.save()
         merged, before = self._round / MERGED_FILE, self._number - 1
         self._number += 1
         self._round.mkdir()
         self._crew.tell_all(
-            {"order": MERGED, "weights": str(merged), "number": self._number, "step": self.session.run.step}
+            {"order": ORDER_MERGED, "weights": str(merged), "number": self._number, "step": self.keeper.run.step}
         )
         self._crew.begin_again()
         shutil.rmtree(round_folder(self._folder, before), ignore_errors=True)  # all are past it
 
     def end(self) -> None:
         """Save, write the closing records and let the workers go."""
-        self.session.finish(self.stop_reason)
-        self._crew.tell_all({"order": END})
+        self.keeper.finish(self.stop_reason)
+        self._crew.tell_all({"order": ORDER_END})
         self._crew.wait()
 
     def _heed(self, reason: str | None) -> None:
         """Pass on a request to stop or to finish soon."""
-        if reason == FINISH_REQUEST:
-            self._crew.tell_all({"order": FINISH}, standing=True)
+        if reason == FINISH:
+            self._crew.tell_all({"order": ORDER_FINISH}, standing=True)
         elif reason is not None:
             self._order_stop(reason)
 
     def _order_stop(self, reason: str) -> None:
         if self.stop_reason is None:
             self.stop_reason = reason
-            self._crew.tell_all({"order": STOP, "reason": reason}, standing=True)
+            self._crew.tell_all({"order": ORDER_STOP, "reason": reason}, standing=True)
 
     def _kill_hung(self, handed_in: set[int]) -> None:
         """Kill the workers that have made no step for --merge-timeout; a slow one that makes steps is waited for."""
@@ -302,15 +305,15 @@ class Supervision:
                 only_slow = ", with a larger --merge-timeout if it was only slow" if hung else ""
                 raise RunError(
                     f"Worker {rank} {how} and the {most} restarts of --max-restarts are used up; everything up to step "
-                    f"{self.session.run.step} is saved: continue with --resume{only_slow}."
+                    f"{self.keeper.run.step} is saved: continue with --resume{only_slow}."
                 )
             self._crew.start(rank)
-            run = self.session.run
+            run = self.keeper.run
             told = {"worker": rank, "reason": how, "restarts": self._crew.restarts}
             run.log_fn({"event": "worker_restarted", "step": run.step, **told})
 
     def _start_process(self, rank: int, heartbeat: int) -> subprocess.Popen[bytes]:
-        run = self.session.run
+        run = self.keeper.run
         checkpoint = checkpoint_path(run.config.brain_dir, run.step)
         place = [str(self._folder), str(rank), str(checkpoint), str(self._number), str(heartbeat)]
         debug = ["--debug"] if "--debug" in sys.argv else []
@@ -323,12 +326,16 @@ class Supervision:
         )
 
     def __enter__(self) -> Supervision:
-        self._crew.__enter__()
+        self._clear()  # what a sitting that was killed had left
+        self._open.callback(self._clear)
+        self._open.enter_context(self._crew)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._crew.__exit__(*error)
-        shutil.rmtree(self.task.config.brain_dir / "merge", ignore_errors=True)
+        self._open.close()
+
+    def _clear(self) -> None:
+        shutil.rmtree(self._merges, ignore_errors=True)
 
 
 def worker_environment(task: Task, rank: int) -> dict[str, str]:

@@ -18,10 +18,10 @@ from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.parallel_state import TOKENIZER_FOLDER, Task, load_trained, save_trained, split_state
 from aios.cli.hrm_hf.run_log import open_log
-from aios.cli.hrm_hf.run_setup import build_run, prepare, watch_learning
+from aios.cli.hrm_hf.run_setup import build_run, prepare
 from aios.cli.hrm_hf.run_state import collect_state
-from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, train_epoch
+from aios.data.dataset import data_id
 from aios.distributed.environment import WorkerPlace
 from aios.distributed.heartbeat import Heartbeat
 from aios.distributed.merge_files import WEIGHTS_FILE, Report, hand_in, round_folder
@@ -140,10 +140,7 @@ def start_worker(
     own = split_state(saved, rank, task.world_size)
     origin = Origin(config, checkpoint, str(folder / TOKENIZER_FOLDER), own)
     setup = prepare(origin, lambda done, total: None)
-    run = build_run(origin, setup, log_fn, WorkerPlace(rank, task.world_size))
-    run.beat = heartbeat.beat
-    if rank == 0:  # one speaks for all
-        watch_learning(run, setup)
+    run = build_run(origin, setup, log_fn, WorkerPlace(rank, task.world_size), heartbeat.beat, watches=rank == 0)
     begin_learning_rate(run, own)
     return Worker(run, rank, data_id(setup.data.train, config.seed))
 

@@ -19,10 +19,9 @@ from aios.cli.hrm_hf.optimization import build_optimizers
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_state import restore_average, restore_state
 from aios.cli.hrm_hf.samples import Sampler
-from aios.cli.hrm_hf.session import data_id
 from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.core.hrm_models import HRMForCausalLM, read_config
-from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, load_data, unigram_entropy
+from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, data_id, load_data, unigram_entropy
 from aios.data.tokenizer import load_tokenizer
 from aios.distributed.environment import WorkerPlace
 from aios.distributed.workers import Workers
@@ -36,8 +35,6 @@ from aios.settings.fits import check_fits_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ALONE = Workers()
 
 
 @dataclass(frozen=True)
@@ -63,16 +60,16 @@ class Setup:
         return unigram_entropy(self.data.train)
 
 
-def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Workers = ALONE) -> Setup:
+def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Workers | None = None) -> Setup:
     """Load what `origin` names; `on_progress` hears (bytes done, bytes in all) while text is tokenised.
 
-    Every worker of `workers` calls it; the text is tokenised once per machine.
+    Every worker of `workers` (None: this process is alone) calls it; the text is tokenised once per machine.
 
     Raises:
         UserError: for a device that is not there or too small, or data, tokenizer or weights that cannot be used.
     """
     transformers.utils.logging.disable_progress_bar()  # there is a progress line already
-    config = origin.config
+    config, workers = origin.config, workers or Workers()
     device = choose_device(config, workers.place.local_rank)
     precision = choose_precision(config, device)
     if config.uses_deepspeed:
@@ -93,15 +90,25 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     return Setup(device, precision, tokenizer, data, model, workers)
 
 
-def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | None = None) -> TrainingRun:
+def build_run(
+    origin: Origin,
+    setup: Setup,
+    log_fn: LogFn,
+    share: WorkerPlace | None = None,
+    beat: Callable[[], None] = lambda: None,
+    watches: bool = False,
+) -> TrainingRun:
     """Put optimizer and data around the model, where the origin stands; `begin_learning_rate` comes next.
 
-    `share` says which part of the data to draw; None: that of `setup.workers`.
+    `share` says which part of the data to draw; None: that of `setup.workers`. `beat`: see `TrainingRun`. Whoever
+    `watches` says where nothing is learned; of several workers one does.
     """
     config, workers = origin.config, setup.workers
     optimizers = _optimizers(setup.model, config)
     scaler = torch.amp.GradScaler(setup.device.type, enabled=setup.precision.loss_scaling)
     share = share or workers.place
+    engine = choose_engine(config, setup.model, optimizers, scaler, setup.precision, setup.device, workers)
+    samples = share.rank == 0 or engine.in_step
     run = TrainingRun(
         config=config,
         device=setup.device,
@@ -109,15 +116,16 @@ def build_run(origin: Origin, setup: Setup, log_fn: LogFn, share: WorkerPlace | 
         model=setup.model,
         optimizers=optimizers,
         scaler=scaler,
-        engine=choose_engine(config, setup.model, optimizers, scaler, setup.precision, setup.device, workers),
+        engine=engine,
         train_batches=TrainBatches(setup.data.train, config.seed, config.batch_size, share.rank, share.world_size),
         eval_batches=EvalBatches(setup.data.eval, config.batch_size, config.eval_batches),
         log_fn=log_fn,
         workers=workers,
+        beat=beat,
         go_back=go_back,
+        sampler=Sampler(setup.tokenizer, setup.data.eval, setup.precision, config.seed) if samples else None,
+        stalled=StalledWatch(setup.unigram_entropy, config.steps) if watches else None,
     )
-    if share.rank == 0 or run.engine.in_step:
-        run.sampler = Sampler(setup.tokenizer, setup.data.eval, setup.precision, config.seed)
     if origin.state is not None and origin.weights is not None:
         _restore(run, origin.state, origin.weights, data_id(setup.data.train, config.seed))
     return run
@@ -141,11 +149,6 @@ def _restore(run: TrainingRun, state: dict[str, Any], checkpoint: Path, data: st
     if run.engine.writes_parts:
         state.update(run.engine.load(checkpoint))
         check_state(state, checkpoint)
-
-
-def watch_learning(run: TrainingRun, setup: Setup) -> None:
-    """Have `run` say where nothing is learned; of several workers one does."""
-    run.stalled = StalledWatch(setup.unigram_entropy, run.config.steps)
 
 
 def data_config(config: TrainingConfig) -> DataConfig:

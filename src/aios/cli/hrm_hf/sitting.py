@@ -78,7 +78,7 @@ def open_sitting(
     config, workers = origin.config, setup.workers
     for sentence in _foretold(origin, setup, world_size):
         console.say(sentence)
-    stop = StopRequest(config.stop_request if workers.is_main else None, launcher=workers.place.launcher)
+    stop = StopRequest(config.watched_stop_file if workers.is_main else None, launcher=workers.place.launcher)
     with open_log(config, origin.step, writes=workers.is_main) as log, console, stop:
         log_fn, run_id = log.log_fn(tags, shown), secrets.token_hex(6)
         log_fn(_start_record(origin, setup, run_id, world_size))
@@ -112,6 +112,7 @@ def _start_record(origin: Origin, setup: Setup, run_id: str, world_size: int) ->
             "python": platform.python_version(),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "loss_scaling": setup.precision.loss_scaling,
         "world_size": world_size,
         "params": sum(p.numel() for p in setup.model.parameters()),
         "resumed_from": str(origin.weights) if resumed else None,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from aios.cli.hrm_hf.session import Session
+from aios.cli.hrm_hf.run_keeper import RunKeeper
 from aios.cli.hrm_hf.train_epoch import TrainingRun
 from aios.runs.brain import best_dir
 
 
-def summary_rows(session: Session, unigram_entropy: float) -> list[tuple[str, str]]:
+def summary_rows(keeper: RunKeeper, unigram_entropy: float) -> list[tuple[str, str]]:
     """(name, value) lines; `unigram_entropy` in nats per token."""
-    run, config = session.run, session.run.config
+    run, config = keeper.run, keeper.run.config
     return [
-        ("Steps", _steps(session)),
+        ("Steps", _steps(keeper)),
         ("Training loss", f"{run.last_loss:.4f} nats per token"),
         *_evaluation(run),
         ("Unigram entropy", f"{unigram_entropy:.4f} nats per token: what knowing only word counts gives"),
@@ -21,8 +21,8 @@ def summary_rows(session: Session, unigram_entropy: float) -> list[tuple[str, st
     ]
 
 
-def _steps(session: Session) -> str:
-    searched, auto = session.result()["search_steps"], session.run.auto
+def _steps(keeper: RunKeeper) -> str:
+    searched, auto = keeper.result()["search_steps"], keeper.run.auto
     told = f" (finding the learning rate took the work of {searched})" if searched else ""
     return f"{auto.step_count} of {auto.end}{told}"
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from aios.cli.hrm_hf.lr_plan import begin_learning_rate
 from aios.cli.hrm_hf.origin import Origin
-from aios.cli.hrm_hf.run_setup import build_run, prepare, watch_learning
-from aios.cli.hrm_hf.session import Session
+from aios.cli.hrm_hf.run_keeper import RunKeeper
+from aios.cli.hrm_hf.run_setup import build_run, prepare
 from aios.cli.hrm_hf.sitting import begin, open_sitting
 from aios.cli.hrm_hf.summary import summary_rows
 from aios.cli.hrm_hf.train_epoch import train_epoch
@@ -44,24 +44,22 @@ def _train(origin: Origin, workers: Workers) -> None:
         return
     setup = prepare(origin, console.tokenizing, workers)
     with open_sitting(origin, setup, console, console.show, workers.world_size) as sitting:
-        run = build_run(origin, setup, sitting.log_fn)
-        if workers.is_main:
-            watch_learning(run, setup)
-        session = Session(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log)
+        run = build_run(origin, setup, sitting.log_fn, watches=workers.is_main)
+        keeper = RunKeeper(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log)
         try:
             with workers.waiting_at_most(timedelta(seconds=config.merge_timeout)):
-                begin_learning_rate(run, origin.state, session.save)
+                begin_learning_rate(run, origin.state, keeper.save)
                 console.ends_at(run.auto.end)  # a run that was finishing when it was stopped goes on to that end
-                stop_reason = train_epoch(run, session.save, sitting.stop.reason)
+                stop_reason = train_epoch(run, keeper.save, sitting.stop.reason)
         except StorageError:
             raise  # a save would fail as well
         except RunError:
-            session.finish("trouble")
+            keeper.finish("trouble")
             raise
-        session.finish(stop_reason)
+        keeper.finish(stop_reason)
         left_over = sitting.stop.honoured()
     if workers.is_main:
-        console.summarize(summary_rows(session, setup.unigram_entropy), *session.continuation())
+        console.summarize(summary_rows(keeper, setup.unigram_entropy), *keeper.continuation())
     if left_over is not None:
         console.say(left_over)
 

@@ -73,13 +73,13 @@ class TrainingRun:
     """Cross-entropy of the newest step read back."""
     last_eval: tuple[int, float] | None = None
     """(step, loss) of the newest evaluation."""
-    _asked: Tensor = field(init=False)
+    asked: Tensor = field(init=False)
     """What this worker asks the others for, one number per entry of ASKED, on the device."""
     _own_reason: str | None = None
     _heard: list[float] = field(default_factory=lambda: [0.0] * len(ASKED))
 
     def __post_init__(self) -> None:
-        self._asked = torch.zeros(len(ASKED), device=self.device)
+        self.asked = torch.zeros(len(ASKED), device=self.device)
         config, optimizers = self.config, self.engine.optimizers
         self.auto = AutoLR(
             self.model, optimizers, config.steps, auto_lr_config(config), self.log_fn, config.use_moe,
@@ -106,7 +106,7 @@ class TrainingRun:
         """Ask all workers, with the next step's numbers, to stop or finish for `reason`."""
         if reason is not None and self._own_reason is None:
             self._own_reason = reason
-            self._asked[ASKED.index("finish" if reason == FINISH else "stop")] = 1.0
+            self.asked[ASKED.index("finish" if reason == FINISH else "stop")] = 1.0
 
     def heed(self) -> None:
         """Do what was asked for by any worker; all of them hear it with the same step."""
@@ -116,14 +116,14 @@ class TrainingRun:
         elif finish > 0 and not self.auto.finished:
             self.auto.finish_now()
             self._own_reason = None
-            self._asked.zero_()
+            self.asked.zero_()
         self._heard = [0.0] * len(ASKED)
 
     def _report(self, report: StepReport) -> None:
         """Log a step whose numbers have arrived."""
         config, seconds, lrs = self.config, report.launched.tag, report.launched.lrs
         loss, ce, used_segments, lb_loss, *asked = report.numbers
-        sequences = config.batch_size * config.gradient_accumulation_steps * self.workers.world_size
+        sequences = config.sequences_per_step(self.workers.world_size)
         record: dict[str, Any] = {
             "event": "train",
             "step": report.launched.step,
@@ -159,22 +159,18 @@ def train_epoch(run: TrainingRun, save: Callable[[], object], stop_reason: Calla
     """
     config, auto = run.config, run.auto
     run.model.train()
-    clock = time.perf_counter()
     while not run.over:
+        clock = time.perf_counter()
         run.ask(stop_reason())
         take_step(run, clock)
         run.heed()
-        clock = time.perf_counter()
         if _is_due(config.sample_every, run.step):
             sample(run)
-            clock = time.perf_counter()
         saves = _is_due(config.save_every, run.step)
         if _is_due(config.eval_every, run.step):
             evaluate(run, saved=saves or run.over)
-            clock = time.perf_counter()
         if (saves or run.at_best) and not run.over:
             save()
-            clock = time.perf_counter()
     auto.flush()
     run.heed()
     return None if auto.finished else run.stop_reason
@@ -203,7 +199,7 @@ def accumulate_gradients(run: TrainingRun, skip_above: float) -> Tensor:
         batch = run.train_batches.batch(run.position).to(run.device)
         run.position += 1
         is_last = i == micro_batches - 1
-        means += run.engine.accumulate(batch, run._asked, micro_batches, is_last, skip_above)
+        means += run.engine.accumulate(batch, run.asked, micro_batches, is_last, skip_above)
         run.beat()
     return run.engine.average(means)
 

@@ -119,17 +119,15 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
     ) -> HRMOutput | tuple[Any, ...]:
         """Logits, and with `labels` the losses.
 
-        `input_ids`, `attention_mask` (1 on tokens, 0 on padding) and `labels` (shifted inside, -100 ignored)
-        are (batch, time). In training mode with labels every segment runs and is supervised, and nothing is
-        read back from the device; otherwise segments run until every token has halted, and logits and loss
-        are those of each token's halting segment.
+        `input_ids`, `attention_mask` (1 on tokens, 0 on padding) and `labels` (shifted inside, -100 ignored) are
+        (batch, time). In training mode with labels every segment runs and is supervised, and nothing is read back from
+        the device; otherwise logits and loss are those of each token's halting segment.
 
-        A cache in `past_key_values` keeps the tokens of earlier calls and takes in those of this one: `input_ids`
-        and the output are of the new ones only, `attention_mask` is of all. `use_cache` makes one where none is given.
-        The last three are there for callers that hand them on (peft): the model has no use for them.
+        With a cache (`past_key_values`, or a new one by `use_cache`) `input_ids` and the output are of the new tokens
+        only, `attention_mask` is of all. peft hands on the last three; the model has no use for them.
 
-        Raises ValueError for any of those three, when the text is longer than `max_position_embeddings`, when the
-        mask's shape differs, and for a cache of another kind, or in a step of training.
+        Raises ValueError for any of those three, too long a text, a mask of another shape, and a cache of another kind
+        or in a step of training.
         """
         if inputs_embeds is not None or output_attentions or output_hidden_states:
             raise ValueError("an HRM takes input_ids alone, and gives neither attentions nor hidden states")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from aios.cli.hrm_hf.run_state import collect_state
 from aios.cli.hrm_hf.samples import Sampler
 from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, shown_weights
 from aios.core.hrm_models import load_model, read_config
-from aios.data.dataset import DataSplit, TokenWindows
+from aios.data.dataset import DataSplit, data_id
 from aios.distributed.workers import PATIENCE
 from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Session:
-    """One sitting of training: from its start to the save that ends it."""
+class RunKeeper:
+    """Keeps what one sitting of training comes to, from its start to the save that ends it."""
 
     run: TrainingRun
     """The run in progress."""
@@ -44,7 +43,7 @@ class Session:
     data: DataSplit
     """What is trained and evaluated on."""
     log: TrainingLog
-    """On the disk up to each checkpoint before the checkpoint is, so that a power cut tears no hole into it."""
+    """Synced before each checkpoint, so a power cut leaves no gap."""
     started: float = field(default_factory=time.time)
     """Unix seconds."""
     created: float = field(init=False)
@@ -169,11 +168,3 @@ class Session:
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def data_id(windows: TokenWindows, seed: int) -> str:
-    """Names the order of the training data: equal exactly when a position means the same batch again."""
-    ends = [windows.tokens.read(windows.start, min(windows.stop, windows.start + 65536)).tobytes()]
-    ends.append(windows.tokens.read(max(windows.start, windows.stop - 65536), windows.stop).tobytes())
-    shape = f"{windows.start}:{windows.stop}:{windows.seq_len}:{seed}"
-    return hashlib.sha256(b"".join([*ends, shape.encode()])).hexdigest()
