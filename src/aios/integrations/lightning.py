@@ -246,7 +246,7 @@ class AutoLRCallback(pl.Callback):
     def _begin_look(self) -> Ahead:
         trainer, auto = self._fitting().trainer, self._fitting().auto
         number = auto.batch * trainer.accumulate_grad_batches
-        return begin_look(trainer.train_dataloader, number, trainer.current_epoch, self._batches)
+        return begin_look(trainer, number, self._batches)
 
     def _survive(self, act: Callable[[], object]) -> None:
         """Leave a checkpoint where the run cannot be saved."""

@@ -16,7 +16,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.apply_func import _TransferableDataType
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
@@ -102,20 +101,19 @@ def _twin(drawn: Any) -> Any:
     return apply_to_collection(drawn, (Tensor, _TransferableDataType), twin, allow_frozen=True)
 
 
-def begin_look(loader: Any, number: int, epoch: int, position: int) -> Ahead:
-    """A look from batch `position` of `epoch` on, `number` being the training's own for it."""
+def begin_look(trainer: pl.Trainer, number: int, position: int) -> Ahead:
+    """A look from batch `position` of the current epoch on, `number` being the training's own for it.
+
+    An epoch has the batches that training takes of it: several loaders in their mode, cut where the trainer limits it.
+    """
+    combined, epoch, most = trainer.fit_loop._combined_loader, trainer.current_epoch, trainer.num_training_batches
+    end = None if math.isinf(most) else int(most)
 
     def open_epoch(wanted: int) -> Iterator[Any]:
-        return islice(_batches_of(loader), position if wanted == epoch else 0, None)
+        beside = iter(copy.copy(combined))  # a copy: the training's keeps its place
+        return (batch for batch, _, _ in islice(beside, position if wanted == epoch else 0, end))
 
-    return Ahead(number, loader, epochs_from(epoch, open_epoch))
-
-
-def _batches_of(loader: Any) -> Iterator[Any]:
-    """One epoch's batches; several loaders are drawn from together, as in training."""
-    if not isinstance(loader, (dict, list, tuple)):
-        return iter(loader)
-    return (batch for batch, _, _ in CombinedLoader(loader, "max_size_cycle"))
+    return Ahead(number, trainer.train_dataloader, epochs_from(epoch, open_epoch))
 
 
 def _arguments(module: pl.LightningModule, inputs: Any, number: int) -> tuple[Any, ...]:
