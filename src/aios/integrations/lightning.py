@@ -38,6 +38,10 @@ _UNSEEN_STEP = (
     "an optimizer has stepped without AutoLR, which takes the loss from self.manual_backward(loss) and the step from "
     "the optimizer that self.optimizers() gives: use these two in training_step, loss first"
 )
+_UNMADE_STEP = (
+    "optimizer_step has made no update for a batch that Lightning counts as a step: without "
+    "AutoLRCallback(steps=...), the number of updates in the run, AutoLR's anneal comes too late"
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class AutoLRCallback(pl.Callback):
         self._count: StepCount | None = None  # of manual optimization
         self._before = 0  # steps that were trained without us
         self._batches = 0  # trained on in this epoch
+        self._unmade_told = False  # whether it was said that Lightning counts updates that are not made
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the controller, or go on with its state."""
@@ -149,8 +154,10 @@ class AutoLRCallback(pl.Callback):
         """Leave the update out where it would do harm; with several optimizers for each of them."""
         step = self._open_step
         if step is not None and step.seen:
-            norm = _norm(trainer) if pl_module.automatic_optimization else self._norm
-            step.decide(norm, trainer.accumulate_grad_batches)
+            if pl_module.automatic_optimization:
+                step.decide(_norm(trainer), trainer.accumulate_grad_batches)
+            else:
+                step.decide(self._norm)
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # on the device: copied without waiting
         else:
@@ -173,6 +180,8 @@ class AutoLRCallback(pl.Callback):
         elif self._left_out:
             self._left_out = False
             fit.step.pass_by()
+        elif fit.step.open and fit.step.seen:
+            self._say_unmade(trainer, pl_module)
         if fit.auto.finished:
             trainer.should_stop = True
 
@@ -208,6 +217,13 @@ class AutoLRCallback(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts, when all else is loaded."""
         self._loaded = state_dict or None
+
+    def _say_unmade(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """One sentence where Lightning has counted a step that the module did not make."""
+        counted = pl_module.automatic_optimization and not trainer.fit_loop.epoch_loop._should_accumulate()
+        if counted and self._steps is None and not self._unmade_told:
+            self._unmade_told = True
+            logger.warning(_UNMADE_STEP)
 
     def _release(self) -> None:
         if self.auto is not None:
