@@ -27,7 +27,7 @@ from aios.auto_lr.loop.trial import EngineTrial
 from aios.auto_lr.loop.update import reads_flags
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, StepCount
-from aios.integrations.lightning_trial import begin_look, can_be_tried, run_ahead
+from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, shares_out
@@ -243,7 +243,7 @@ class AutoLRCallback(pl.Callback):
         return self._fit.step if self._fit is not None and self._fit.step.open else None
 
     def _begin_fit(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> _Fit:
-        config = replace(self._config, max_grad_norm=_clips_at(trainer))
+        config = replace(self._config, max_grad_norm=clips_at(trainer))
         steps = (self._steps or _steps_of(trainer, pl_module)) - self._before
         scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
         auto = AutoLR(pl_module, trainer.optimizers, steps, config, self._tally, scaler=scaler)
@@ -305,12 +305,6 @@ def _norm(trainer: pl.Trainer) -> Tensor:
     """Of the whole gradient, over all optimizers; nothing is clipped."""
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     return torch.nn.utils.get_total_norm([p.grad for group in groups for p in group["params"] if p.grad is not None])
-
-
-def _clips_at(trainer: pl.Trainer) -> float:
-    """The norm that trials clip at, as the trainer does."""
-    by_norm = trainer.gradient_clip_algorithm in (None, "norm")
-    return (trainer.gradient_clip_val or math.inf) if by_norm else math.inf
 
 
 def _steps_done(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.apply_func import _TransferableDataType
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
@@ -58,8 +59,44 @@ def run_ahead(
                 continue
             if learns:
                 engine.backward(loss / micro)
+                trainer.lightning_module.on_after_backward()
             losses.append(loss.detach().float())
+        if learns and losses:
+            _prepare_update(trainer)
     return torch.stack(losses).mean() if losses else torch.tensor(math.nan, device=engine.device)
+
+
+def clips_at(trainer: pl.Trainer) -> float:
+    """The norm that trials clip at, as the trainer does; infinite where the module clips."""
+    return math.inf if _module_clips(trainer) else trainer.gradient_clip_val or math.inf
+
+
+def _prepare_update(trainer: pl.Trainer) -> None:
+    """What the module's own hooks do to gradients before an update; they see them without the scale of the loss.
+
+    Gradients that are not finite are left: clipped by value they would seem to be.
+    """
+    scaler, (optimizer, *_) = getattr(trainer.precision_plugin, "scaler", None), trainer.optimizers
+    scale = 1.0 if scaler is None else scaler.get_scale()
+    gradients = _gradients(optimizer)
+    if not (gradients and torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+        return
+    torch._foreach_div_(gradients, scale)
+    trainer.lightning_module.on_before_optimizer_step(optimizer)
+    if _module_clips(trainer):
+        clip, at = trainer.lightning_module.configure_gradient_clipping, trainer.gradient_clip_val
+        clip(optimizer, gradient_clip_val=at, gradient_clip_algorithm=trainer.gradient_clip_algorithm)
+    torch._foreach_mul_(_gradients(optimizer), scale)
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _module_clips(trainer: pl.Trainer) -> bool:
+    """Whether `configure_gradient_clipping` does more than to clip at a norm."""
+    by_value = trainer.gradient_clip_algorithm not in (None, "norm")
+    return by_value or is_overridden("configure_gradient_clipping", trainer.lightning_module)
 
 
 def _preparing(trainer: pl.Trainer, ours: pl.Callback) -> list[pl.Callback]:
