@@ -10,7 +10,7 @@ require("accelerate")
 import sys
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -68,6 +68,7 @@ class AutoLRLoop:
         if not isinstance(model, nn.Module):
             raise UserError("AutoLRLoop takes one model: hand several in as one, torch.nn.ModuleList(models)")
         self._accelerator, self._model, self._loader = accelerator, model, loader
+        self._shared = [part for part in model.modules() if isinstance(part, nn.parallel.DistributedDataParallel)]
         self._optimizers = as_several(optimizer)
         self._loss_of = loss_of or (lambda batch: model(**batch).loss)
         self._config = config or AutoLRConfig()
@@ -150,9 +151,9 @@ class AutoLRLoop:
         parameters = [p for p in self._trained() if p.grad is not None]
         gradients = [p.grad.clone() for p in parameters if p.grad is not None]
         self._clear_gradients()
-        is_ddp = isinstance(self._model, nn.parallel.DistributedDataParallel)
-        shares = replaced(self._model, "require_backward_grad_sync", True) if is_ddp else nullcontext()
-        with self._ahead, shares:
+        with self._ahead, ExitStack() as shares:
+            for part in self._shared:
+                shares.enter_context(replaced(part, "require_backward_grad_sync", True))
             self.auto.search(self._trial)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
