@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
+from aios.errors import UserError
 from aios.integrations.accelerate import AutoLRLoop
 from integrations.tiny_trainers import as_if_trained
 
@@ -32,6 +33,13 @@ def shared() -> DistributedDataParallel:
     return DistributedDataParallel(as_if_trained(model))  # type: ignore[arg-type]
 
 
+def loop(*models: nn.Module, loss_of: Any, accumulate: int = 1, **given: Any) -> tuple[Accelerator, Any, AutoLRLoop]:
+    all_of_them, accelerator = nn.ModuleList(models), Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+    data = DataLoader(TensorDataset(torch.randn(64, 8)), batch_size=8)
+    optimizer, loader = accelerator.prepare(torch.optim.AdamW(all_of_them.parameters(), lr=1e-3), data)
+    return accelerator, loader, AutoLRLoop(accelerator, all_of_them, optimizer, 330, loader, loss_of, **given)
+
+
 def test_a_race_averages_the_gradients_of_each_of_several_models() -> None:
     torch.manual_seed(0)
     one, other = shared(), shared()
@@ -41,11 +49,8 @@ def test_a_race_averages_the_gradients_of_each_of_several_models() -> None:
         averaged.extend(model.require_backward_grad_sync for model in (one, other))
         return (one(batch[0]) + other(batch[0]) - batch[0].sum(1, keepdim=True)).square().mean()
 
-    both, accelerator = nn.ModuleList([one, other]), Accelerator(cpu=True, gradient_accumulation_steps=2)
-    data = DataLoader(TensorDataset(torch.randn(64, 8)), batch_size=8)
-    optimizer, loader = accelerator.prepare(torch.optim.AdamW(both.parameters(), lr=1e-3), data)
     told: list[dict[str, Any]] = []
-    auto = AutoLRLoop(accelerator, both, optimizer, 330, loader, loss_of, log_fn=told.append)
+    accelerator, loader, auto = loop(one, other, loss_of=loss_of, accumulate=2, log_fn=told.append)
     with one.no_sync(), other.no_sync():  # as in the middle of an accumulation
         accelerator.gradient_state._set_sync_gradients(False)
         loss = loss_of(next(iter(loader)))
@@ -55,3 +60,15 @@ def test_a_race_averages_the_gradients_of_each_of_several_models() -> None:
     assert told[0]["event"] == "adaptive_lr_race"
     assert averaged
     assert all(averaged)
+
+
+def test_workers_that_do_not_average_their_gradients_are_refused() -> None:
+    model = shared()
+    accelerator, loader, auto = loop(model, loss_of=lambda batch: model(batch[0]).square().mean())
+    before = [parameter.clone() for parameter in model.parameters()]
+    with model.no_sync():  # which is what LocalSGD does
+        loss = model(next(iter(loader))[0]).square().mean()
+        accelerator.backward(loss)
+        with pytest.raises(UserError, match="train without LocalSGD"):
+            auto.step(loss)
+    assert all(map(torch.equal, before, model.parameters()))

@@ -39,6 +39,10 @@ from aios.integrations.reporting import Tally, logger
 from aios.integrations.wording import overruled
 
 _steered: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[AutoLRLoop]] = weakref.WeakKeyDictionary()
+_APART = (
+    "the workers' gradients are not averaged before this step, so each would decide alone: train without LocalSGD, and "
+    "call step(loss) outside no_sync()"
+)
 
 
 class AutoLRLoop:
@@ -49,8 +53,9 @@ class AutoLRLoop:
     loss then, by default `model(**batch).loss`. The state goes with `accelerator.save_state`. Leave a loop before its
     end by `release()`.
 
-    Raises UserError for workers that share out the weights, an optimizer that another loop steers and several models;
-    ValueError as `AutoLR` does; RunError (from `step`) when the run cannot be saved.
+    Raises UserError for workers that share out the weights or (from `step`) do not average their gradients, an
+    optimizer that another loop steers and several models; ValueError as `AutoLR` does; RunError (from `step`) when the
+    run cannot be saved.
     """
 
     def __init__(
@@ -164,6 +169,8 @@ class AutoLRLoop:
             logger.warning(overruled("the scheduler that was prepared"))
 
     def _update(self) -> None:
+        if not all(part.require_backward_grad_sync for part in self._shared):
+            raise UserError(_APART)
         norm = self._accelerator.clip_grad_norm_(self._trained(), self._config.max_grad_norm)
         self._step.decide(torch.as_tensor(norm, dtype=torch.float32), self._accelerator.gradient_accumulation_steps)
         for optimizer in self._optimizers:
