@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from inspect import Parameter
 from itertools import islice
 from typing import Any
@@ -25,7 +26,7 @@ from aios.auto_lr import Engine
 from aios.errors import UserError
 from aios.integrations.look_ahead import Ahead, LookAhead, epochs_from
 from aios.integrations.module_state import attributes_kept, metrics_kept
-from aios.integrations.replacing import replaced
+from aios.integrations.replacing import idle, replaced
 
 _LEFT_OUT_IN_A_ROW = 16
 """Most skipped batches in a row before the search for an accepted one is given up."""
@@ -165,8 +166,10 @@ def _loss_of(output: Any) -> Tensor | None:
     return loss
 
 
-def _no_log(*_: Any, **__: Any) -> None:
-    """In place of the module's log."""
+@cache
+def _lightnings() -> frozenset[str]:
+    """The attributes by which torch and Lightning work, and the parts of a module."""
+    return frozenset(vars(pl.LightningModule()))
 
 
 @contextmanager
@@ -177,10 +180,10 @@ def _nothing_left(trainer: pl.Trainer, others: Sequence[pl.Callback]) -> Iterato
     try:
         with ExitStack() as kept:
             for owner in (trainer.lightning_module, *others):
-                kept.enter_context(attributes_kept(owner))
+                kept.enter_context(attributes_kept(owner, but=_lightnings()))
                 for name in ("log", "log_dict"):
                     if hasattr(owner, name):  # a callback that joined in training has none
-                        kept.enter_context(replaced(owner, name, _no_log))
+                        kept.enter_context(replaced(owner, name, idle))
             yield
     finally:
         trainer.loggers, trainer.should_stop = loggers, stops
