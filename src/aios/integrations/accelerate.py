@@ -122,7 +122,7 @@ class AutoLRLoop:
 
     def release(self) -> None:
         """Let go of optimizers and checkpoints, for another loop to take them; one that has `finished` does so then."""
-        self.auto.release()
+        self._step.release()
         self._hook.remove()
         held = self._accelerator._custom_objects
         held[:] = [one for one in held if one is not self]

@@ -96,6 +96,12 @@ class FrameworkStep:
         self.open = False
         self.auto.pass_step()
 
+    def release(self) -> None:
+        """Let go of the optimizers, wherever the training was left."""
+        self.auto.release()
+        for guard in self.guards:
+            guard.release()
+
 
 class StepCount:
     """Counts the steps that the optimizers make between `begin` and `release`, whoever calls them."""

@@ -226,8 +226,8 @@ class AutoLRCallback(pl.Callback):
             logger.warning(_UNMADE_STEP)
 
     def _release(self) -> None:
-        if self.auto is not None:
-            self.auto.release()
+        if self._fit is not None:
+            self._fit.step.release()
         if self._count is not None:
             self._count.release()
             self._count = None

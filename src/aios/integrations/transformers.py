@@ -154,6 +154,7 @@ class AutoLRCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Build the controller, and have the rate found or raced; on resume its state waits for the random numbers."""
         self._ended = None
+        self._release()  # of a training that an error has ended: Trainer has no event for that
         self._watch_norm()
         optimizer = inner(self._trainer.optimizer)
         scaler = scaler_of(self._trainer.accelerator)
@@ -183,7 +184,8 @@ class AutoLRCallback(TrainerCallback):
             return
         self._load_state()  # where Trainer had no random numbers to load
         if self._step.auto.finished:
-            self._step, control.should_training_stop = None, True
+            self._release()
+            control.should_training_stop = True
         elif not self._step.open:  # Trainer begins anew where an epoch ended before an update
             self._step.begin()
 
@@ -237,14 +239,18 @@ class AutoLRCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Follow what was launched, let go of the optimizer; what could not be saved ends here, with a checkpoint."""
-        if self.auto is not None:
-            if self._ended is None:
-                self.auto.flush()
-                self.auto.log_summary()
-            self.auto.release()
-            self._step = None
+        if self.auto is not None and self._ended is None:
+            self.auto.flush()
+            self.auto.log_summary()
+        self._release()
         if self._ended is not None:
             raise self._ended
+
+    def _release(self) -> None:
+        """Let go of the optimizer."""
+        if self._step is not None:
+            self._step.release()
+            self._step = None
 
     def _survive(self, act: Callable[[], object], control: TrainerControl) -> None:
         """End the run with a checkpoint where it cannot be saved; the error is raised when that is written."""

@@ -1,0 +1,47 @@
+"""A training that is left by an error, and one that goes on without us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Trainer, TrainerCallback
+
+from aios.integrations.transformers import AutoLRCallback
+from integrations.tiny_trainers import gpt2, make_trainer
+
+
+def hooks_of(trainer: Trainer) -> int:
+    optimizer: Any = trainer.optimizer
+    while not isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks)
+
+
+class Watches(TrainerCallback):
+    """Counts the optimizer's hooks in each step, and interrupts the first training."""
+
+    def __init__(self) -> None:
+        self.counts = list[int]()
+        self.trainer: Any = None
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.counts.append(hooks_of(self.trainer))
+        if len(self.counts) in (10, 20):
+            raise KeyboardInterrupt
+
+
+def test_a_training_after_an_interrupted_one_has_the_optimizer_to_itself(tmp_path: Path) -> None:
+    watches = Watches()
+    trainer = watches.trainer = make_trainer(tmp_path, gpt2(), max_steps=100)
+    AutoLRCallback.attach(trainer)
+    trainer.add_callback(watches)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    trainer.train()
+    assert watches.counts[0] > 0
+    assert max(watches.counts) == watches.counts[0]
+    assert hooks_of(trainer) == 0
