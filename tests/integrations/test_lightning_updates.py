@@ -53,6 +53,19 @@ def test_a_module_that_steps_in_every_other_batch(tmp_path: Path, caplog: pytest
     assert caplog.text.count("AutoLRCallback(steps=...)") == (0 if told else 1)
 
 
+@pytest.mark.parametrize("at_least", [1, 2])
+def test_a_training_that_goes_on_behind_its_end_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, at_least: int
+) -> None:
+    callback = AutoLRCallback(steps=40)
+    trainer = make_trainer(tmp_path, callback, max_steps=-1, max_epochs=2, min_epochs=at_least, limit_train_batches=40)
+    trainer.fit(Digits(), loader())
+    assert callback.auto is not None
+    assert callback.auto.step_count == 40
+    assert trainer.global_step == 40 * at_least
+    assert caplog.text.count("Lightning trains on (min_epochs or min_steps)") == at_least - 1
+
+
 CLIP = 1e-3
 
 

@@ -42,6 +42,10 @@ _UNMADE_STEP = (
     "optimizer_step has made no update for a batch that Lightning counts as a step: without "
     "AutoLRCallback(steps=...), the number of updates in the run, AutoLR's anneal comes too late"
 )
+_GOES_ON = (
+    "all of AutoLR's steps are done, and Lightning trains on (min_epochs or min_steps) at the last rate of the anneal, "
+    "which nobody watches: leave min_epochs and min_steps out where AutoLR is to end the run"
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class AutoLRCallback(pl.Callback):
         self._count: StepCount | None = None  # of manual optimization
         self._before = 0  # steps that were trained without us
         self._batches = 0  # trained on in this epoch
-        self._unmade_told = False  # whether it was said that Lightning counts updates that are not made
+        self._said = set[str]()  # in this fit
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the controller, or go on with its state."""
@@ -112,6 +116,7 @@ class AutoLRCallback(pl.Callback):
         tries = can_be_tried(pl_module) and begins_anew(trainer.train_dataloader)
         self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
         self._left_out = False
+        self._said.clear()
         self._searched = goes_on
         if self._loaded is not None:
             auto.load_state_dict(self._loaded["auto_lr"], self._trial)
@@ -135,7 +140,9 @@ class AutoLRCallback(pl.Callback):
             if fit.auto.obstacle is None:
                 with self._ahead:
                     fit.auto.search(self._trial)
-        if not fit.step.open and not fit.auto.finished:
+        if fit.auto.finished:
+            self._say_once(_GOES_ON)
+        elif not fit.step.open:
             fit.step.begin()
         if self._count is not None:
             self._count.begin()
@@ -219,11 +226,15 @@ class AutoLRCallback(pl.Callback):
         self._loaded = state_dict or None
 
     def _say_unmade(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """One sentence where Lightning has counted a step that the module did not make."""
+        """Where Lightning has counted a step that the module did not make."""
         counted = pl_module.automatic_optimization and not trainer.fit_loop.epoch_loop._should_accumulate()
-        if counted and self._steps is None and not self._unmade_told:
-            self._unmade_told = True
-            logger.warning(_UNMADE_STEP)
+        if counted and self._steps is None:
+            self._say_once(_UNMADE_STEP)
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            logger.warning(sentence)
 
     def _release(self) -> None:
         if self._fit is not None:
