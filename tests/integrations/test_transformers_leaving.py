@@ -45,3 +45,13 @@ def test_a_training_after_an_interrupted_one_has_the_optimizer_to_itself(tmp_pat
     assert watches.counts[0] > 0
     assert max(watches.counts) == watches.counts[0]
     assert hooks_of(trainer) == 0
+
+
+def test_a_checkpoint_of_the_model_alone_is_said_to_be_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for checkpoint in (None, str(tmp_path / "checkpoint-3")):
+        saves = {"save_strategy": "steps", "save_steps": 3, "save_only_model": True}
+        trainer = make_trainer(tmp_path, gpt2(), max_steps=5, **saves)
+        AutoLRCallback.attach(trainer)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    assert caplog.text.count("the checkpoint has no scheduler.pt") == 1
+    assert "was not trained with AutoLR" not in caplog.text

@@ -36,6 +36,10 @@ from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredSchedu
 from aios.integrations.trainer_trial import run_ahead
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled
 
+_WEIGHTS_ALONE = (
+    "the checkpoint has no scheduler.pt, in which AutoLR's state lies (save_only_model=True leaves it out): AutoLR "
+    "begins with the steps that are left"
+)
 _SCHEDULING = ("learning_rate", "lr_scheduler_type", "warmup_steps")
 
 
@@ -173,7 +177,7 @@ class AutoLRCallback(TrainerCallback):
         if goes_on:
             return
         if self._before:
-            logger.warning(STRANGERS_CHECKPOINT)
+            logger.warning(_WEIGHTS_ALONE if self._scheduler.loaded is None else STRANGERS_CHECKPOINT)
         if auto.obstacle is None:
             with self._ahead:
                 auto.search(self._trial)
