@@ -55,3 +55,30 @@ def test_a_checkpoint_of_the_model_alone_is_said_to_be_one(tmp_path: Path, caplo
         trainer.train(resume_from_checkpoint=checkpoint)
     assert caplog.text.count("the checkpoint has no scheduler.pt") == 1
     assert "was not trained with AutoLR" not in caplog.text
+
+
+class Rates(TrainerCallback):
+    def __init__(self) -> None:
+        self.seen = list[float]()
+
+    def on_pre_optimizer_step(self, *_: Any, optimizer: Any, **__: Any) -> None:
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_trainer_whose_callback_is_removed_has_its_own_schedule_again(tmp_path: Path, trained: bool) -> None:
+    rates = {}
+    for ours in (True, False):
+        trainer = make_trainer(tmp_path, gpt2(), max_steps=5, logging_strategy="steps", logging_steps=1)
+        if ours:
+            callback = AutoLRCallback.attach(trainer)
+            if trained:
+                trainer.train()
+            trainer.remove_callback(callback)
+        told = Rates()
+        trainer.add_callback(told)
+        trainer.train()
+        rates[ours] = told.seen
+        assert "auto_lr/climbing" not in trainer.state.log_history[-2]
+    assert rates[True] == rates[False]
+    assert rates[True][0] > rates[True][-1]

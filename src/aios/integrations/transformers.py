@@ -58,7 +58,7 @@ class AutoLRCallback(TrainerCallback):
         if trainer is None:
             raise UserError("AutoLRCallback needs its trainer: build that first, then call AutoLRCallback.attach(it)")
         self.auto: AutoLR | None = None
-        """The controller; None before training."""
+        """The controller; None before training, and in one after `trainer.remove_callback`."""
         self._trainer, self._config = trainer, config or AutoLRConfig()
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
@@ -71,6 +71,8 @@ class AutoLRCallback(TrainerCallback):
         self._before = 0  # steps that were trained without us
         self._ended: RunError | None = None
         self._training_step: Callable[..., Tensor] = trainer.training_step
+        self._own_create = trainer.create_scheduler
+        self._own_scheduler = None if trainer._created_lr_scheduler else trainer.lr_scheduler  # None: it makes one
         _say_overruled(trainer)
         trainer.create_scheduler = self._create_scheduler
         trainer.training_step = self._wrap_training_step(trainer.training_step)
@@ -105,8 +107,15 @@ class AutoLRCallback(TrainerCallback):
     # Where Trainer has no event: its own methods, with ours before or after.
 
     def _create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        self._trainer.lr_scheduler = self._scheduler
-        return self._scheduler
+        trainer = self._trainer
+        if self in trainer.callback_handler.callbacks:
+            trainer.lr_scheduler = self._scheduler
+            return self._scheduler
+        self._release()  # removed from the trainer, whose training is its own again
+        self.auto = None
+        if trainer.lr_scheduler is self._scheduler:
+            trainer.lr_scheduler = self._own_scheduler
+        return self._own_create(num_training_steps, optimizer)
 
     def _wrap_training_step(self, training_step: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def step(*args: Any, **kwargs: Any) -> Tensor:
