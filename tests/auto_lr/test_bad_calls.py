@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import Adafactor
+from transformers.optimization import AdafactorSchedule
 
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.climb_config import ClimbConfig
@@ -211,6 +212,15 @@ def test_an_optimizer_that_cannot_be_steered_is_refused_in_one_sentence(make: An
     model, _ = classifier()
     with pytest.raises(ValueError, match=f"^{words}"):
         AutoLR(model, make(model.parameters()), 100)
+
+
+@pytest.mark.parametrize("shown", [0.0, 1e-3])
+def test_an_optimizer_with_a_rate_of_its_own_is_refused_beside_a_schedule_that_shows_another(shown: float) -> None:
+    model, _ = classifier()
+    optimizer = Adafactor(model.parameters())
+    AdafactorSchedule(optimizer, initial_lr=shown)
+    with pytest.raises(ValueError, match=r"^the optimizer was built without .* to set its own: .*relative_step=False"):
+        AutoLR(model, optimizer, 100)
 
 
 def test_a_loss_that_is_never_finite_is_said_to_be() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+import torch
 from torch import nn
 
 from aios.auto_lr import AutoLR
@@ -31,6 +32,24 @@ def test_where_nothing_finds_one_it_is_said_once(after: dict[str, object], caplo
         tally(record)
     (told,) = caplog.messages
     assert told.startswith("AutoLR has found no learning rate, the optimizer's stays: ")
+
+
+class Kept(list[object]):
+    """Empty at first, and so false."""
+
+    def __call__(self, record: object) -> None:
+        self.append(record)
+
+
+def test_a_log_fn_that_is_false_hears_everything() -> None:
+    model, kept, told = nn.Linear(4, 4), Kept(), Kept()
+    auto = AutoLR(model, adamw(model), 3, log_fn=kept)
+    while not auto.finished:
+        model(torch.ones(4)).sum().backward()
+        auto.step(1.0)
+    Tally(told)(RACED)
+    assert kept
+    assert told == [RACED]
 
 
 def test_counters_go_on_after_a_resume() -> None:

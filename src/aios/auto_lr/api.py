@@ -65,7 +65,7 @@ class AutoLR:
         """Number of the next batch to train on."""
         self.control: LearningRateControl | None = None
         """Warm-up, scheduler and recovery; None until the first step."""
-        self._log, self._on_step = log_fn or ignore, on_step
+        self._log, self._on_step = ignore if log_fn is None else log_fn, on_step
         self._readback: Readback[Launched] = Readback(self.engine.device)
         self._finding = Finding(model, self.engine, self.steps, self.config)
         self.evaluations = Evaluations(effective_config(self.config, self.engine), self.engine, go_back)

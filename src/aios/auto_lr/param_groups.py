@@ -191,9 +191,9 @@ def _unit(groups: ParamGroups, name: str) -> float:
 
 def initial_rate(group: Mapping[str, Any]) -> float:
     """The rate that a param group was given first: its `initial_lr`, or its LR where it has none yet. Waits for the
-    device where that is a tensor there. ValueError where it has none at all."""
+    device where that is a tensor there. ValueError where it has none at all, or its optimizer heeds none."""
     rate = group.get("initial_lr", group["lr"])
-    if rate is None:
+    if rate is None or group.get("relative_step"):  # a schedule may have written one beside Adafactor's own
         raise ValueError(
             "the optimizer was built without a learning rate, to set its own: give it one (transformers' Adafactor: "
             "relative_step=False, lr=1e-3)"

@@ -10,7 +10,7 @@ require("accelerate")
 import sys
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,10 @@ from aios.integrations.reporting import Tally, logger
 from aios.integrations.wording import overruled
 
 _steered: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[AutoLRLoop]] = weakref.WeakKeyDictionary()
+_APART = (
+    "the workers' gradients are not averaged before this step, so each would decide alone: train without LocalSGD, and "
+    "call step(loss) outside no_sync()"
+)
 
 
 class AutoLRLoop:
@@ -49,8 +53,9 @@ class AutoLRLoop:
     loss then, by default `model(**batch).loss`. The state goes with `accelerator.save_state`. Leave a loop before its
     end by `release()`.
 
-    Raises UserError for workers that share out the weights, an optimizer that another loop steers and several models;
-    ValueError as `AutoLR` does; RunError (from `step`) when the run cannot be saved.
+    Raises UserError for workers that share out the weights or (from `step`) do not average their gradients, an
+    optimizer that another loop steers and several models; ValueError as `AutoLR` does; RunError (from `step`) when the
+    run cannot be saved.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class AutoLRLoop:
         if not isinstance(model, nn.Module):
             raise UserError("AutoLRLoop takes one model: hand several in as one, torch.nn.ModuleList(models)")
         self._accelerator, self._model, self._loader = accelerator, model, loader
+        self._shared = [part for part in model.modules() if isinstance(part, nn.parallel.DistributedDataParallel)]
         self._optimizers = as_several(optimizer)
         self._loss_of = loss_of or (lambda batch: model(**batch).loss)
         self._config = config or AutoLRConfig()
@@ -116,7 +122,7 @@ class AutoLRLoop:
 
     def release(self) -> None:
         """Let go of optimizers and checkpoints, for another loop to take them; one that has `finished` does so then."""
-        self.auto.release()
+        self._step.release()
         self._hook.remove()
         held = self._accelerator._custom_objects
         held[:] = [one for one in held if one is not self]
@@ -150,9 +156,9 @@ class AutoLRLoop:
         parameters = [p for p in self._trained() if p.grad is not None]
         gradients = [p.grad.clone() for p in parameters if p.grad is not None]
         self._clear_gradients()
-        is_ddp = isinstance(self._model, nn.parallel.DistributedDataParallel)
-        shares = replaced(self._model, "require_backward_grad_sync", True) if is_ddp else nullcontext()
-        with self._ahead, shares:
+        with self._ahead, ExitStack() as shares:
+            for part in self._shared:
+                shares.enter_context(replaced(part, "require_backward_grad_sync", True))
             self.auto.search(self._trial)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -163,6 +169,8 @@ class AutoLRLoop:
             logger.warning(overruled("the scheduler that was prepared"))
 
     def _update(self) -> None:
+        if not all(part.require_backward_grad_sync for part in self._shared):
+            raise UserError(_APART)
         norm = self._accelerator.clip_grad_norm_(self._trained(), self._config.max_grad_norm)
         self._step.decide(torch.as_tensor(norm, dtype=torch.float32), self._accelerator.gradient_accumulation_steps)
         for optimizer in self._optimizers:

@@ -65,14 +65,15 @@ class FrameworkStep:
         self._loss = loss if self._loss is None else self._loss + loss
         self._parts += 1
 
-    def decide(self, norm: Tensor, parts: int = 1) -> None:
+    def decide(self, norm: Tensor, parts: int | None = None) -> None:
         """Leave the update out where it would do harm; `norm` is that of the whole gradient before clipping.
 
-        Each micro-batch was seen as one of `parts`; fewer may have come, as at the end of an epoch.
+        The loss is the sum of what was seen. With `parts` each micro-batch was seen as one of so many, and the loss is
+        the mean of those that came: fewer at the end of an epoch, more where some made no update of their own.
         """
         if self._loss is None:
             raise ValueError("the update comes after a backward pass: this step has seen no loss")
-        loss = self._mean(self._loss * max(1.0, parts / self._parts))
+        loss = self._mean(self._loss if parts is None else self._loss * (parts / self._parts))
         self._decided = (loss, norm)
         skip = self.auto.skips(loss, norm)
         for guard in self.guards:
@@ -94,6 +95,12 @@ class FrameworkStep:
         """Count the step as one that had no loss and made no update."""
         self.open = False
         self.auto.pass_step()
+
+    def release(self) -> None:
+        """Let go of the optimizers, wherever the training was left."""
+        self.auto.release()
+        for guard in self.guards:
+            guard.release()
 
 
 class StepCount:

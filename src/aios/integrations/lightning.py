@@ -27,7 +27,7 @@ from aios.auto_lr.loop.trial import EngineTrial
 from aios.auto_lr.loop.update import reads_flags
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, StepCount
-from aios.integrations.lightning_trial import begin_look, can_be_tried, run_ahead
+from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, shares_out
@@ -37,6 +37,14 @@ STOPPED = "auto_lr_stopped.ckpt"
 _UNSEEN_STEP = (
     "an optimizer has stepped without AutoLR, which takes the loss from self.manual_backward(loss) and the step from "
     "the optimizer that self.optimizers() gives: use these two in training_step, loss first"
+)
+_UNMADE_STEP = (
+    "optimizer_step has made no update for a batch that Lightning counts as a step: without "
+    "AutoLRCallback(steps=...), the number of updates in the run, AutoLR's anneal comes too late"
+)
+_GOES_ON = (
+    "all of AutoLR's steps are done, and Lightning trains on (min_epochs or min_steps) at the last rate of the anneal, "
+    "which nobody watches: leave min_epochs and min_steps out where AutoLR is to end the run"
 )
 
 
@@ -88,6 +96,7 @@ class AutoLRCallback(pl.Callback):
         self._count: StepCount | None = None  # of manual optimization
         self._before = 0  # steps that were trained without us
         self._batches = 0  # trained on in this epoch
+        self._said = set[str]()  # in this fit
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the controller, or go on with its state."""
@@ -107,6 +116,7 @@ class AutoLRCallback(pl.Callback):
         tries = can_be_tried(pl_module) and begins_anew(trainer.train_dataloader)
         self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
         self._left_out = False
+        self._said.clear()
         self._searched = goes_on
         if self._loaded is not None:
             auto.load_state_dict(self._loaded["auto_lr"], self._trial)
@@ -130,7 +140,9 @@ class AutoLRCallback(pl.Callback):
             if fit.auto.obstacle is None:
                 with self._ahead:
                     fit.auto.search(self._trial)
-        if not fit.step.open and not fit.auto.finished:
+        if fit.auto.finished:
+            self._say_once(_GOES_ON)
+        elif not fit.step.open:
             fit.step.begin()
         if self._count is not None:
             self._count.begin()
@@ -149,8 +161,10 @@ class AutoLRCallback(pl.Callback):
         """Leave the update out where it would do harm; with several optimizers for each of them."""
         step = self._open_step
         if step is not None and step.seen:
-            norm = _norm(trainer) if pl_module.automatic_optimization else self._norm
-            step.decide(norm, trainer.accumulate_grad_batches)
+            if pl_module.automatic_optimization:
+                step.decide(_norm(trainer), trainer.accumulate_grad_batches)
+            else:
+                step.decide(self._norm)
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # on the device: copied without waiting
         else:
@@ -173,6 +187,8 @@ class AutoLRCallback(pl.Callback):
         elif self._left_out:
             self._left_out = False
             fit.step.pass_by()
+        elif fit.step.open and fit.step.seen:
+            self._say_unmade(trainer, pl_module)
         if fit.auto.finished:
             trainer.should_stop = True
 
@@ -209,9 +225,20 @@ class AutoLRCallback(pl.Callback):
         """Keep the state until training starts, when all else is loaded."""
         self._loaded = state_dict or None
 
+    def _say_unmade(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where Lightning has counted a step that the module did not make."""
+        counted = pl_module.automatic_optimization and not trainer.fit_loop.epoch_loop._should_accumulate()
+        if counted and self._steps is None:
+            self._say_once(_UNMADE_STEP)
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            logger.warning(sentence)
+
     def _release(self) -> None:
-        if self.auto is not None:
-            self.auto.release()
+        if self._fit is not None:
+            self._fit.step.release()
         if self._count is not None:
             self._count.release()
             self._count = None
@@ -227,7 +254,7 @@ class AutoLRCallback(pl.Callback):
         return self._fit.step if self._fit is not None and self._fit.step.open else None
 
     def _begin_fit(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> _Fit:
-        config = replace(self._config, max_grad_norm=_clips_at(trainer))
+        config = replace(self._config, max_grad_norm=clips_at(trainer))
         steps = (self._steps or _steps_of(trainer, pl_module)) - self._before
         scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
         auto = AutoLR(pl_module, trainer.optimizers, steps, config, self._tally, scaler=scaler)
@@ -246,7 +273,7 @@ class AutoLRCallback(pl.Callback):
     def _begin_look(self) -> Ahead:
         trainer, auto = self._fitting().trainer, self._fitting().auto
         number = auto.batch * trainer.accumulate_grad_batches
-        return begin_look(trainer.train_dataloader, number, trainer.current_epoch, self._batches)
+        return begin_look(trainer, number, self._batches)
 
     def _survive(self, act: Callable[[], object]) -> None:
         """Leave a checkpoint where the run cannot be saved."""
@@ -289,12 +316,6 @@ def _norm(trainer: pl.Trainer) -> Tensor:
     """Of the whole gradient, over all optimizers; nothing is clipped."""
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     return torch.nn.utils.get_total_norm([p.grad for group in groups for p in group["params"] if p.grad is not None])
-
-
-def _clips_at(trainer: pl.Trainer) -> float:
-    """The norm that trials clip at, as the trainer does."""
-    by_norm = trainer.gradient_clip_algorithm in (None, "norm")
-    return (trainer.gradient_clip_val or math.inf) if by_norm else math.inf
 
 
 def _steps_done(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:

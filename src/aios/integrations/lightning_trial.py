@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from inspect import Parameter
 from itertools import islice
 from typing import Any
@@ -16,7 +17,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.apply_func import _TransferableDataType
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
@@ -25,7 +26,7 @@ from aios.auto_lr import Engine
 from aios.errors import UserError
 from aios.integrations.look_ahead import Ahead, LookAhead, epochs_from
 from aios.integrations.module_state import attributes_kept, metrics_kept
-from aios.integrations.replacing import replaced
+from aios.integrations.replacing import idle, replaced
 
 _LEFT_OUT_IN_A_ROW = 16
 """Most skipped batches in a row before the search for an accepted one is given up."""
@@ -59,8 +60,44 @@ def run_ahead(
                 continue
             if learns:
                 engine.backward(loss / micro)
+                trainer.lightning_module.on_after_backward()
             losses.append(loss.detach().float())
+        if learns and losses:
+            _prepare_update(trainer)
     return torch.stack(losses).mean() if losses else torch.tensor(math.nan, device=engine.device)
+
+
+def clips_at(trainer: pl.Trainer) -> float:
+    """The norm that trials clip at, as the trainer does; infinite where the module clips."""
+    return math.inf if _module_clips(trainer) else trainer.gradient_clip_val or math.inf
+
+
+def _prepare_update(trainer: pl.Trainer) -> None:
+    """What the module's own hooks do to gradients before an update; they see them without the scale of the loss.
+
+    Gradients that are not finite are left: clipped by value they would seem to be.
+    """
+    scaler, (optimizer, *_) = getattr(trainer.precision_plugin, "scaler", None), trainer.optimizers
+    scale = 1.0 if scaler is None else scaler.get_scale()
+    gradients = _gradients(optimizer)
+    if not (gradients and torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+        return
+    torch._foreach_div_(gradients, scale)
+    trainer.lightning_module.on_before_optimizer_step(optimizer)
+    if _module_clips(trainer):
+        clip, at = trainer.lightning_module.configure_gradient_clipping, trainer.gradient_clip_val
+        clip(optimizer, gradient_clip_val=at, gradient_clip_algorithm=trainer.gradient_clip_algorithm)
+    torch._foreach_mul_(_gradients(optimizer), scale)
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _module_clips(trainer: pl.Trainer) -> bool:
+    """Whether `configure_gradient_clipping` does more than to clip at a norm."""
+    by_value = trainer.gradient_clip_algorithm not in (None, "norm")
+    return by_value or is_overridden("configure_gradient_clipping", trainer.lightning_module)
 
 
 def _preparing(trainer: pl.Trainer, ours: pl.Callback) -> list[pl.Callback]:
@@ -102,20 +139,19 @@ def _twin(drawn: Any) -> Any:
     return apply_to_collection(drawn, (Tensor, _TransferableDataType), twin, allow_frozen=True)
 
 
-def begin_look(loader: Any, number: int, epoch: int, position: int) -> Ahead:
-    """A look from batch `position` of `epoch` on, `number` being the training's own for it."""
+def begin_look(trainer: pl.Trainer, number: int, position: int) -> Ahead:
+    """A look from batch `position` of the current epoch on, `number` being the training's own for it.
+
+    An epoch has the batches that training takes of it: several loaders in their mode, cut where the trainer limits it.
+    """
+    combined, epoch, most = trainer.fit_loop._combined_loader, trainer.current_epoch, trainer.num_training_batches
+    end = None if math.isinf(most) else int(most)
 
     def open_epoch(wanted: int) -> Iterator[Any]:
-        return islice(_batches_of(loader), position if wanted == epoch else 0, None)
+        beside = iter(copy.copy(combined))  # a copy: the training's keeps its place
+        return (batch for batch, _, _ in islice(beside, position if wanted == epoch else 0, end))
 
-    return Ahead(number, loader, epochs_from(epoch, open_epoch))
-
-
-def _batches_of(loader: Any) -> Iterator[Any]:
-    """One epoch's batches; several loaders are drawn from together, as in training."""
-    if not isinstance(loader, (dict, list, tuple)):
-        return iter(loader)
-    return (batch for batch, _, _ in CombinedLoader(loader, "max_size_cycle"))
+    return Ahead(number, trainer.train_dataloader, epochs_from(epoch, open_epoch))
 
 
 def _arguments(module: pl.LightningModule, inputs: Any, number: int) -> tuple[Any, ...]:
@@ -130,8 +166,10 @@ def _loss_of(output: Any) -> Tensor | None:
     return loss
 
 
-def _no_log(*_: Any, **__: Any) -> None:
-    """In place of the module's log."""
+@cache
+def _lightnings() -> frozenset[str]:
+    """The attributes by which torch and Lightning work, and the parts of a module."""
+    return frozenset(vars(pl.LightningModule()))
 
 
 @contextmanager
@@ -142,10 +180,10 @@ def _nothing_left(trainer: pl.Trainer, others: Sequence[pl.Callback]) -> Iterato
     try:
         with ExitStack() as kept:
             for owner in (trainer.lightning_module, *others):
-                kept.enter_context(attributes_kept(owner))
+                kept.enter_context(attributes_kept(owner, but=_lightnings()))
                 for name in ("log", "log_dict"):
                     if hasattr(owner, name):  # a callback that joined in training has none
-                        kept.enter_context(replaced(owner, name, _no_log))
+                        kept.enter_context(replaced(owner, name, idle))
             yield
     finally:
         trainer.loggers, trainer.should_stop = loggers, stops

@@ -1,23 +1,15 @@
-"""What a module or a callback keeps outside weights and buffers, brought back after a trial: no snapshot has it."""
+"""What a module, a callback or a trainer keeps beside weights and buffers, brought back after a trial."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
-import lightning.pytorch as pl
 from torch import nn
 
 from aios.integrations.containers import copied, refill
-
-
-@cache
-def _lightnings() -> frozenset[str]:
-    """The attributes by which torch and Lightning work."""
-    return frozenset(vars(pl.LightningModule()))
 
 
 @contextmanager
@@ -34,18 +26,17 @@ def metrics_kept(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def attributes_kept(owner: pl.LightningModule | pl.Callback) -> Iterator[None]:
-    """Restore attributes set by the user and the contents of their lists, dicts and sets.
+def attributes_kept(owner: object, but: Collection[str] = ()) -> Iterator[None]:
+    """Restore attributes, all `but` those named, and the contents of their lists, dicts and sets; drop new ones.
 
-    A `training_step` often gathers there what the end of the epoch averages. Other objects, and the parts of a module,
-    are left alone.
+    A step often gathers there what the end of the epoch averages. Other objects are left as they are.
     """
-    own = {name: value for name, value in vars(owner).items() if name not in _lightnings()}
+    own = {name: value for name, value in vars(owner).items() if name not in but}
     held = {name: copied(value) for name, value in own.items()}
     try:
         yield
     finally:
-        for name in vars(owner).keys() - _lightnings() - own.keys():
+        for name in vars(owner).keys() - set(but) - own.keys():
             delattr(owner, name)
         for name, value in own.items():
             vars(owner)[name] = value

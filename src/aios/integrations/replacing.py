@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 
+def idle(*_: Any, **__: Any) -> None:
+    """In place of a method that is not to act."""
+
+
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner.name` is `value` in the block; a method of the class is the class's again behind it."""

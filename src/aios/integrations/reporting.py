@@ -17,7 +17,7 @@ class Tally:
     """Takes the controller's events, says the few that matter, and hands all on to `log_fn`."""
 
     def __init__(self, log_fn: LogFn | None) -> None:
-        self._log = log_fn or ignore
+        self._log = ignore if log_fn is None else log_fn
         self.begin()
 
     def begin(self) -> None:

@@ -36,6 +36,10 @@ from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredSchedu
 from aios.integrations.trainer_trial import run_ahead
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled
 
+_WEIGHTS_ALONE = (
+    "the checkpoint has no scheduler.pt, in which AutoLR's state lies (save_only_model=True leaves it out): AutoLR "
+    "begins with the steps that are left"
+)
 _SCHEDULING = ("learning_rate", "lr_scheduler_type", "warmup_steps")
 
 
@@ -54,7 +58,7 @@ class AutoLRCallback(TrainerCallback):
         if trainer is None:
             raise UserError("AutoLRCallback needs its trainer: build that first, then call AutoLRCallback.attach(it)")
         self.auto: AutoLR | None = None
-        """The controller; None before training."""
+        """The controller; None before training, and in one after `trainer.remove_callback`."""
         self._trainer, self._config = trainer, config or AutoLRConfig()
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
@@ -67,6 +71,8 @@ class AutoLRCallback(TrainerCallback):
         self._before = 0  # steps that were trained without us
         self._ended: RunError | None = None
         self._training_step: Callable[..., Tensor] = trainer.training_step
+        self._own_create = trainer.create_scheduler
+        self._own_scheduler = None if trainer._created_lr_scheduler else trainer.lr_scheduler  # None: it makes one
         _say_overruled(trainer)
         trainer.create_scheduler = self._create_scheduler
         trainer.training_step = self._wrap_training_step(trainer.training_step)
@@ -101,8 +107,15 @@ class AutoLRCallback(TrainerCallback):
     # Where Trainer has no event: its own methods, with ours before or after.
 
     def _create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        self._trainer.lr_scheduler = self._scheduler
-        return self._scheduler
+        trainer = self._trainer
+        if self in trainer.callback_handler.callbacks:
+            trainer.lr_scheduler = self._scheduler
+            return self._scheduler
+        self._release()  # removed from the trainer, whose training is its own again
+        self.auto = None
+        if trainer.lr_scheduler is self._scheduler:
+            trainer.lr_scheduler = self._own_scheduler
+        return self._own_create(num_training_steps, optimizer)
 
     def _wrap_training_step(self, training_step: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def step(*args: Any, **kwargs: Any) -> Tensor:
@@ -154,6 +167,7 @@ class AutoLRCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Build the controller, and have the rate found or raced; on resume its state waits for the random numbers."""
         self._ended = None
+        self._release()  # of a training that an error has ended: Trainer has no event for that
         self._watch_norm()
         optimizer = inner(self._trainer.optimizer)
         scaler = scaler_of(self._trainer.accelerator)
@@ -172,7 +186,7 @@ class AutoLRCallback(TrainerCallback):
         if goes_on:
             return
         if self._before:
-            logger.warning(STRANGERS_CHECKPOINT)
+            logger.warning(_WEIGHTS_ALONE if self._scheduler.loaded is None else STRANGERS_CHECKPOINT)
         if auto.obstacle is None:
             with self._ahead:
                 auto.search(self._trial)
@@ -183,7 +197,8 @@ class AutoLRCallback(TrainerCallback):
             return
         self._load_state()  # where Trainer had no random numbers to load
         if self._step.auto.finished:
-            self._step, control.should_training_stop = None, True
+            self._release()
+            control.should_training_stop = True
         elif not self._step.open:  # Trainer begins anew where an epoch ended before an update
             self._step.begin()
 
@@ -237,14 +252,18 @@ class AutoLRCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Follow what was launched, let go of the optimizer; what could not be saved ends here, with a checkpoint."""
-        if self.auto is not None:
-            if self._ended is None:
-                self.auto.flush()
-                self.auto.log_summary()
-            self.auto.release()
-            self._step = None
+        if self.auto is not None and self._ended is None:
+            self.auto.flush()
+            self.auto.log_summary()
+        self._release()
         if self._ended is not None:
             raise self._ended
+
+    def _release(self) -> None:
+        """Let go of the optimizer."""
+        if self._step is not None:
+            self._step.release()
+            self._step = None
 
     def _survive(self, act: Callable[[], object], control: TrainerControl) -> None:
         """End the run with a checkpoint where it cannot be saved; the error is raised when that is written."""

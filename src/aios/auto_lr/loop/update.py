@@ -92,8 +92,7 @@ class UpdateGuard:
         self._optimizer = optimizer
         self._scaled = scaler is not None and scaler.is_enabled()
         self._skip: Tensor | None = None
-        if self._scaled:
-            optimizer.register_step_pre_hook(lambda *_: self._join())
+        self._hooks = [optimizer.register_step_pre_hook(lambda *_: self._join())] if self._scaled else []
 
     def leave_out(self, skip: Tensor) -> None:
         """Leave the next step out where `skip`, a boolean scalar on the device, is true."""
@@ -110,6 +109,12 @@ class UpdateGuard:
         if self._skip is not None and not self._scaled:
             clear_skip(self._optimizer)
         self._skip = None
+
+    def release(self) -> None:
+        """Let go of the optimizer, in the middle of a step, too."""
+        self.done()
+        for hook in self._hooks:
+            hook.remove()
 
     def _join(self) -> None:
         """Add our answer to the flag that the scaler has just handed over, and takes away again itself."""
