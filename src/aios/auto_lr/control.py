@@ -33,9 +33,9 @@ class Optimizer(Protocol):
 class LearningRateControl:
     """Follows `plan` on `optimizer`; `log_fn` takes each event.
 
-    Steps count from 1; the warm-up is the `warmup_steps` steps after `first_step` and its last one runs at `base_lr`.
-    The scheduler sees no loss of the warm-up. `take_snapshot` copies the training state for rewinds (None: it cannot
-    be copied); `step` is the one after which the run begins or goes on.
+    Steps count from 1; the warm-up is the `warmup_steps` steps after `first_step`, and its last one runs at the
+    scheduler's rate, which sees no loss of it: `base_lr`, or what that was cut to. `take_snapshot` copies the training
+    state for rewinds (None: it cannot be copied); `step` is the one after which the run begins or goes on.
     """
 
     def __init__(
@@ -84,11 +84,9 @@ class LearningRateControl:
 
     def _rate(self, step: int) -> float:
         """The learning rate of base for optimizer step `step`."""
-        plan = self.plan
+        plan, lr = self.plan, self.adaptive_lr  # a cut in the warm-up lowers what it rises to
         if step <= plan.warmup_end:
-            lr = warmup_lr(plan.base_lr, step - plan.first_step - 1, plan.warmup_steps)
-        else:
-            lr = self.adaptive_lr
+            lr = warmup_lr(lr, step - plan.first_step - 1, plan.warmup_steps)
         return lr * self.anneal.factor(step)
 
     def _log_for_scheduler(self, record: dict[str, Any]) -> None:
@@ -141,7 +139,7 @@ class LearningRateControl:
         """See what comes with the number of the step alone."""
         before, self._step = self._step, step
         if step == self.plan.warmup_end and self.plan.profile != "engine":
-            self._log({"event": "warmup_complete", "step": step, "lr": self.plan.base_lr})
+            self._log({"event": "warmup_complete", "step": step, "lr": self.adaptive_lr})
         self._follow_anneal(before, step)
 
     def _watched(self, step: int) -> LearningWatch | None:

@@ -48,7 +48,7 @@ def _learning_rate(run: TrainingRun) -> str:
     if control is None:
         return f"{last:.3g}, not trained with yet"
     if run.step < control.plan.warmup_end:
-        return f"{last:.3g}, in the warm-up to {control.plan.base_lr:.3g}"
+        return f"{last:.3g}, in the warm-up to {control.adaptive_lr:.3g}"
     if control.scheduler is None:
         return f"{control.plan.base_lr:.3g}, fixed"
     history = [float(lr) for lr in control.scheduler.lr_history]
