@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,13 +14,19 @@ from auto_lr.problems import Forward, adamw, classifier, train
 
 Event = dict[str, Any]
 STEPS = 100
+STILL = {"increase_factor": 1.0, "decrease_factor": 1.0, "spike_factor": 1.0}
+"""Settings under which no decision changes the rate."""
 
 
 def begun(steps: int = STEPS, config: AutoLRConfig | None = None) -> tuple[AutoLR, Forward, list[Event]]:
-    """A run at 1e-2 without a search, its problem and its log."""
+    """A run at 1e-2 without a search, its problem and its log; unless `config` says more, its rate stays there."""
     model, forward = classifier()
     events: list[Event] = []
-    return AutoLR(model, adamw(model, 1e-2), steps, config, events.append), forward, events
+    return (
+        AutoLR(model, adamw(model, 1e-2), steps, config or AutoLRConfig(settings=STILL), events.append),
+        forward,
+        events,
+    )
 
 
 def gone_on(
@@ -69,3 +77,44 @@ def test_a_cut_in_the_warm_up_holds_from_the_next_step_on(resumed: bool) -> None
     assert max(rates) <= cut["new_lr"]
     assert [(e["step"], e["lr"]) for e in of(events, "warmup_complete")] == [(60, cut["new_lr"])]
     assert rates[-2:] == [cut["new_lr"]] * 2
+
+
+@pytest.mark.parametrize("more", [20, 40, 100])
+def test_a_run_that_had_ended_rises_gently_and_is_annealed_over_the_last_part_of_what_is_left(more: int) -> None:
+    auto, forward, events = gone_on(state_at(STEPS), STEPS + more)
+    rates = train(auto, forward)[1]
+    risen, annealed = math.floor(0.05 * more), math.floor(0.3 * more)
+    assert rates[:risen] == pytest.approx([1e-2 * (i + 1) / risen for i in range(risen)])
+    assert rates[risen : more - annealed] == [1e-2] * (more - annealed - risen)
+    assert all(a > b for a, b in pairwise(rates[-annealed - 1 :]))
+    (anneal,) = of(events, "adaptive_lr_anneal")
+    assert (anneal["start"], anneal["end"]) == (STEPS + more - annealed, STEPS + more)
+
+
+def test_one_stopped_and_gone_on_with_in_the_added_part_has_the_rates_of_an_unbroken_one() -> None:
+    ended = state_at(STEPS)
+    unbroken = train(*gone_on(ended, 2 * STEPS)[:2])[1]
+    for stop in (STEPS + 2, STEPS + 50, STEPS + 90):
+        auto, forward, _ = gone_on(ended, 2 * STEPS)
+        auto.pause_at(stop)
+        train(auto, forward)
+        later, forward, _ = gone_on(auto.state_dict(), 2 * STEPS)
+        assert train(later, forward)[1] == unbroken[stop - STEPS :]
+        assert later.control is not None
+        assert auto.control is not None
+        assert later.control.plan.settings.window_size == auto.control.plan.settings.window_size
+
+
+def test_a_run_asked_to_finish_that_goes_on_to_its_planned_end_rises_gently() -> None:
+    auto, forward, _ = begun()
+    auto.pause_at(70)
+    train(auto, forward)
+    auto.finish_now()
+    auto.pause_at(STEPS)
+    train(auto, forward)
+    assert auto.finished
+    assert auto.step_count == 80
+    rates = train(*gone_on(auto.state_dict(), STEPS)[:2])[1]
+    assert rates[0] == 1e-2  # 5 % of 20 steps is one step
+    assert rates[:14] == [1e-2] * 14
+    assert rates[14] < 1e-2

@@ -234,6 +234,7 @@ class LearningRateControl:
             "bounds": list(self.bounds) if self.bounds is not None else None,
             "warmup_steps": plan.warmup_steps,
             "first_step": plan.first_step,
+            "lengthened_at": plan.lengthened_at,
             "anneal": self.anneal.to_dict(),
             "finishing": self.finishing,
             **{name: part.state_dict() if part is not None else None for name, part in parts.items()},
@@ -242,7 +243,7 @@ class LearningRateControl:
     @staticmethod
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is what `state_dict()` returned of some run."""
-        saved = check_state("learning rate state", state, _STATE, may_lack=("learning",))
+        saved = check_state("learning rate state", state, _STATE, may_lack=("learning", "lengthened_at"))
         Anneal.from_dict(saved["anneal"])
         bounds = saved["bounds"]
         if bounds is not None and bounds[0] > bounds[1]:
@@ -292,6 +293,7 @@ _STATE = {
     "bounds": optional(row(RATE, RATE)),
     "warmup_steps": COUNT,
     "first_step": COUNT,
+    "lengthened_at": COUNT,
     "anneal": MAPPING,
     "finishing": FLAG,
     **dict.fromkeys(("scheduler", "recovery", "learning"), optional(MAPPING)),
