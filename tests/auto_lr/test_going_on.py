@@ -118,3 +118,24 @@ def test_a_run_asked_to_finish_that_goes_on_to_its_planned_end_rises_gently() ->
     assert rates[0] == 1e-2  # 5 % of 20 steps is one step
     assert rates[:14] == [1e-2] * 14
     assert rates[14] < 1e-2
+
+
+@pytest.mark.parametrize("steps", [STEPS, STEPS - 5])
+def test_one_that_goes_on_inside_its_anneal_says_so(steps: int) -> None:
+    auto, forward, events = gone_on(state_at(85), steps)
+    (told,) = of(events, "adaptive_lr_anneal")
+    assert (told["step"], told["end"], told["reason"]) == (85, steps, "end_of_run")
+    train(auto, forward)
+    assert len(of(events, "adaptive_lr_anneal")) == 1
+
+
+def test_one_that_goes_on_while_it_finishes_says_so() -> None:
+    auto, forward, _ = begun()
+    auto.pause_at(40)
+    train(auto, forward)
+    auto.finish_now()
+    auto.pause_at(45)
+    train(auto, forward)
+    _, _, events = gone_on(auto.state_dict(), STEPS)
+    (told,) = of(events, "adaptive_lr_anneal")
+    assert (told["step"], told["start"], told["end"], told["reason"]) == (45, 40, 50, "finish_now")

@@ -119,6 +119,14 @@ def test_phases() -> None:
     assert history.total_steps == 1100
 
 
+def test_the_anneal_of_a_run_that_goes_on_inside_it_is_shown_from_there() -> None:
+    anneal = {"event": "adaptive_lr_anneal", "step": 700, "start": 700, "end": 1000, "reason": "end_of_run"}
+    again = [anneal, resumed(850, 1.0), {**anneal, "step": 850}]
+    assert [(p.start, p.end) for p in history_of([start(), *again]).phases] == [(700, 1000)]
+    shorter = [resumed(850, 1.0, steps=900), {**anneal, "step": 850, "start": 630, "end": 900}]
+    assert [(p.start, p.end) for p in history_of([start(), *shorter]).phases] == [(850, 900)]
+
+
 def test_phases_of_a_climb_that_needs_no_warm_up_and_of_a_race_before_one() -> None:
     climb = {"event": "adaptive_lr_climb", "step": 60, "lr": 1e-3, "search_steps": 4, "reason": "r"}
     race = {"event": "adaptive_lr_race", "step": 0, "lr": 1e-3, "search_steps": 40, "reason": "r"}

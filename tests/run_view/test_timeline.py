@@ -123,6 +123,12 @@ SAID: list[tuple[Record, str, str]] = [
         "so that the model can settle.",
     ),
     (
+        ANNEAL | {"step": 750},
+        "anneal",
+        "The learning rate is on its way down to zero until step 800, where the run ends, "
+        "so that the model can settle.",
+    ),
+    (
         ANNEAL | {"reason": "finish_now"},
         "anneal",
         "Finish now: from here the learning rate goes down to zero until step 800, where the run ends, "

@@ -66,6 +66,8 @@ class LearningRateControl:
         if isinstance(self.scheduler, AutoLRScheduler):
             monitor = TroubleMonitor(plan.config.trouble)
             self.recovery = Recovery(self.scheduler, monitor, take_snapshot, log_fn)
+        if step > plan.first_step and self._annealing(step):
+            self._say_anneal(step, "finish_now" if plan.finishing else "end_of_run")
 
     @property
     def skip_above(self) -> float:
@@ -281,8 +283,12 @@ class LearningRateControl:
         """Say that it begins where it has begun since step `before`; a step between may have told nothing."""
         if self.scheduler is not None:
             self.scheduler.annealing = self.anneal.begun(step + 1)
-        if before < self.anneal.start <= step and self.anneal.start < self.anneal.end:
+        if self._annealing(step) and not self._annealing(before):
             self._say_anneal(step, "end_of_run")
+
+    def _annealing(self, step: int) -> bool:
+        """Whether what comes after `step` is annealed."""
+        return self.anneal.begun(step + 1) and self.anneal.start < self.anneal.end
 
     def _say_anneal(self, step: int, reason: str) -> None:
         self._log({"event": "adaptive_lr_anneal", "step": step, **self.anneal.to_dict(), "reason": reason})

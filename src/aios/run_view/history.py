@@ -327,7 +327,10 @@ class RunHistory:
         if record.get("reason") in FINISHES:
             self._finish = int(start), int(end)
             self._phases = deque((_cut(phase, int(start)) for phase in self._phases), maxlen=MAX_PHASES)
-        self._add_phase(Phase("anneal", int(start), int(end)))
+        phase = Phase("anneal", int(start), int(end))
+        if phase not in self._phases and start < step < end:  # a resumed run's: what was before the resume was none
+            phase = Phase("anneal", step, int(end))
+        self._add_phase(phase)
 
     def _add_phase(self, phase: Phase) -> None:
         if phase not in self._phases:  # every worker tells of it

@@ -154,7 +154,10 @@ def _challenge_result(record: Record) -> str:
 
 def _anneal(record: Record) -> str:
     before = {"finish_now": "Finish now: ", "overfitting": "To end with the best state: "}
-    down = f"from here the learning rate goes down to zero until step {value_of(record, 'end')}, where the run ends"
+    way = "from here the learning rate goes down"
+    if number(record, "start") < number(record, "step"):  # of a run that goes on inside its anneal
+        way = "the learning rate is on its way down"
+    down = f"{way} to zero until step {value_of(record, 'end')}, where the run ends"
     said = before.get(value_of(record, "reason"), "") + down + ", so that the model can settle."
     return said[0].upper() + said[1:]
 
