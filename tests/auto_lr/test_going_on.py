@@ -125,7 +125,9 @@ def test_one_that_goes_on_inside_its_anneal_says_so(steps: int) -> None:
     auto, forward, events = gone_on(state_at(85), steps)
     (told,) = of(events, "adaptive_lr_anneal")
     assert (told["step"], told["end"], told["reason"]) == (85, steps, "end_of_run")
-    train(auto, forward)
+    (init,) = of(events, "adaptive_lr_init")
+    rates = train(auto, forward)[1]
+    assert rates[0] == init["initial_lr"]
     assert len(of(events, "adaptive_lr_anneal")) == 1
 
 
@@ -139,3 +141,26 @@ def test_one_that_goes_on_while_it_finishes_says_so() -> None:
     _, _, events = gone_on(auto.state_dict(), STEPS)
     (told,) = of(events, "adaptive_lr_anneal")
     assert (told["step"], told["start"], told["end"], told["reason"]) == (45, 40, 50, "finish_now")
+
+
+@pytest.mark.parametrize("profile", ["auto", "rules"])
+@pytest.mark.parametrize(("stop", "left"), [(5, 15), (50, 0)])
+def test_a_run_that_goes_on_announces_the_rate_it_has_come_to(profile: Any, stop: int, left: int) -> None:
+    config = AutoLRConfig(profile, warmup_steps=20, settings=STILL)
+    state = state_at(stop, STEPS, config)
+    learned = state["control"]["scheduler"]["current_lr"] = 7e-3
+    state["control"]["scheduler"]["lr_history"].append(learned)
+    auto, forward, events = gone_on(state, STEPS, config)
+    (init,) = of(events, "adaptive_lr_init")
+    assert (init["initial_lr"], init["warmup_steps"]) == (learned, left)
+    rates = train(auto, forward)[1]
+    assert rates[left] == learned
+    assert [e["lr"] for e in of(events, "warmup_complete")] == [learned] * (left > 0)
+
+
+def test_a_run_that_goes_on_under_settings_that_allow_less_says_what_it_had_come_to() -> None:
+    config = AutoLRConfig("rules", settings={"lr_max": 1e-3})
+    auto, forward, events = gone_on(state_at(50), STEPS, config)
+    (init,) = of(events, "adaptive_lr_init")
+    assert (init["requested_lr"], init["initial_lr"], init["lr_max"]) == (1e-2, 1e-3, 1e-3)
+    assert train(auto, forward)[1][0] == 1e-3

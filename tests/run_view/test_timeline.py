@@ -71,6 +71,22 @@ SAID: list[tuple[Record, str, str]] = [
         "The learning rate is 5e-05 from here, and may move between 5e-07 and 0.001.",
     ),
     (
+        INIT | {"requested_lr": 0.0187},
+        "warm-up",
+        "Warm-up: the learning rate rises to 5e-05 over 100 steps, not 0.0187: its settings keep it between "
+        "5e-07 and 0.001.",
+    ),
+    (
+        INIT | {"warmup_steps": 0, "requested_lr": 0.0187},
+        "start",
+        "The learning rate is 5e-05 from here, not 0.0187: its settings keep it between 5e-07 and 0.001.",
+    ),
+    (
+        {"event": "adaptive_lr_restored", "step": 50, "from_step": 50, "current_lr": 5e-5, "window_fill": 3},
+        "start",
+        "What the run had learned about its learning rate is kept.",
+    ),
+    (
         {"event": "warmup_complete", "step": 100, "lr": 5e-5},
         "warm-up",
         "The warm-up is over: the learning rate has reached 5e-05.",

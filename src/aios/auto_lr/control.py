@@ -94,8 +94,11 @@ class LearningRateControl:
     def _log_for_scheduler(self, record: dict[str, Any]) -> None:
         """Log what the scheduler says.
 
-        Its step counts from the end of the warm-up; during warm-up, step and rate are replaced by the current ones.
+        Its step counts from the end of the warm-up; during warm-up, step and rate are replaced by the current ones. It
+        knows of no anneal, inside which a resumed run may begin.
         """
+        if record["event"] == "adaptive_lr_init":
+            record = {**record, "initial_lr": record["initial_lr"] * self.anneal.factor(self._step + 1)}
         if record["step"] > self._step:
             now: dict[str, float] = {"step": self._step, "from_step": self._step}
             now |= dict.fromkeys(("final_lr", "current_lr"), self._rate(self._step))
@@ -307,7 +310,8 @@ _STATE = {
 
 
 def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> GroupedLRScheduler | None:
-    """The scheduler of the profile; it announces itself at `step`, and counts from where the warm-up hands over."""
+    """The scheduler of the profile; it announces itself at `step`, with what is left of the warm-up, and counts from
+    where that hands over."""
     if plan.profile not in ("auto", "rules"):
         return None
     _announce_moe(plan, log_fn, step)
@@ -322,7 +326,7 @@ def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> Gr
         groups=plan.config.groups,
         start_step=max(step, plan.warmup_end),
         announced_at=step,
-        warmup_steps=plan.warmup_steps,
+        warmup_steps=max(0, plan.warmup_end - step),
     )
 
 

@@ -214,21 +214,25 @@ def resumed_plan(given: Given, saved: Mapping[str, Any], step: int, forget: bool
     if step >= first_step + warmup_steps or config.warmup_steps is None:
         plan = replace(plan, warmup_steps=warmup_steps)
     before = Anneal.from_dict(saved["anneal"])
-    if saved["finishing"] and step < before.end:
-        return replace(plan, anneal=before, finishing=True)
     longer = plan.steps > before.end or not plan.anneal.begun(step)
-    if saved["scheduler"] is not None and before.begun(step) and longer:
-        again = _plan(given, base_lr, bounds, step, lengthened_at=step)
-        return _rising_again(again, None if forget else float(saved["scheduler"]["current_lr"]))
-    return plan
+    if saved["finishing"] and step < before.end:
+        plan = replace(plan, anneal=before, finishing=True)
+    elif saved["scheduler"] is not None and before.begun(step) and longer:
+        plan = _rising_again(_plan(given, base_lr, bounds, step, lengthened_at=step))
+    keeps = saved["scheduler"] is not None and not forget and plan.profile in ("auto", "rules")
+    return _at(plan, float(saved["scheduler"]["current_lr"])) if keeps else plan
 
 
-def _rising_again(plan: Plan, learned_lr: float | None) -> Plan:
-    """`plan` with a second warm-up, to the rate that was learned if it is to be kept."""
-    keeps = learned_lr is not None and plan.profile in ("auto", "rules")
-    lr = plan.settings.clamp(learned_lr) if learned_lr is not None and keeps else plan.base_lr
+def _rising_again(plan: Plan) -> Plan:
+    """`plan` with a second warm-up."""
     warmup_steps = math.floor(WARMUP_FRACTION * (plan.steps - plan.first_step))
-    return replace(plan, base_lr=lr, warmup_steps=warmup_steps, rises_again=True)
+    return replace(plan, warmup_steps=warmup_steps, rises_again=True)
+
+
+def _at(plan: Plan, learned_lr: float) -> Plan:
+    """`plan` at the rate that was learned, as far as its settings allow it: they keep in mind what it was."""
+    settings = replace(plan.settings, initial_lr=learned_lr).effective(plan.use_moe)
+    return replace(plan, settings=settings, base_lr=settings.initial_lr if plan.rises_again else plan.base_lr)
 
 
 def scheduler_settings(

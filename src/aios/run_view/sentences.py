@@ -77,10 +77,12 @@ def _resumed(record: Record) -> str:
 def _init(record: Record) -> str:
     lr, steps = _rate(record, "initial_lr"), number(record, "warmup_steps")
     bounds = f"between {_rate(record, 'lr_min')} and {_rate(record, 'lr_max')}"
+    other = f"not {_rate(record, 'requested_lr')}: its settings keep it {bounds}"
+    kept = record.get("requested_lr") is not None
     if steps > 0:
-        over = f"over {value_of(record, 'warmup_steps')} steps"
-        return f"Warm-up: the learning rate rises to {lr} {over}, then it may move {bounds}."
-    return f"The learning rate is {lr} from here, and may move {bounds}."
+        rises = f"Warm-up: the learning rate rises to {lr} over {value_of(record, 'warmup_steps')} steps"
+        return f"{rises}, {other}." if kept else f"{rises}, then it may move {bounds}."
+    return f"The learning rate is {lr} from here, {other if kept else f'and may move {bounds}'}."
 
 
 def _asked(record: Record) -> str:
@@ -289,9 +291,7 @@ _SENTENCES: dict[str, Words] = {
     "adaptive_lr_challenge": _challenge,
     "adaptive_lr_challenge_result": _challenge_result,
     "adaptive_lr_anneal": _anneal,
-    "adaptive_lr_restored": lambda r: (
-        f"The learning rate goes on at {_rate(r, 'current_lr')}, with what was learned of it."
-    ),
+    "adaptive_lr_restored": lambda r: "What the run had learned about its learning rate is kept.",
     "adaptive_lr_state_missing": lambda r: "The checkpoint knows nothing of the learning rate; it is adjusted afresh.",
     "adaptive_lr_disabled": _disabled,
     "not_learning": _not_learning,
