@@ -119,6 +119,16 @@ def test_phases() -> None:
     assert history.total_steps == 1100
 
 
+def test_the_warm_up_of_a_run_that_goes_on_is_where_it_is() -> None:
+    climb = {"event": "adaptive_lr_climb", "step": 60, "lr": 1e-3, "search_steps": 4, "reason": "r"}
+    init = {"event": "adaptive_lr_init", "step": 60, "warmup_steps": 0}
+    longer = [start(), climb, init, resumed(1000, 1.0, steps=1200), {**init, "step": 1000, "warmup_steps": 10}]
+    assert [(p.kind, p.start, p.end) for p in history_of(longer).phases] == [("climb", 0, 60), ("warm-up", 1000, 1010)]
+    begun = [start(), {**init, "step": 0, "warmup_steps": 50}, resumed(20, 1.0), {**init, "step": 20}]
+    within = [*begun[:-1], {**init, "step": 20, "warmup_steps": 30}]
+    assert [[(p.start, p.end) for p in history_of(one).phases] for one in (begun, within)] == [[(0, 50)], [(0, 50)]]
+
+
 def evaluated(step: int, loss: float) -> dict[str, Any]:
     return {"event": "eval", "ts": float(step), "step": step, "loss": loss}
 

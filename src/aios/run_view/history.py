@@ -73,6 +73,7 @@ class RunHistory:
         self._reached = 0  # the newest step of any record
         self._finish: tuple[int, int] | None = None  # (begun after, ends at) of an early end
         self._comparable_after = -1  # evaluations up to this step were made in another way than the newest
+        self._resumed = False  # whether the latest sitting is a resumed one
         self._final_best: tuple[float, float] | None = None  # as the run said itself when it ended
 
     def add(self, records: Iterable[dict[str, Any]]) -> None:
@@ -273,7 +274,7 @@ class RunHistory:
         self._comparable_after = (
             step if _evaluates_otherwise(before, self.config) else min(self._comparable_after, step)
         )
-        self._final_best = None
+        self._final_best, self._resumed = None, record.get("event") == "run_resumed"
         self.run_id = str(run_id) if run_id is not None else None
         self.unigram_entropy = number(record, "unigram_entropy") if "unigram_entropy" in record else None
         if self.config.get("steps") != before.get("steps"):
@@ -332,10 +333,11 @@ class RunHistory:
 
     def _init(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         warmup = number(record, "warmup_steps")
-        # The event may carry the step before the warm-up or the one behind it; the phases tell which.
+        # At the begin of a run the event may carry the step before the warm-up or the one behind it.
         begun = max((p.end for p in self._phases if p.kind in ("search", "climb")), default=0)
-        if warmup > 0 and not any(p.kind == "warm-up" and p.start == begun for p in self._phases):
-            self._add_phase(Phase("warm-up", begun, begun + int(min(warmup, _MAX_STEP))))
+        first = step if self._resumed else begun
+        if warmup > 0 and not any(p.kind == "warm-up" and p.start <= first < p.end for p in self._phases):
+            self._add_phase(Phase("warm-up", first, first + int(min(warmup, _MAX_STEP))))
 
     def _anneal(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         start, end = number(record, "start"), number(record, "end")
