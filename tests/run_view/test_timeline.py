@@ -235,8 +235,14 @@ def test_its_numbers_have_names_and_none_is_told_twice(record: Record, numbers: 
 )
 def test_of_a_long_climb_the_points_that_decided_are_told(told: Record, shown: list[int]) -> None:
     record = {"event": "adaptive_lr_climb", "step": 9, "curve": [[rate, abs(rate - 5) + 1.0] for rate in range(1, 15)]}
-    names = [name for name, _ in decided(record | told).numbers]
-    assert names == [f"loss at {rate}" for rate in shown]
+    *points, left_out = decided(record | told).numbers
+    assert [name for name, _ in points] == [f"loss at {rate}" for rate in shown]
+    assert left_out == ("rates not listed here", f"{14 - len(shown)}, in the log")
+
+
+def test_of_a_climb_of_nine_cycles_each_is_told() -> None:
+    record = {"event": "adaptive_lr_climb", "step": 9, "curve": [[rate, abs(rate - 5) + 1.0] for rate in range(1, 10)]}
+    assert [name for name, _ in decided(record).numbers] == [f"loss at {rate}" for rate in range(1, 10)]
 
 
 def test_brackets_that_are_no_numbers_we_know_stay_in_the_reason() -> None:
