@@ -60,7 +60,8 @@ class Brain:
     steps: int | None = None
     """The step at which the last run ends: its last, or sooner once asked to finish; None: not known."""
     loss: float | None = None
-    """Newest training loss, nats per token; None: none, or not finite."""
+    """Newest training loss, nats per token: of an ended run the one it closes with, which of independent workers is
+    their mean; None: none, or not finite."""
     eval_loss: float | None = None
     """Newest evaluation loss, nats per token; None: none, or not finite."""
     best_loss: float | None = None
@@ -123,12 +124,11 @@ def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
     if session is not None and not session.alive and (held or _taken_over(session, modified)):
         session = None
     state, sentence = judge(session, records, held)
-    newest: dict[str, Any] = next((r for r in reversed(records) if r.get("event") == "train"), {})
     step = _newest_step(records)
     evals, best = outline.series("eval_loss"), outline.best_evaluation()
     return Brain(
         folder, log, state, step, _last_step(session, outline),
-        loss=_finite(number(newest, "ce")),
+        loss=_newest_loss(records),
         eval_loss=_finite(float(evals.mean[-1])) if len(evals) else None,
         best_loss=best[1] if best is not None else None,
         sentence=sentence, modified=modified, session=session, has_checkpoint=bool(list_checkpoints(folder)),
@@ -155,6 +155,16 @@ def _newest_step(records: list[dict[str, Any]]) -> int:
             begins = record.get("event") in BEGINNINGS and record.get("rank") is None
             step = told if begins else max(step, told)
     return step
+
+
+def _newest_loss(records: list[dict[str, Any]]) -> float | None:
+    """The loss that a run closes with, else that of its newest step; None: none, or not finite."""
+    for record in reversed(records):
+        if record.get("event") == "final" and (loss := _finite(number(record, "loss"))) is not None:
+            return loss
+        if record.get("event") == "train":
+            return _finite(number(record, "ce"))
+    return None
 
 
 def _last_step(session: SessionFile | None, outline: RunHistory) -> int | None:

@@ -10,9 +10,10 @@ from aios.runs.brain import best_dir
 def summary_rows(session: Session, unigram_entropy: float) -> list[tuple[str, str]]:
     """(name, value) lines; `unigram_entropy` in nats per token."""
     run, config = session.run, session.run.config
+    whose = " (mean of the workers)" if config.parallel_independent else ""
     return [
         ("Steps", _steps(session)),
-        ("Training loss", f"{run.last_loss:.4f} nats per token"),
+        ("Training loss", f"{run.last_loss:.4f} nats per token{whose}"),
         *_evaluation(run),
         ("Unigram entropy", f"{unigram_entropy:.4f} nats per token: what knowing only word counts gives"),
         ("Learning rate", _learning_rate(run)),
