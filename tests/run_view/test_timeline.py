@@ -103,6 +103,12 @@ SAID: list[tuple[Record, str, str]] = [
         "Raised the learning rate from 0.0001 to 0.03 over 5 steps to see what the model bears; "
         "none of them stood out: the loss did not fall.",
     ),
+    (
+        CLIMB | {"steps_per_cycle": 8, "edge": 0.0533},  # ended inside a cycle, whose end would have been a point
+        "climb",
+        "Raised the learning rate from 0.0001 to 0.03 in 5 cycles of 8 steps, then on to 0.0533, to see what the model "
+        "bears; 0.00333 is taken: higher rates than 0.005 gained nothing.",
+    ),
     (NO_CLIMB, "climb", "No learning rate was searched for: too few steps for a search (3 of 80)."),
     (
         RACE,
@@ -181,6 +187,19 @@ SAID: list[tuple[Record, str, str]] = [
         "not learning",
         "The model is not learning: since step 30 the loss is 7.62, at the end of the climb it was 5.756; "
         "training goes on from the last good state, and the learning rate is 0.001 now.",
+    ),
+    (
+        STALLED | {"lr": 1e-3, "back": True, "lowered": True},
+        "not learning",
+        "The model is not learning: since step 30 the loss is 7.62, at the end of the climb it was 5.756; "
+        "training goes on from the last good state, and the learning rate is lowered to 0.001.",
+    ),
+    (
+        STALLED | {"lr": 1e-3, "back": False, "lowered": False},
+        "not learning",
+        "The model is not learning: since step 30 the loss is 7.62, at the end of the climb it was 5.756; "
+        "the learning rate stays at 0.001. If the loss does not fall from here on, look at the text, or start again at "
+        "a third of that rate.",
     ),
     (EXPERTS, "experts", "Mixture of experts: the learning rate is 0.0067 instead of 0.002 (measured)."),
     (OFF, "start", "The learning rate is not adjusted: DeepSpeed's own scheduler sets it."),

@@ -175,6 +175,7 @@ class LearningRateControl:
                 cause="no_gain",
                 reason=reason,
                 back=back,
+                lowered=lower is not None,
             )
         )
         if lower is not None:
