@@ -172,7 +172,7 @@ def test_a_run_too_short_to_search_trains_at_the_rate_of_the_optimizer() -> None
 
     assert found is not None
     assert (found.lr, found.steps, len(losses)) == (None, 0, 79)
-    assert "too few steps for a search (79 of 80)" in found.reason
+    assert "too few steps for a search (79; it takes 80 or more)" in found.reason
     assert lrs[3] == pytest.approx(2e-3)
 
 

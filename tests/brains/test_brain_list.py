@@ -181,6 +181,14 @@ def evaluation(step: int, loss: float | None) -> dict[str, Any]:
     return {"event": "eval", "step": step, "loss": loss}
 
 
+def test_the_training_loss_of_an_ended_run_is_the_one_it_closes_with(tmp_path: Path) -> None:
+    workers = [{**TRAIN, "ce": ce, "rank": rank} for rank, ce in enumerate((5.5, 5.0))]
+    summary = {"event": "adaptive_lr_summary", "rank": 0}
+    write_log(tmp_path / "a", START, *workers, {"event": "final", "loss": 5.25}, summary)
+    (brain,) = list_brains(tmp_path)
+    assert (brain.state, brain.loss) == (State.FINISHED, 5.25)
+
+
 def test_the_evaluations_newest_and_best_however_much_was_trained_since(tmp_path: Path) -> None:
     evaluated = [evaluation(20, 3.5), evaluation(40, 3.25), evaluation(60, 4.0)]
     write_log(tmp_path, START, *evaluated, *({**TRAIN, "step": step} for step in range(61, 6000)))

@@ -119,6 +119,48 @@ def test_phases() -> None:
     assert history.total_steps == 1100
 
 
+def test_the_warm_up_of_a_run_that_goes_on_is_where_it_is() -> None:
+    climb = {"event": "adaptive_lr_climb", "step": 60, "lr": 1e-3, "search_steps": 4, "reason": "r"}
+    init = {"event": "adaptive_lr_init", "step": 60, "warmup_steps": 0}
+    longer = [start(), climb, init, resumed(1000, 1.0, steps=1200), {**init, "step": 1000, "warmup_steps": 10}]
+    assert [(p.kind, p.start, p.end) for p in history_of(longer).phases] == [("climb", 0, 60), ("warm-up", 1000, 1010)]
+    begun = [start(), {**init, "step": 0, "warmup_steps": 50}, resumed(20, 1.0), {**init, "step": 20}]
+    within = [*begun[:-1], {**init, "step": 20, "warmup_steps": 30}]
+    assert [[(p.start, p.end) for p in history_of(one).phases] for one in (begun, within)] == [[(0, 50)], [(0, 50)]]
+
+
+def evaluated(step: int, loss: float) -> dict[str, Any]:
+    return {"event": "eval", "ts": float(step), "step": step, "loss": loss}
+
+
+def test_the_best_evaluation_is_one_of_the_data_of_now() -> None:
+    def going_on(step: int, data: str) -> dict[str, Any]:
+        return {**resumed(step, 1.0), "config": {"steps": 400, "dataset_file": data}}
+
+    history = history_of([{**start(), "config": {"steps": 200, "dataset_file": "a"}}, evaluated(100, 0.04)])
+    history.add([going_on(100, "a"), evaluated(120, 0.05)])
+    assert history.best_evaluation() == (100, 0.04)
+    history.add([going_on(120, "b")])
+    assert history.best_evaluation() is None
+    history.add([evaluated(200, 5.2), evaluated(220, 5.1), evaluated(240, 5.3)])
+    assert history.best_evaluation() == (220, 5.1)
+    final = {"event": "final", "step": 240, "best_step": 240, "best_eval_loss": 5.3}
+    history.add([final])
+    assert history.best_evaluation() == (240, 5.3)  # the run says itself which one it is
+    history.add([going_on(240, "b"), evaluated(260, 5.0)])
+    assert history.best_evaluation() == (260, 5.0)
+    history.add([start(), evaluated(0, 9.0), evaluated(10, math.nan)])
+    assert history.best_evaluation() == (0, 9.0)
+
+
+def test_the_anneal_of_a_run_that_goes_on_inside_it_is_shown_from_there() -> None:
+    anneal = {"event": "adaptive_lr_anneal", "step": 700, "start": 700, "end": 1000, "reason": "end_of_run"}
+    again = [anneal, resumed(850, 1.0), {**anneal, "step": 850}]
+    assert [(p.start, p.end) for p in history_of([start(), *again]).phases] == [(700, 1000)]
+    shorter = [resumed(850, 1.0, steps=900), {**anneal, "step": 850, "start": 630, "end": 900}]
+    assert [(p.start, p.end) for p in history_of([start(), *shorter]).phases] == [(850, 900)]
+
+
 def test_phases_of_a_climb_that_needs_no_warm_up_and_of_a_race_before_one() -> None:
     climb = {"event": "adaptive_lr_climb", "step": 60, "lr": 1e-3, "search_steps": 4, "reason": "r"}
     race = {"event": "adaptive_lr_race", "step": 0, "lr": 1e-3, "search_steps": 40, "reason": "r"}

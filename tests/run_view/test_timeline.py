@@ -71,6 +71,22 @@ SAID: list[tuple[Record, str, str]] = [
         "The learning rate is 5e-05 from here, and may move between 5e-07 and 0.001.",
     ),
     (
+        INIT | {"requested_lr": 0.0187},
+        "warm-up",
+        "Warm-up: the learning rate rises to 5e-05 over 100 steps, not 0.0187: its settings keep it between "
+        "5e-07 and 0.001.",
+    ),
+    (
+        INIT | {"warmup_steps": 0, "requested_lr": 0.0187},
+        "start",
+        "The learning rate is 5e-05 from here, not 0.0187: its settings keep it between 5e-07 and 0.001.",
+    ),
+    (
+        {"event": "adaptive_lr_restored", "step": 50, "from_step": 50, "current_lr": 5e-5, "window_fill": 3},
+        "start",
+        "What the run had learned about its learning rate is kept.",
+    ),
+    (
         {"event": "warmup_complete", "step": 100, "lr": 5e-5},
         "warm-up",
         "The warm-up is over: the learning rate has reached 5e-05.",
@@ -86,6 +102,12 @@ SAID: list[tuple[Record, str, str]] = [
         "climb",
         "Raised the learning rate from 0.0001 to 0.03 over 5 steps to see what the model bears; "
         "none of them stood out: the loss did not fall.",
+    ),
+    (
+        CLIMB | {"steps_per_cycle": 8, "edge": 0.0533},  # ended inside a cycle, whose end would have been a point
+        "climb",
+        "Raised the learning rate from 0.0001 to 0.03 in 5 cycles of 8 steps, then on to 0.0533, to see what the model "
+        "bears; 0.00333 is taken: higher rates than 0.005 gained nothing.",
     ),
     (NO_CLIMB, "climb", "No learning rate was searched for: too few steps for a search (3 of 80)."),
     (
@@ -120,6 +142,12 @@ SAID: list[tuple[Record, str, str]] = [
         ANNEAL,
         "anneal",
         "From here the learning rate goes down to zero until step 800, where the run ends, "
+        "so that the model can settle.",
+    ),
+    (
+        ANNEAL | {"step": 750},
+        "anneal",
+        "The learning rate is on its way down to zero until step 800, where the run ends, "
         "so that the model can settle.",
     ),
     (
@@ -159,6 +187,19 @@ SAID: list[tuple[Record, str, str]] = [
         "not learning",
         "The model is not learning: since step 30 the loss is 7.62, at the end of the climb it was 5.756; "
         "training goes on from the last good state, and the learning rate is 0.001 now.",
+    ),
+    (
+        STALLED | {"lr": 1e-3, "back": True, "lowered": True},
+        "not learning",
+        "The model is not learning: since step 30 the loss is 7.62, at the end of the climb it was 5.756; "
+        "training goes on from the last good state, and the learning rate is lowered to 0.001.",
+    ),
+    (
+        STALLED | {"lr": 1e-3, "back": False, "lowered": False},
+        "not learning",
+        "The model is not learning: since step 30 the loss is 7.62, at the end of the climb it was 5.756; "
+        "the learning rate stays at 0.001. If the loss does not fall from here on, look at the text, or start again at "
+        "a third of that rate.",
     ),
     (EXPERTS, "experts", "Mixture of experts: the learning rate is 0.0067 instead of 0.002 (measured)."),
     (OFF, "start", "The learning rate is not adjusted: DeepSpeed's own scheduler sets it."),
@@ -213,8 +254,14 @@ def test_its_numbers_have_names_and_none_is_told_twice(record: Record, numbers: 
 )
 def test_of_a_long_climb_the_points_that_decided_are_told(told: Record, shown: list[int]) -> None:
     record = {"event": "adaptive_lr_climb", "step": 9, "curve": [[rate, abs(rate - 5) + 1.0] for rate in range(1, 15)]}
-    names = [name for name, _ in decided(record | told).numbers]
-    assert names == [f"loss at {rate}" for rate in shown]
+    *points, left_out = decided(record | told).numbers
+    assert [name for name, _ in points] == [f"loss at {rate}" for rate in shown]
+    assert left_out == ("rates not listed here", f"{14 - len(shown)}, in the log")
+
+
+def test_of_a_climb_of_nine_cycles_each_is_told() -> None:
+    record = {"event": "adaptive_lr_climb", "step": 9, "curve": [[rate, abs(rate - 5) + 1.0] for rate in range(1, 10)]}
+    assert [name for name, _ in decided(record).numbers] == [f"loss at {rate}" for rate in range(1, 10)]
 
 
 def test_brackets_that_are_no_numbers_we_know_stay_in_the_reason() -> None:

@@ -32,3 +32,16 @@ def test_the_terminal_says_the_sentences_of_the_timeline(capsys: pytest.CaptureF
         console.show(record)
     assert capsys.readouterr().out.splitlines() == [f"step {record['step']}: {sentence(record)}" for record in told]
     assert console.decisions == {"increase": 1}
+
+
+def test_small_texts_are_tokenised_in_units_that_tell_something(capsys: pytest.CaptureFixture[str]) -> None:
+    RunConsole(100).tokenizing(4_096, 300_000)
+    assert capsys.readouterr().out == "Tokenising the data: 4.1 kB of 300 kB\n"
+
+
+def test_the_closing_table_counts_adjustments_by_names_without_underlines() -> None:
+    console = RunConsole(100)
+    for decision in ("learning_decrease", "increase", "increase"):
+        console.show(adjustment(7, decision))
+    counted = ("LR adjustments", "1 learning decrease, 2 increase in this sitting")
+    assert console.lines_of("Learning rate", "0.1") == [("Learning rate", "0.1"), counted]

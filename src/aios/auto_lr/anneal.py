@@ -30,9 +30,9 @@ class Anneal:
     """Factor at `start`: below 1 where one anneal cuts another short."""
 
     @classmethod
-    def of_run(cls, total_steps: int, fraction: float) -> Anneal:
-        """The last `fraction` of a run of `total_steps`; with 0 the rate is never annealed."""
-        return cls(total_steps - math.floor(fraction * total_steps), total_steps)
+    def of_run(cls, total_steps: int, fraction: float, since: int = 0) -> Anneal:
+        """The last `fraction` of the steps from `since` to `total_steps`; with 0 the rate is never annealed."""
+        return cls(total_steps - math.floor(fraction * max(0, total_steps - since)), total_steps)
 
     def begun(self, step: int) -> bool:
         """Whether `step` is annealed."""

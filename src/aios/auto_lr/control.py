@@ -33,9 +33,9 @@ class Optimizer(Protocol):
 class LearningRateControl:
     """Follows `plan` on `optimizer`; `log_fn` takes each event.
 
-    Steps count from 1; the warm-up is the `warmup_steps` steps after `first_step` and its last one runs at `base_lr`.
-    The scheduler sees no loss of the warm-up. `take_snapshot` copies the training state for rewinds (None: it cannot
-    be copied); `step` is the one after which the run begins or goes on.
+    Steps count from 1; the warm-up is the `warmup_steps` steps after `first_step`, and its last one runs at the
+    scheduler's rate, which sees no loss of it: `base_lr`, or what that was cut to. `take_snapshot` copies the training
+    state for rewinds (None: it cannot be copied); `step` is the one after which the run begins or goes on.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class LearningRateControl:
         if isinstance(self.scheduler, AutoLRScheduler):
             monitor = TroubleMonitor(plan.config.trouble)
             self.recovery = Recovery(self.scheduler, monitor, take_snapshot, log_fn)
+        if step > plan.first_step and self._annealing(step):
+            self._say_anneal(step, "finish_now" if plan.finishing else "end_of_run")
 
     @property
     def skip_above(self) -> float:
@@ -84,18 +86,19 @@ class LearningRateControl:
 
     def _rate(self, step: int) -> float:
         """The learning rate of base for optimizer step `step`."""
-        plan = self.plan
+        plan, lr = self.plan, self.adaptive_lr  # a cut in the warm-up lowers what it rises to
         if step <= plan.warmup_end:
-            lr = warmup_lr(plan.base_lr, step - plan.first_step - 1, plan.warmup_steps)
-        else:
-            lr = self.adaptive_lr
+            lr = warmup_lr(lr, step - plan.first_step - 1, plan.warmup_steps)
         return lr * self.anneal.factor(step)
 
     def _log_for_scheduler(self, record: dict[str, Any]) -> None:
         """Log what the scheduler says.
 
-        Its step counts from the end of the warm-up; during warm-up, step and rate are replaced by the current ones.
+        Its step counts from the end of the warm-up; during warm-up, step and rate are replaced by the current ones. It
+        knows of no anneal, inside which a resumed run may begin.
         """
+        if record["event"] == "adaptive_lr_init":
+            record = {**record, "initial_lr": record["initial_lr"] * self.anneal.factor(self._step + 1)}
         if record["step"] > self._step:
             now: dict[str, float] = {"step": self._step, "from_step": self._step}
             now |= dict.fromkeys(("final_lr", "current_lr"), self._rate(self._step))
@@ -141,7 +144,7 @@ class LearningRateControl:
         """See what comes with the number of the step alone."""
         before, self._step = self._step, step
         if step == self.plan.warmup_end and self.plan.profile != "engine":
-            self._log({"event": "warmup_complete", "step": step, "lr": self.plan.base_lr})
+            self._log({"event": "warmup_complete", "step": step, "lr": self.adaptive_lr})
         self._follow_anneal(before, step)
 
     def _watched(self, step: int) -> LearningWatch | None:
@@ -172,6 +175,7 @@ class LearningRateControl:
                 cause="no_gain",
                 reason=reason,
                 back=back,
+                lowered=lower is not None,
             )
         )
         if lower is not None:
@@ -236,6 +240,7 @@ class LearningRateControl:
             "bounds": list(self.bounds) if self.bounds is not None else None,
             "warmup_steps": plan.warmup_steps,
             "first_step": plan.first_step,
+            "lengthened_at": plan.lengthened_at,
             "anneal": self.anneal.to_dict(),
             "finishing": self.finishing,
             **{name: part.state_dict() if part is not None else None for name, part in parts.items()},
@@ -244,7 +249,7 @@ class LearningRateControl:
     @staticmethod
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is what `state_dict()` returned of some run."""
-        saved = check_state("learning rate state", state, _STATE, may_lack=("learning",))
+        saved = check_state("learning rate state", state, _STATE, may_lack=("learning", "lengthened_at"))
         Anneal.from_dict(saved["anneal"])
         bounds = saved["bounds"]
         if bounds is not None and bounds[0] > bounds[1]:
@@ -282,8 +287,12 @@ class LearningRateControl:
         """Say that it begins where it has begun since step `before`; a step between may have told nothing."""
         if self.scheduler is not None:
             self.scheduler.annealing = self.anneal.begun(step + 1)
-        if before < self.anneal.start <= step and self.anneal.start < self.anneal.end:
+        if self._annealing(step) and not self._annealing(before):
             self._say_anneal(step, "end_of_run")
+
+    def _annealing(self, step: int) -> bool:
+        """Whether what comes after `step` is annealed."""
+        return self.anneal.begun(step + 1) and self.anneal.start < self.anneal.end
 
     def _say_anneal(self, step: int, reason: str) -> None:
         self._log({"event": "adaptive_lr_anneal", "step": step, **self.anneal.to_dict(), "reason": reason})
@@ -294,6 +303,7 @@ _STATE = {
     "bounds": optional(row(RATE, RATE)),
     "warmup_steps": COUNT,
     "first_step": COUNT,
+    "lengthened_at": COUNT,
     "anneal": MAPPING,
     "finishing": FLAG,
     **dict.fromkeys(("scheduler", "recovery", "learning"), optional(MAPPING)),
@@ -301,7 +311,8 @@ _STATE = {
 
 
 def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> GroupedLRScheduler | None:
-    """The scheduler of the profile; it announces itself at `step`, and counts from where the warm-up hands over."""
+    """The scheduler of the profile; it announces itself at `step`, with what is left of the warm-up, and counts from
+    where that hands over."""
     if plan.profile not in ("auto", "rules"):
         return None
     _announce_moe(plan, log_fn, step)
@@ -316,7 +327,7 @@ def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> Gr
         groups=plan.config.groups,
         start_step=max(step, plan.warmup_end),
         announced_at=step,
-        warmup_steps=plan.warmup_steps,
+        warmup_steps=max(0, plan.warmup_end - step),
     )
 
 

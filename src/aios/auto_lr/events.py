@@ -27,14 +27,16 @@ def not_learning(
     cause: str,
     reason: str,
     back: bool | None = None,
+    lowered: bool | None = None,
 ) -> Event:
     """The loss has not come below `reference` since step `since`; `lr` is the rate from here on.
 
-    `back`: whether training went back to the last good state; None where nobody would have it go back.
+    `back`: whether training went back to the last good state, `lowered`: whether the rate was lowered; None where
+    nobody would have done so.
     """
     event = {"event": "not_learning", "step": step, "since": since, "loss": loss, "reference": reference, "lr": lr}
-    went = {} if back is None else {"back": back}
-    return {**event, "cause": cause, **went, "reason": reason}
+    done = {name: value for name, value in (("back", back), ("lowered", lowered)) if value is not None}
+    return {**event, "cause": cause, **done, "reason": reason}
 
 
 def trouble(step: int, rung: str, reason: str, numbers: Mapping[str, float]) -> Event:

@@ -143,8 +143,10 @@ class Plan:
     """Whether the model is a mixture of experts."""
     expected: Expected | None = None
     """What the loss has to come down to at the rate that a climb found."""
+    lengthened_at: int = 0
+    """Where a run that had been annealed last went on for longer: the anneal is the last part of what came then."""
     rises_again: bool = False
-    """Whether the warm-up is a second one, of a run that had been annealed and goes on for longer."""
+    """Whether it goes on for longer just now, and warms up a second time."""
     finishing: bool = False
     """Whether the run was asked to finish now."""
 
@@ -200,30 +202,37 @@ def resumed_plan(given: Given, saved: Mapping[str, Any], step: int, forget: bool
     """The plan of a run that goes on after optimizer step `step`; `saved` is the state of its controller then.
 
     New settings win; what a search found stays. A warm-up that is over stays over; one in progress keeps its length
-    unless a new one is given. A run that was annealed and now goes on for longer rises gently to the rate it had, or to
-    its base rate where what was learned is to be forgotten (`forget`), and under a profile that decides nothing.
+    unless a new one is given. A run that was annealed and now goes on for longer is planned like a new one of the steps
+    that are left: it rises gently to the rate it had, or to its base rate where what was learned is to be forgotten
+    (`forget`), and under a profile that decides nothing.
     """
     config, base_lr, bounds = given.config, given.lr, None
     if saved["bounds"] is not None and config.profile == saved.get("profile", "auto"):
         base_lr, bounds = float(saved["base_lr"]), (float(saved["bounds"][0]), float(saved["bounds"][1]))
     first_step, warmup_steps = int(saved["first_step"]), int(saved["warmup_steps"])
-    plan = _plan(given, base_lr, bounds, first_step)
+    plan = _plan(given, base_lr, bounds, first_step, int(saved.get("lengthened_at", 0)))
     if step >= first_step + warmup_steps or config.warmup_steps is None:
         plan = replace(plan, warmup_steps=warmup_steps)
     before = Anneal.from_dict(saved["anneal"])
+    longer = plan.steps > before.end or not plan.anneal.begun(step)
     if saved["finishing"] and step < before.end:
-        return replace(plan, anneal=before, finishing=True)
-    if saved["scheduler"] is not None and before.begun(step) and not plan.anneal.begun(step):
-        return _rising_again(plan, step, None if forget else float(saved["scheduler"]["current_lr"]))
-    return plan
+        plan = replace(plan, anneal=before, finishing=True)
+    elif saved["scheduler"] is not None and before.begun(step) and longer:
+        plan = _rising_again(_plan(given, base_lr, bounds, step, lengthened_at=step))
+    keeps = saved["scheduler"] is not None and not forget and plan.profile in ("auto", "rules")
+    return _at(plan, float(saved["scheduler"]["current_lr"])) if keeps else plan
 
 
-def _rising_again(plan: Plan, step: int, learned_lr: float | None) -> Plan:
-    """`plan` with a second warm-up after `step`, to the rate that was learned if it is to be kept."""
-    keeps = learned_lr is not None and plan.profile in ("auto", "rules")
-    lr = plan.settings.clamp(learned_lr) if learned_lr is not None and keeps else plan.base_lr
-    again = math.floor(WARMUP_FRACTION * (plan.steps - step))
-    return replace(plan, base_lr=lr, first_step=step, warmup_steps=again, rises_again=True)
+def _rising_again(plan: Plan) -> Plan:
+    """`plan` with a second warm-up."""
+    warmup_steps = math.floor(WARMUP_FRACTION * (plan.steps - plan.first_step))
+    return replace(plan, warmup_steps=warmup_steps, rises_again=True)
+
+
+def _at(plan: Plan, learned_lr: float) -> Plan:
+    """`plan` at the rate that was learned, as far as its settings allow it: they keep in mind what it was."""
+    settings = replace(plan.settings, initial_lr=learned_lr).effective(plan.use_moe)
+    return replace(plan, settings=settings, base_lr=settings.initial_lr if plan.rises_again else plan.base_lr)
 
 
 def scheduler_settings(
@@ -261,7 +270,9 @@ def noise_rules(rules: NoiseRules, steps: int, searched: bool = True) -> NoiseRu
     return replace(rules, raise_gain=raise_gain, plateau_steps=min(rules.plateau_steps, max(10, steps // 10)))
 
 
-def _plan(given: Given, base_lr: float, bounds: tuple[float, float] | None, first_step: int) -> Plan:
+def _plan(
+    given: Given, base_lr: float, bounds: tuple[float, float] | None, first_step: int, lengthened_at: int = 0
+) -> Plan:
     config, steps, use_moe = given.config, given.steps, given.use_moe
     steers = config.profile in ("auto", "rules")
     if steers and use_moe and bounds is None:
@@ -276,7 +287,8 @@ def _plan(given: Given, base_lr: float, bounds: tuple[float, float] | None, firs
         warmup_steps=_warmup_steps(config, steps - first_step),
         first_step=first_step,
         settings=settings,
-        anneal=Anneal.of_run(steps, _anneal_fraction(config)),
+        anneal=Anneal.of_run(steps, _anneal_fraction(config), lengthened_at),
+        lengthened_at=lengthened_at,
         rules=noise_rules(config.rules, steps, searched=bounds is not None),
         use_moe=use_moe,
     )

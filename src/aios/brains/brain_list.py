@@ -11,9 +11,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from aios.brains.printed_output import last_error, tail_text
 from aios.brains.session_file import SessionFile, read_session
 from aios.errors import UserError
@@ -63,11 +60,12 @@ class Brain:
     steps: int | None = None
     """The step at which the last run ends: its last, or sooner once asked to finish; None: not known."""
     loss: float | None = None
-    """Newest training loss, nats per token; None: none, or not finite."""
+    """Newest training loss, nats per token: of an ended run the one it closes with, which of independent workers is
+    their mean; None: none, or not finite."""
     eval_loss: float | None = None
     """Newest evaluation loss, nats per token; None: none, or not finite."""
     best_loss: float | None = None
-    """Lowest evaluation loss, nats per token; None: none."""
+    """Lowest evaluation loss since the data or the way to evaluate last changed, nats per token; None: none."""
     sentence: str = ""
     """Why it failed or ended."""
     modified: float = 0.0
@@ -126,14 +124,13 @@ def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
     if session is not None and not session.alive and (held or _taken_over(session, modified)):
         session = None
     state, sentence = judge(session, records, held)
-    newest: dict[str, Any] = next((r for r in reversed(records) if r.get("event") == "train"), {})
     step = _newest_step(records)
-    evals = outline.series("eval_loss")
+    evals, best = outline.series("eval_loss"), outline.best_evaluation()
     return Brain(
         folder, log, state, step, _last_step(session, outline),
-        loss=_finite(number(newest, "ce")),
-        eval_loss=_least(evals.mean[-1:]),
-        best_loss=_least(evals.low[np.isfinite(evals.low)]),
+        loss=_newest_loss(records),
+        eval_loss=_finite(float(evals.mean[-1])) if len(evals) else None,
+        best_loss=best[1] if best is not None else None,
         sentence=sentence, modified=modified, session=session, has_checkpoint=bool(list_checkpoints(folder)),
     )  # fmt: skip
 
@@ -160,16 +157,21 @@ def _newest_step(records: list[dict[str, Any]]) -> int:
     return step
 
 
+def _newest_loss(records: list[dict[str, Any]]) -> float | None:
+    """The loss that a run closes with, else that of its newest step; None: none, or not finite."""
+    for record in reversed(records):
+        if record.get("event") == "final" and (loss := _finite(number(record, "loss"))) is not None:
+            return loss
+        if record.get("event") == "train":
+            return _finite(number(record, "ce"))
+    return None
+
+
 def _last_step(session: SessionFile | None, outline: RunHistory) -> int | None:
     """Where the newest sitting ends: as its log says, and before that as a window asked for."""
     if session is not None and not outline.started >= session.started:  # NaN: no sitting at all
         return session.steps
     return outline.total_steps
-
-
-def _least(values: NDArray[np.float64]) -> float | None:
-    """The least of some values; None where there is none, or a NaN among them."""
-    return _finite(float(values.min())) if len(values) else None
 
 
 def _finite(value: float) -> float | None:

@@ -123,7 +123,7 @@ class _Player:
         self._config = _config(sitting, choice, before)
         self.control = self._control(before)
         self.result: Replay = before.result if before is not None else Replay(self.profile, self.settings)
-        if before is not None and (sitting.init is None or sitting.restored_lr is not None):
+        if before is not None and not _forgets(sitting):
             self.control.load_state_dict(before.control.state_dict(), self.step)
         self.result.profile, self.result.config = self.profile, self.settings
         self.control.keep_snapshot(at_any_rate=True)
@@ -182,21 +182,30 @@ class _Player:
     def _control(self, before: _Player | None) -> LearningRateControl:
         """The run's own controller, with nothing to rewind: the losses behind a rewind are those recorded."""
         sitting, config = self.sitting, self.sitting.config
-        given = Given(self._config, config.steps, _begun_at(sitting), config.use_moe)
+        self.begun_at = _begun_at(sitting, before)
+        given = Given(self._config, config.steps, self.begun_at, config.use_moe)
         if before is None:
             plan = make_plan(given, sitting.search, sitting.search_counted)
         else:
-            plan = resumed_plan(given, before.control.state_dict(), self.step)
+            plan = resumed_plan(given, before.control.state_dict(), self.step, _forgets(sitting))
         groups = [{"lr": plan.base_lr, "initial_lr": plan.base_lr, "role": r} for r in (BASE, *self._config.groups)]
         return LearningRateControl(plan, SimpleNamespace(param_groups=groups), self._hear, _Untouched, self.step)
 
 
-def _begun_at(sitting: RecordedSitting) -> float:
+def _forgets(sitting: RecordedSitting) -> bool:
+    """Whether it began afresh, if it is a resumed one."""
+    return sitting.init is not None and sitting.restored_lr is None
+
+
+def _begun_at(sitting: RecordedSitting, before: _Player | None) -> float:
     """The rate its optimizer was built with; of a log of before, whose default was another, as the log has it."""
+    if sitting.config.lr is not None or sitting.config.adaptive_lr_config is not None:
+        return sitting.config.start_lr
+    if before is not None:
+        return before.begun_at
     recorded = number(sitting.init or {}, "initial_lr")
     unsearched = sitting.search is None or sitting.search.lr is None
-    default = sitting.config.lr is None and sitting.config.adaptive_lr_config is None
-    return recorded if default and unsearched and recorded > 0 else sitting.config.start_lr
+    return recorded if unsearched and recorded > 0 else sitting.config.start_lr
 
 
 class _Untouched:
@@ -230,7 +239,10 @@ def _warmup_steps(sitting: RecordedSitting, before: _Player | None) -> int | Non
     if sitting.warmup_complete is not None:
         return sitting.warmup_complete - first
     logged = number(sitting.init or {}, "warmup_steps")
-    return int(logged) if math.isfinite(logged) else sitting.config.warmup_steps
+    if not math.isfinite(logged):
+        return sitting.config.warmup_steps
+    # A sitting that goes on in the warm-up logs what is left of it.
+    return int(logged) + (sitting.first_step - first if before is not None and logged > 0 else 0)
 
 
 def _likeness(recording: Recording, player: _Player, choice: Choice) -> list[str]:
@@ -245,7 +257,9 @@ def _likeness(recording: Recording, player: _Player, choice: Choice) -> list[str
         notes.append("A rewind cannot be replayed: the losses behind it are those recorded.")
     init = player.sitting.init
     if init is not None and choice.settings_file is None and not choice.settings:
-        names = ("initial_lr", "lr_min", "lr_max", "window_size")
+        names = ["lr_min", "lr_max", "window_size"]
+        if len(recording.sittings) == 1:  # later ones begin at what was learned before
+            names.append("initial_lr")
         changed = [name for name in names if init.get(name) != getattr(player.result.config, name)]
         if changed:
             notes.append(f"{', '.join(changed)} differ from the recording: has its settings file been changed since?")

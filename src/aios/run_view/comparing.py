@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aios.run_view.curves import best_of
 from aios.run_view.history import RunHistory, progress_text
 
 Row = tuple[str, list[str]]
@@ -24,7 +23,7 @@ def final_figures(histories: Sequence[RunHistory]) -> list[Row]:
 
 def _figures(history: RunHistory) -> dict[str, str]:
     evals = history.series("eval_loss")
-    best = best_of(evals)
+    best = history.best_evaluation()
     smooth, rates = history.series("smooth"), history.series("lr")
     newest = float(evals.mean[-1]) if len(evals) else math.nan
     return {

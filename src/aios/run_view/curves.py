@@ -93,7 +93,7 @@ class Curve:
         """Take the lines from the history as it is now, so much of them as is in view."""
         history, rank = self.history, self.rank
         if rank == history.ranks[0] or history.has("eval_loss", rank):
-            self._set_evaluation(history.series("eval_loss", rank), view)
+            self._set_evaluation(history.series("eval_loss", rank), history.best_evaluation(rank), view)
         if self.merged:
             return
         all_raw = history.series(history.loss_key, rank)
@@ -110,8 +110,7 @@ class Curve:
                 rates = _shown(history.series(key, rank), view)
                 line.set_data(rates.steps, np.where(rates.mean > 0, rates.mean, np.nan))
 
-    def _set_evaluation(self, evals: Series, view: View) -> None:
-        best = best_of(evals)
+    def _set_evaluation(self, evals: Series, best: tuple[float, float] | None, view: View) -> None:
         self.best.set_data([], []) if best is None else self.best.set_data([best[0]], [best[1]])
         evals = _shown(evals, view)
         self.evaluation.set_data(evals.steps, evals.mean)
@@ -142,14 +141,6 @@ class Curve:
         raw = self.history.series(self.history.loss_key, self.rank)
         raw = raw if view.steps is None else raw.within(*view.steps)
         return [raw.low, raw.high]
-
-
-def best_of(evals: Series) -> tuple[float, float] | None:
-    """(step, value) of the lowest evaluation loss, None where there is no finite one."""
-    if not np.isfinite(evals.low).any():
-        return None
-    at = int(np.nanargmin(np.where(np.isfinite(evals.low), evals.low, np.nan)))
-    return float(evals.steps[at]), float(evals.low[at])
 
 
 def _shown(series: Series, view: View) -> Series:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from aios.run_view.events import MAX_STEP, Adjustment, Phase, RunEvent, Sample, loss_of, number
@@ -13,6 +13,7 @@ from aios.run_view.sentences import sentence
 from aios.run_view.series import EMPTY, BucketSeries, Series
 from aios.run_view.smoothing import Smoother
 from aios.run_view.timeline import Decision, decision_from
+from aios.settings.evaluated_by import EVALUATED_BY
 
 MAX_DECISIONS = 10_000
 """Decisions kept, adjustments among them; of more, the newest."""
@@ -70,6 +71,9 @@ class RunHistory:
         self._paces: dict[int | None, Pace] = {}
         self._reached = 0  # the newest step of any record
         self._finish: tuple[int, int] | None = None  # (begun after, ends at) of an early end
+        self._comparable_after = -1  # evaluations up to this step were made in another way than the newest
+        self._resumed = False  # whether the latest sitting is a resumed one
+        self._final_best: tuple[float, float] | None = None  # as the run said itself when it ended
 
     def add(self, records: Iterable[dict[str, Any]]) -> None:
         """Take records in the order of the log; what is no record of a step's is passed over."""
@@ -117,6 +121,15 @@ class RunHistory:
         """The workers that train, `[None]` where the log names none."""
         named = sorted(rank for rank in self._paces if rank is not None)
         return [None, *named] if None in self._paces or not named else list(named)
+
+    def best_evaluation(self, rank: int | None = None) -> tuple[float, float] | None:
+        """(step, nats per token) of the best evaluation of worker `rank`: of an ended run the one it names itself.
+
+        Else the lowest of those that are made as the newest is, on the same data; None where there is none.
+        """
+        if self._final_best is not None and (rank is None or not self.has("eval_loss", rank)):
+            return self._final_best
+        return self.series("eval_loss", rank).lowest(self._comparable_after)
 
     @property
     def decisions(self) -> list[Decision]:
@@ -255,11 +268,15 @@ class RunHistory:
             if rank in (None, worker):
                 pace.resumed(step)
         config, run_id, self.started = record.get("config"), record.get("run_id"), number(record, "ts")
-        before = self.config.get("steps")
+        before = self.config
         self.config = config if isinstance(config, dict) else {}
+        self._comparable_after = (
+            step if _evaluates_otherwise(before, self.config) else min(self._comparable_after, step)
+        )
+        self._final_best, self._resumed = None, record.get("event") == "run_resumed"
         self.run_id = str(run_id) if run_id is not None else None
         self.unigram_entropy = number(record, "unigram_entropy") if "unigram_entropy" in record else None
-        if self.config.get("steps") != before:
+        if self.config.get("steps") != before.get("steps"):
             self._phases = deque((_cut(phase, step) for phase in self._phases), maxlen=MAX_PHASES)
         self.state, self.stop_reason = "running", None
         if self._finish is not None and not self._finish[0] < step < self._finish[1]:
@@ -271,6 +288,7 @@ class RunHistory:
         for kept in (*digested, self._samples):
             kept.clear()
         self.adjustment_count = self.decision_count = self.train_records = 0
+        self.config, self._comparable_after = {}, -1
 
     def _go_back(self, step: int, rank: int | None) -> None:
         """Forget what worker `rank` (None: all of them) had beyond `step`: it is about to be repeated."""
@@ -314,10 +332,11 @@ class RunHistory:
 
     def _init(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         warmup = number(record, "warmup_steps")
-        # The event may carry the step before the warm-up or the one behind it; the phases tell which.
+        # At the begin of a run the event may carry the step before the warm-up or the one behind it.
         begun = max((p.end for p in self._phases if p.kind in ("search", "climb")), default=0)
-        if warmup > 0 and not any(p.kind == "warm-up" and p.start == begun for p in self._phases):
-            self._add_phase(Phase("warm-up", begun, begun + int(min(warmup, MAX_STEP))))
+        first = step if self._resumed else begun
+        if warmup > 0 and not any(p.kind == "warm-up" and p.start <= first < p.end for p in self._phases):
+            self._add_phase(Phase("warm-up", first, first + int(min(warmup, MAX_STEP))))
 
     def _anneal(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         start, end = number(record, "start"), number(record, "end")
@@ -326,7 +345,10 @@ class RunHistory:
         if record.get("reason") in FINISHES:
             self._finish = int(start), int(end)
             self._phases = deque((_cut(phase, int(start)) for phase in self._phases), maxlen=MAX_PHASES)
-        self._add_phase(Phase("anneal", int(start), int(end)))
+        phase = Phase("anneal", int(start), int(end))
+        if phase not in self._phases and start < step < end:  # a resumed run's: what was before the resume was none
+            phase = Phase("anneal", step, int(end))
+        self._add_phase(phase)
 
     def _add_phase(self, phase: Phase) -> None:
         if phase not in self._phases:  # every worker tells of it
@@ -339,6 +361,8 @@ class RunHistory:
 
     def _final(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         self.state = "finished"
+        best = number(record, "best_step"), number(record, "best_eval_loss")
+        self._final_best = best if all(map(math.isfinite, best)) else None
 
 
 def progress_text(step: int, total: int | None) -> str:
@@ -348,6 +372,11 @@ def progress_text(step: int, total: int | None) -> str:
 
 def _cut(phase: Phase, step: int) -> Phase:
     return Phase(phase.kind, min(phase.start, step), min(phase.end, step))
+
+
+def _evaluates_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether settings that evaluations depend on differ, as far as both logs have them."""
+    return any(before[name] != now[name] for name in EVALUATED_BY if name in before and name in now)
 
 
 _HANDLERS: dict[str, Callable[[RunHistory, dict[str, Any], int, int | None], None]] = {

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from aios.run_view.curves import Curve, best_of, heights
+from aios.run_view.curves import Curve, heights
 from aios.run_view.history import RunHistory
 from aios.run_view.theme import Theme
 
@@ -28,7 +28,7 @@ def loss_entries(
         alone = len(curves) == 1
         line = Line2D([], [], color=theme.text if alone else theme.muted, marker="o", ms=4.5, linewidth=1.1)
         line.set_linestyle("-" if alone else "--")
-        best = best_of(curves[0].history.series("eval_loss", curves[0].rank)) if alone else None
+        best = curves[0].history.best_evaluation(curves[0].rank) if alone else None
         entries.append(("evaluation loss", line))
         if best is not None:
             ring = Line2D([], [], marker="o", ms=9, markerfacecolor="none", color=theme.text, linestyle="none")

@@ -61,6 +61,10 @@ def _tried(record: Record) -> str:
     return f"from {min(rates):.3g} to {max(rates):.3g}"
 
 
+def _highest(record: Record) -> float:
+    return max(rate for rate, _ in curve_of(record))
+
+
 def _start(record: Record) -> str:
     where = f" on {value_of(record, 'device')}" if record.get("device") is not None else ""
     config = record.get("config")
@@ -77,10 +81,12 @@ def _resumed(record: Record) -> str:
 def _init(record: Record) -> str:
     lr, steps = _rate(record, "initial_lr"), number(record, "warmup_steps")
     bounds = f"between {_rate(record, 'lr_min')} and {_rate(record, 'lr_max')}"
+    other = f"not {_rate(record, 'requested_lr')}: its settings keep it {bounds}"
+    kept = record.get("requested_lr") is not None
     if steps > 0:
-        over = f"over {value_of(record, 'warmup_steps')} steps"
-        return f"Warm-up: the learning rate rises to {lr} {over}, then it may move {bounds}."
-    return f"The learning rate is {lr} from here, and may move {bounds}."
+        rises = f"Warm-up: the learning rate rises to {lr} over {value_of(record, 'warmup_steps')} steps"
+        return f"{rises}, {other}." if kept else f"{rises}, then it may move {bounds}."
+    return f"The learning rate is {lr} from here, {other if kept else f'and may move {bounds}'}."
 
 
 def _asked(record: Record) -> str:
@@ -102,7 +108,8 @@ def _climb(record: Record) -> str:
     taken = f"{_rate(record, 'lr')} is taken" if record.get("lr") is not None else "none of them stood out"
     count, cycle = len(curve_of(record)), value_of(record, "steps_per_cycle")
     each = f"in {count} cycles of {cycle} steps" if "steps_per_cycle" in record else f"over {count} steps"
-    return f"Raised the learning rate {_tried(record)} {each} to see what the model bears; {taken}: {reason}."
+    on = f", then on to {_rate(record, 'edge')}," if number(record, "edge") > 1.001 * _highest(record) else ""
+    return f"Raised the learning rate {_tried(record)} {each}{on} to see what the model bears; {taken}: {reason}."
 
 
 def _race(record: Record) -> str:
@@ -154,7 +161,10 @@ def _challenge_result(record: Record) -> str:
 
 def _anneal(record: Record) -> str:
     before = {"finish_now": "Finish now: ", "overfitting": "To end with the best state: "}
-    down = f"from here the learning rate goes down to zero until step {value_of(record, 'end')}, where the run ends"
+    way = "from here the learning rate goes down"
+    if number(record, "start") < number(record, "step"):  # of a run that goes on inside its anneal
+        way = "the learning rate is on its way down"
+    down = f"{way} to zero until step {value_of(record, 'end')}, where the run ends"
     said = before.get(value_of(record, "reason"), "") + down + ", so that the model can settle."
     return said[0].upper() + said[1:]
 
@@ -174,6 +184,9 @@ def _not_learning(record: Record) -> str:
     looks = _NOT_LEARNING.get(str(record.get("cause")), _NOT_LEARNING["no_gain"])  # older logs lack that cause
     loss, reference = value_of(record, "loss", ".4g"), value_of(record, "reference", ".4g")
     back = "training goes on from the last good state, and " if record.get("back") else ""
+    lowered = record.get("lowered")  # which older logs lack
+    now = "is lowered to {lr}." if lowered is True else _STAYS if lowered is False else "is {lr} now."
+    looks = looks.replace("{now}", now)
     names = {"loss": loss, "reference": reference, "since": value_of(record, "since"), "lr": _rate(record, "lr")}
     return "The model is not learning: " + looks.format(**names, back=back)
 
@@ -249,9 +262,12 @@ _RUNGS = {
     "stop": "Gave up: {}.",
 }
 _SEARCH = "or give none under the profile auto, which finds one"
+_STAYS = (
+    "stays at {lr}. If the loss does not fall from here on, look at the text, or start again at a third of that rate."
+)
 _NOT_LEARNING = {
     "no_gain": "since step {since} the loss is {loss}, at the end of the climb it was {reference}; {back}the learning "
-    "rate is {lr} now.",
+    "rate {now}",
     "too_low": "since step {since} its loss hardly falls; it is {loss}, and knowing only how often each token occurs "
     "brings it to {reference}. The learning rate {lr} looks far "
     f"too low: give one ten times higher, {_SEARCH}.",
@@ -286,9 +302,7 @@ _SENTENCES: dict[str, Words] = {
     "adaptive_lr_challenge": _challenge,
     "adaptive_lr_challenge_result": _challenge_result,
     "adaptive_lr_anneal": _anneal,
-    "adaptive_lr_restored": lambda r: (
-        f"The learning rate goes on at {_rate(r, 'current_lr')}, with what was learned of it."
-    ),
+    "adaptive_lr_restored": lambda r: "What the run had learned about its learning rate is kept.",
     "adaptive_lr_state_missing": lambda r: "The checkpoint knows nothing of the learning rate; it is adjusted afresh.",
     "adaptive_lr_disabled": _disabled,
     "not_learning": _not_learning,

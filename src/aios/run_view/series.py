@@ -32,6 +32,12 @@ class Series:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def lowest(self, after: float) -> tuple[float, float] | None:
+        """(step, value) of the least finite value at a step above `after`; None where there is none."""
+        lows = np.where((self.steps > after) & np.isfinite(self.low), self.low, np.inf)
+        at = int(lows.argmin()) if len(lows) else -1
+        return (float(self.steps[at]), float(lows[at])) if at >= 0 and lows[at] < np.inf else None
+
     def within(self, low: float, high: float) -> Series:
         """The entries from step `low` to `high`, and one more on either side, so that lines reach the edge."""
         first = max(int(np.searchsorted(self.steps, low)) - 1, 0)

@@ -11,8 +11,8 @@ from aios.run_view.events import MAX_STEP, Adjustment, Phase, Record, adjustment
 from aios.run_view.reasons import GRADIENT_NORM, MEAN_LOSS, SPREAD, USUAL_GRADIENT, Numbers, reason_numbers
 from aios.run_view.sentences import curve_of, plain, sentence
 
-MOST_POINTS = 7
-"""Points of a climb's curve that are told as numbers; all of them are in the log."""
+MOST_POINTS = 12
+"""Points of a climb's curve up to which each is told as a number; of more, about so many."""
 _KINDS = {
     "run_start": "start",
     "run_resumed": "start",
@@ -133,7 +133,7 @@ def _start(record: Record) -> Numbers:
 
 
 def _climb(record: Record) -> Numbers:
-    """Some points of the curve: evenly spaced, and those that decided (the lowest, the edge, the last)."""
+    """The points of the curve; of many some, evenly spaced, and those that decided (the lowest, the edge, the last)."""
     curve, lowest = curve_of(record), _lowest(curve_of(record))
     told = [("steps of it taken back", plain(record["search_steps"]))] if record.get("search_steps") else []
     every = max(1, math.ceil(len(curve) / MOST_POINTS))
@@ -141,7 +141,8 @@ def _climb(record: Record) -> Numbers:
     edge = number(record, "lr_max" if record.get("event") == "adaptive_lr_search" else "edge")
     nearest = min(curve, key=lambda p: abs(p[0] - edge), default=None) if math.isfinite(edge) else None
     shown = [p for i, p in enumerate(curve) if i % every == 0 or p in (nearest, curve[-1]) or p[1] == lowest]
-    return told + _points(shown, lowest)
+    left_out = len(curve) - len(shown)
+    return told + _points(shown, lowest) + ([("rates not listed here", f"{left_out}, in the log")] if left_out else [])
 
 
 def _race(record: Record) -> Numbers:

@@ -16,6 +16,7 @@ import os
 import shlex
 import socket
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,14 +51,14 @@ class Holder:
     since: float
     """Unix seconds."""
     command: str
-    """The command line, cut where it is long."""
+    """The command line, cut between two words where it is long."""
 
     @classmethod
     def this_process(cls) -> Holder:
         """What this process says of itself."""
-        return cls(
-            os.getpid(), socket.gethostname(), time.time(), shlex.join(["aios", *sys.argv[1:]])[:_COMMAND_LENGTH]
-        )
+        command = shlex.join(["aios", *sys.argv[1:]])
+        command = textwrap.shorten(command, _COMMAND_LENGTH, placeholder=" ...", break_on_hyphens=False)
+        return cls(os.getpid(), socket.gethostname(), time.time(), command)
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from aios.quantities import show_bytes
 from aios.run_view.events import lr_of
 from aios.run_view.history import FINISHES
 from aios.run_view.sentences import sentence
@@ -54,7 +55,7 @@ class RunConsole:
         now = time.monotonic()
         if now - self._last_line >= PLAIN_LINE_SECONDS:
             self._last_line = now
-            self.say(f"Tokenising the data: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+            self.say(f"Tokenising the data: {show_bytes(done)} of {show_bytes(total)}")
 
     def show(self, record: Mapping[str, Any]) -> None:
         """Show one log record."""
@@ -97,7 +98,9 @@ class RunConsole:
         """A row of the closing table, and what this console has counted that belongs to it."""
         if name != "Learning rate":
             return [(name, value)]
-        counted = ", ".join(f"{count} {decision}" for decision, count in self.decisions.items()) or "none"
+        counted = (
+            ", ".join(f"{count} {decision.replace('_', ' ')}" for decision, count in self.decisions.items()) or "none"
+        )
         return [(name, value), ("LR adjustments", f"{counted} in this sitting")]
 
     def _train(self, record: Mapping[str, Any]) -> None:

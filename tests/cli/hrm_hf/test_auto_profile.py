@@ -166,7 +166,7 @@ def test_annealed_run_that_goes_on_rises_gently(tmp_path: Path) -> None:
     assert rising == sorted(rising)
     assert rising[1] < 0.2 * lrs[70]
     assert lrs[110] == lrs[70]  # ten steps, 5 % of what is left, back to the rate before the anneal
-    assert [r["start"] for r in read_log(tmp_path / "brain", "adaptive_lr_anneal")] == [70, 210]
+    assert [r["start"] for r in read_log(tmp_path / "brain", "adaptive_lr_anneal")] == [70, 240]
     (summary,) = (r for r in read_log(tmp_path / "brain", "adaptive_lr_summary") if r["step"] == 300)
     (climb,) = read_log(tmp_path / "brain", "adaptive_lr_climb")
     assert summary["total_steps"] == 300 - climb["step"] - 10

@@ -144,6 +144,24 @@ def test_stop_file_saves_stops_and_is_taken_away(tmp_path: Path) -> None:
     assert max(train_records(tmp_path / "brain")) == stopped["step"] + 2
 
 
+def test_a_stopped_run_that_is_asked_for_no_more_stays_a_stopped_one(tmp_path: Path) -> None:
+    brain = tmp_path / "brain"
+    process = start_training(tmp_path, "--steps=100000", "--lr=1e-3", "--eval-every=2", "--save-every=2")
+    wait_for_step(process, brain, 5)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    (stopped,) = read_log(brain, "stopped")
+    shown = {path.name: path.read_bytes() for path in brain.iterdir() if path.suffix in (".json", ".safetensors")}
+    done = train(tmp_path, "--resume", f"--steps={stopped['step']}")
+    assert f"trained to step {stopped['step']} already; raise --steps to go on" in done.stdout.replace("\n", " ")
+    assert "killed" not in done.stdout
+    assert not read_log(brain, "final")
+    assert {name: (brain / name).read_bytes() for name in shown} == shown
+    listed = run_aios("hrm-hf", "runs", f"--bundle-dir={tmp_path}").stdout
+    assert "stopped" in listed
+    assert "finished" not in listed
+
+
 def test_torn_log_line_is_repaired_on_resume(tmp_path: Path) -> None:
     train(tmp_path, "--steps=10", "--lr=1e-3")
     with (tmp_path / "brain" / "metrics.jsonl").open("a") as log:

@@ -65,7 +65,7 @@ class Finding:
         self._first_loss = self._look_at(batch)
         if self._steps < SHORTEST_RUN:
             self.plan_roles()
-            reason = f"too few steps for a search ({self._steps} of {SHORTEST_RUN})"
+            reason = f"too few steps for a search ({self._steps}; it takes {SHORTEST_RUN} or more)"
             return Found.nothing("climb", reason, steps=0)
         if self._trial is not None and self._was_trained():
             self.plan_roles()

@@ -71,7 +71,8 @@ def republish(origin: Origin, say: Say) -> None:
     with writing(brain_dir, brain_dir):
         clear_leftovers(brain_dir)
         in_best = show_best(brain_dir, best)
-        checkpoint = shown_at_end(brain_dir, checkpoint, best) if has_ended(origin) else checkpoint
+        if has_ended(origin) and not _was_stopped(origin, _read_ending(origin.config.log_path, origin.step)):
+            checkpoint = shown_at_end(brain_dir, checkpoint, best)
         done = show(brain_dir, checkpoint)
         if not (checkpoint / BRAIN_FILE).exists() and _renew_card(origin.config, origin.step, checkpoint):
             done = Published([*done.replaced, BRAIN_FILE], done.removed)
@@ -90,6 +91,8 @@ def _say_what_was_done(done: Published, folder: Path, checkpoint: Path, say: Say
 def close_ended_run(origin: Origin, say: Say) -> None:
     """Give the log of a run that has ended its `final` record, if a kill in the last save has left it without one.
 
+    One that was stopped before the end it had then, and is asked for no more now, stays a stopped one.
+
     The evaluation loss is the one in the log, where a power cut has not taken it; all else is what the checkpoint
     holds. What neither tells is None.
 
@@ -104,7 +107,7 @@ def close_ended_run(origin: Origin, say: Say) -> None:
     over = ", where its evaluation loss had turned up; to go on give --on-overfit keep-best, or" if early else ";"
     say(f"{config.brain_dir} is trained to step {step} already{over} raise --steps to go on.")
     logged = _read_ending(config.log_path, step)
-    if logged.closed:
+    if logged.closed or _was_stopped(origin, logged):
         return
     card = read_card(origin.weights)
     told = card.last_session if card is not None else {}
@@ -123,6 +126,8 @@ class _Ending(NamedTuple):
     """Whether there is a `final` record of the step, or no log that could lack one."""
     eval_loss: float | None
     """The evaluation loss logged at the step, nats per token; None where there is none."""
+    stopped: bool = False
+    """Whether the run was stopped at the step, and saved."""
 
 
 def _read_ending(path: Path, step: int) -> _Ending:
@@ -136,7 +141,14 @@ def _read_ending(path: Path, step: int) -> _Ending:
             ending = ending._replace(eval_loss=record.get("loss"))
         elif at == step and event == "final":
             ending = ending._replace(closed=True)
+        elif at == step and event == "stopped":
+            ending = ending._replace(stopped=True)
     return ending
+
+
+def _was_stopped(origin: Origin, logged: _Ending) -> bool:
+    """Whether the resumed run was stopped, as its log says, before it had come to its end."""
+    return logged.stopped and origin.state is not None and origin.step < origin.state["config"]["steps"]
 
 
 def _renew_card(config: TrainingConfig, step: int, checkpoint: Path) -> bool:

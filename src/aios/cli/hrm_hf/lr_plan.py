@@ -9,24 +9,10 @@ from aios.auto_lr.search import SHORTEST_RUN, Found
 from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.train_epoch import TrainingRun, run_trial
 from aios.settings.config import TrainingConfig
+from aios.settings.evaluated_by import EVALUATED_BY
 
 HIGHEST_USUAL_LR = 0.1
 """A step of AdamW moves a weight by up to the learning rate: above, every step overwrites what was learned."""
-_EVALUATED_BY = (
-    "eval_file",
-    "eval_batches",
-    "dataset_file",
-    "encoding",
-    "model",
-    "max_seq_len",
-    "batch_size",
-    "model_dtype",
-    "amp",
-    "eval_segments",
-    "halting",
-    "ema",
-)
-"""Settings that an evaluation loss depends on, besides the weights."""
 
 
 def begin_learning_rate(
@@ -89,5 +75,5 @@ def look(run: TrainingRun) -> Found:
 def still_comparable(learned: Mapping[str, Any], state: Mapping[str, Any], config: TrainingConfig) -> Mapping[str, Any]:
     """`learned`, of the checkpoint dict `state`; without its evaluations where those of `config` are other ones."""
     before, now = state["config"], config.to_dict()
-    same = all(before.get(name, getattr(TrainingConfig, name)) == now[name] for name in _EVALUATED_BY)
+    same = all(before.get(name, getattr(TrainingConfig, name)) == now[name] for name in EVALUATED_BY)
     return learned if same else {**learned, "evaluations": None}

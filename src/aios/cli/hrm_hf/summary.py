@@ -10,9 +10,10 @@ from aios.runs.brain import best_dir
 def summary_rows(keeper: RunKeeper, unigram_entropy: float) -> list[tuple[str, str]]:
     """(name, value) lines; `unigram_entropy` in nats per token."""
     run, config = keeper.run, keeper.run.config
+    whose = " (mean of the workers)" if config.parallel_independent else ""
     return [
         ("Steps", _steps(keeper)),
-        ("Training loss", f"{run.last_loss:.4f} nats per token"),
+        ("Training loss", f"{run.last_loss:.4f} nats per token{whose}"),
         *_evaluation(run),
         ("Unigram entropy", f"{unigram_entropy:.4f} nats per token: what knowing only word counts gives"),
         ("Learning rate", _learning_rate(run)),
@@ -48,7 +49,7 @@ def _learning_rate(run: TrainingRun) -> str:
     if control is None:
         return f"{last:.3g}, not trained with yet"
     if run.step < control.plan.warmup_end:
-        return f"{last:.3g}, in the warm-up to {control.plan.base_lr:.3g}"
+        return f"{last:.3g}, in the warm-up to {control.adaptive_lr:.3g}"
     if control.scheduler is None:
         return f"{control.plan.base_lr:.3g}, fixed"
     history = [float(lr) for lr in control.scheduler.lr_history]
