@@ -73,6 +73,17 @@ def test_buffers_and_settings_of_param_groups_come_back() -> None:
     assert fingerprint(model, optimizer) == before
 
 
+def test_a_buffer_that_its_first_batch_has_given_a_size_is_as_before() -> None:
+    """As those of quantization observers."""
+    model, fresh = nn.Linear(4, 4), torch.empty(0)
+    model.register_buffer("lowest", fresh)
+    snapshot = Snapshot(model, torch.optim.AdamW(model.parameters()))
+    for _ in range(2):
+        fresh.resize_(4).fill_(1.0)
+        snapshot.restore()
+        assert fresh.shape == (0,)
+
+
 def test_a_tensor_learning_rate_keeps_its_identity() -> None:
     model, forward = classifier()
     lr = torch.tensor(1e-3)

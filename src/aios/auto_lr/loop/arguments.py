@@ -32,6 +32,15 @@ def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
+def check_whole(model: nn.Module) -> None:
+    """Raise ValueError for a model whose weights are shared out among workers, as FSDP does."""
+    if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):  # a DTensor, slow to import
+        raise ValueError(
+            "the weights of the model are shared out among workers (FSDP, tensor parallelism), where nobody can copy "
+            "them to go back: use DistributedDataParallel"
+        )
+
+
 def check_steerable(optimizers: Iterable[Any]) -> None:
     """Raise ValueError for an optimizer that a learning rate and a falling loss cannot steer.
 

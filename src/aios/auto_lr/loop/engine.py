@@ -10,8 +10,9 @@ from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from aios.auto_lr.loop.arguments import check_steerable, check_trains
+from aios.auto_lr.loop.arguments import check_steerable, check_trains, check_whole
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.update import clip_and_update
 from aios.auto_lr.loop.weights import all_trained, trainable
@@ -101,8 +102,12 @@ class InProcess:
         return trainable(all_trained(self.model, self.optimizers))
 
     def agreed(self, number: Tensor) -> Tensor:
-        """Every worker holds all weights, and has the same number."""
-        return number
+        """Its mean over the workers of a DistributedDataParallel model; anything else is trained here alone."""
+        if not isinstance(self.model, DistributedDataParallel):
+            return number
+        mean = number.detach().clone()
+        torch.distributed.all_reduce(mean, group=self.model.process_group)  # a sum: gloo has no mean
+        return mean / self.model.process_group.size()
 
     def whole_model(self) -> AbstractContextManager[None]:
         """It always is."""
@@ -130,6 +135,7 @@ def in_process(
     """The engine of a loop of anyone's own; ValueError where the optimizers train nothing of the model, or cannot be
     steered."""
     check_steerable(optimizers)
+    check_whole(model)
     check_trains(model, [group for optimizer in optimizers for group in optimizer.param_groups])
     device = next(model.parameters()).device
     return InProcess(

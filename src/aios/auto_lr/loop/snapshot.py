@@ -51,6 +51,8 @@ class Snapshot:
             buffers[name] = own  # a module may put another tensor in its place
         with torch.no_grad():
             for tensor, copy in self._tensors:
+                if tensor.shape != copy.shape:  # a buffer that the first batch gave its size, as a quantizer's
+                    tensor.resize_(copy.shape)
                 tensor.copy_(copy)
         for optimizer in self._optimizers:
             optimizer.restore()

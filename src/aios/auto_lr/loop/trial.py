@@ -133,7 +133,7 @@ def run_of(forward: Forward, model: nn.Module, engine: Engine, micro_batches: in
             losses.append(loss.detach().float())
         if learns:
             check_dense(model)
-        return torch.stack(losses).mean()
+        return engine.agreed(torch.stack(losses).mean())
 
     return run
 
