@@ -16,7 +16,7 @@ from aios.auto_lr.learning import LESS, LearningWatch
 from aios.auto_lr.param_groups import WrittenRates, read_learning_rates, set_learning_rate
 from aios.auto_lr.plan import Plan
 from aios.auto_lr.recovery import Recovery, Restorable
-from aios.auto_lr.saved_state import COUNT, FLAG, MAPPING, RATE, check_state, optional, row
+from aios.auto_lr.saved_state import COUNT, FLAG, LOSS, MAPPING, RATE, check_state, optional, row
 from aios.auto_lr.scheduler import AutoLRScheduler
 from aios.auto_lr.search import bounds_around
 from aios.auto_lr.trouble import TroubleMonitor
@@ -241,6 +241,7 @@ class LearningRateControl:
             "warmup_steps": plan.warmup_steps,
             "first_step": plan.first_step,
             "lengthened_at": plan.lengthened_at,
+            "start_loss": plan.start_loss,
             "anneal": self.anneal.to_dict(),
             "finishing": self.finishing,
             **{name: part.state_dict() if part is not None else None for name, part in parts.items()},
@@ -249,7 +250,8 @@ class LearningRateControl:
     @staticmethod
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is what `state_dict()` returned of some run."""
-        saved = check_state("learning rate state", state, _STATE, may_lack=("learning", "lengthened_at"))
+        lacking = ("learning", "lengthened_at", "start_loss")
+        saved = check_state("learning rate state", state, _STATE, may_lack=lacking)
         Anneal.from_dict(saved["anneal"])
         bounds = saved["bounds"]
         if bounds is not None and bounds[0] > bounds[1]:
@@ -304,6 +306,7 @@ _STATE = {
     "warmup_steps": COUNT,
     "first_step": COUNT,
     "lengthened_at": COUNT,
+    "start_loss": optional(LOSS),
     "anneal": MAPPING,
     "finishing": FLAG,
     **dict.fromkeys(("scheduler", "recovery", "learning"), optional(MAPPING)),
@@ -318,7 +321,7 @@ def _scheduler(plan: Plan, optimizer: Optimizer, log_fn: LogFn, step: int) -> Gr
     _announce_moe(plan, log_fn, step)
     build: Callable[..., GroupedLRScheduler] = GroupedLRScheduler
     if plan.profile == "auto":
-        build = partial(AutoLRScheduler, rules=plan.rules)
+        build = partial(AutoLRScheduler, rules=plan.rules, start_loss=plan.start_loss)
     return build(
         optimizer,
         plan.settings,

@@ -141,6 +141,8 @@ class Plan:
     """Of the decisions under `auto`."""
     use_moe: bool = False
     """Whether the model is a mixture of experts."""
+    start_loss: float | None = None
+    """The loss that a climb began with."""
     expected: Expected | None = None
     """What the loss has to come down to at the rate that a climb found."""
     lengthened_at: int = 0
@@ -192,7 +194,10 @@ def make_plan(given: Given, found: Found | None = None, first_step: int = 0) -> 
     if found is not None and found.lr is not None:
         base_lr, bounds = found.lr, found.bounds
     plan = _plan(given, base_lr, bounds, first_step)
-    if plan.profile != "auto" or found is None or (expected := Expected.after(found)) is None:
+    if plan.profile != "auto" or found is None:
+        return plan
+    plan = replace(plan, start_loss=found.start_loss)
+    if (expected := Expected.after(found)) is None:
         return plan
     kept = plan.base_lr == found.lr  # else the settings chose another rate, and nothing is known of that
     return replace(plan, warmup_steps=0, expected=expected if kept else None)
@@ -211,6 +216,7 @@ def resumed_plan(given: Given, saved: Mapping[str, Any], step: int, forget: bool
         base_lr, bounds = float(saved["base_lr"]), (float(saved["bounds"][0]), float(saved["bounds"][1]))
     first_step, warmup_steps = int(saved["first_step"]), int(saved["warmup_steps"])
     plan = _plan(given, base_lr, bounds, first_step, int(saved.get("lengthened_at", 0)))
+    plan = replace(plan, start_loss=saved.get("start_loss"))
     if step >= first_step + warmup_steps or config.warmup_steps is None:
         plan = replace(plan, warmup_steps=warmup_steps)
     before = Anneal.from_dict(saved["anneal"])

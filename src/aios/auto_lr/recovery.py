@@ -94,7 +94,7 @@ class Recovery:
             self._log(trouble(step, verdict.rung.value, verdict.reason, verdict.numbers))
         if verdict.rung is not Rung.NONE:
             self._act(step, verdict)
-        self._give_back(step, verdict.rung)
+        self._give_back(step, verdict)
         if may_keep and verdict.rung is Rung.NONE and step % SNAPSHOT_EVERY == 0 and self.healthy:
             self.keep_snapshot()
 
@@ -111,9 +111,15 @@ class Recovery:
                 self._kept.snapshot.restore()  # what is saved when the run ends is the last good state
             raise RunError(verdict.advice or reason)
 
-    def _give_back(self, step: int, rung: Rung) -> None:
-        passing = rung in (Rung.SKIP, Rung.CUT)
-        owed = self.restoration.observe(step, passing, self.healthy, self.scheduler.rates())
+    def _give_back(self, step: int, verdict: Verdict) -> None:
+        rates = self.scheduler.rates()
+        if verdict.of_batch:
+            self.restoration.note_bad_batch()
+            return
+        owed = self.restoration.after_bad_batch(rates, self.monitor.calm)
+        if owed is None:
+            passing = verdict.rung in (Rung.SKIP, Rung.CUT)
+            owed = self.restoration.observe(step, passing, self.healthy, rates)
         if owed is not None:
             self.scheduler.restore(owed, "trouble_over_increase", "trouble_over (back to the LR of before)")
 

@@ -44,7 +44,7 @@ class NoiseRules:
     """Least rise of a spike, as a fraction of the loss."""
     plateau_gain: float = 0.005
     """The loss is on a plateau if, even two standard errors better than measured, it would fall by less than this
-    fraction of itself in `plateau_steps`."""
+    fraction of itself, or of how far it has come since the start, in `plateau_steps`."""
     plateau_steps: int = 500
     """Optimizer steps over which a plateau is judged."""
     raise_gain: float = 0.02
@@ -143,10 +143,13 @@ def move_onto_trend(windows: Sequence[WindowSums], newest: WindowSums) -> list[W
     return [w._replace(mean=w.mean + newest.mean - expected) for w in windows]
 
 
-def decide_by_noise(windows: Sequence[WindowSums], rules: NoiseRules, may_raise: bool) -> tuple[LRDecision, str]:
+def decide_by_noise(
+    windows: Sequence[WindowSums], rules: NoiseRules, may_raise: bool, start_loss: float | None = None
+) -> tuple[LRDecision, str]:
     """The decision for the windows since the last change (the newest last), and its reason.
 
     The newest half is judged as well: a steep fall that has ended still tilts the line through all of them.
+    `start_loss` is the loss before training, where it is known.
     """
     newest, trend = windows[-1], fit_trend(windows)
     if len(windows) >= 2 and (jump := _jump(windows[-2], newest, rules)) is not None:
@@ -156,11 +159,12 @@ def decide_by_noise(windows: Sequence[WindowSums], rules: NoiseRules, may_raise:
     for part in judged:
         if part.slope > 0 and part.sigmas > rules.worsen_sigmas:
             return LRDecision.DECREASE, f"worsening ({part})"
-    gain = -trend.slope * newest.size / abs(trend.level) if trend.level else 0.0
+    worth = _worth(trend.level, start_loss)
+    gain = -trend.slope * newest.size / worth if worth else 0.0
     if may_raise and trend.sigmas < -rules.raise_sigmas and gain > rules.raise_gain:
         return LRDecision.INCREASE, f"improving ({gain:.2%} per window, {trend})"
     for part in judged:
-        if _is_plateau(part, rules):
+        if _is_plateau(part, rules, start_loss):
             return LRDecision.DECREASE, f"plateau ({part})"
     return LRDecision.HOLD, "steady"
 
@@ -175,6 +179,12 @@ def _jump(before: WindowSums, after: WindowSums, rules: NoiseRules) -> str | Non
     return None
 
 
-def _is_plateau(trend: Trend, rules: NoiseRules) -> bool:
+def _worth(level: float, start_loss: float | None) -> float:
+    """What a gain is measured by: the loss, or how far it has come if that is less. A constant in the loss makes any
+    gain a small part of it, but not of what was gained before."""
+    return abs(level) if start_loss is None else min(abs(level), abs(start_loss - level))
+
+
+def _is_plateau(trend: Trend, rules: NoiseRules, start_loss: float | None) -> bool:
     hoped_for = (-trend.slope + 2 * trend.stderr) * rules.plateau_steps
-    return hoped_for < rules.plateau_gain * abs(trend.level)
+    return hoped_for < rules.plateau_gain * _worth(trend.level, start_loss)

@@ -22,8 +22,10 @@ class AutoLRScheduler(GroupedLRScheduler):
     While it is `annealing`, the loss falls because of that and says nothing about the rate.
     """
 
-    def __init__(self, *args: Any, rules: NoiseRules | None = None, **kwargs: Any) -> None:
-        self.rules = rules or NoiseRules()
+    def __init__(
+        self, *args: Any, rules: NoiseRules | None = None, start_loss: float | None = None, **kwargs: Any
+    ) -> None:
+        self.rules, self._start_loss = rules or NoiseRules(), start_loss
         self.windows: list[WindowSums] = []
         self.level_moved = False
         super().__init__(*args, **kwargs)
@@ -74,7 +76,7 @@ class AutoLRScheduler(GroupedLRScheduler):
         if self.total_steps - self.last_adjustment_step < self.config.cooldown_steps:
             return LRDecision.HOLD, 0, "cooldown"
         may_raise = not self.annealing and self.current_lr < self.config.lr_max
-        decision, reason = decide_by_noise(self.windows, self.rules, may_raise)
+        decision, reason = decide_by_noise(self.windows, self.rules, may_raise, self._start_loss)
         if decision is LRDecision.DECREASE and (self.annealing or self.current_lr <= self.config.lr_min):
             return LRDecision.HOLD, 0, reason
         if decision is not LRDecision.HOLD:

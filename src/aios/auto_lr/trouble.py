@@ -17,10 +17,21 @@ from typing import Any, NamedTuple
 from aios.auto_lr.robust_window import RobustWindow
 from aios.auto_lr.saved_state import check_state, check_version
 from aios.auto_lr.trouble_config import TroubleConfig
-from aios.auto_lr.trouble_state import HUGE, STATE, TINY, Counters, Episode, Normal, counters_of, episode_of
+from aios.auto_lr.trouble_state import (
+    HUGE,
+    RECENT_COUNTERS,
+    STATE,
+    TINY,
+    Counters,
+    Episode,
+    Normal,
+    counters_of,
+    episode_of,
+)
 
 LET_IN = 3
-"""This outlier in a row, of loss or gradient, is taken for a new regime and let into the window."""
+"""This outlier in a row, of loss or gradient, is taken for a new regime and let into the window; this gradient that
+stands alone, for one of a rare kind of batches."""
 JUMP_SIGMAS, BACK_SIGMAS = 3.0, 2.0
 """How far a median of recent losses must be up to be a jump, and may be up to be back, in robust sigmas."""
 STATE_VERSION = 1
@@ -48,6 +59,8 @@ class Verdict(NamedTuple):
     """Finite numbers for the log."""
     advice: str = ""
     """One sentence to the user; only with STOP."""
+    of_batch: bool = False
+    """Whether nothing but the batch is to blame if the next one is as usual: the weights have not moved."""
 
 
 class TroubleMonitor:
@@ -74,15 +87,16 @@ class TroubleMonitor:
     @property
     def healthy(self) -> bool:
         """Whether a snapshot taken now would be a good one to come back to."""
-        return self._calm and self._counters.count - self._counters.last_trouble >= self.config.healthy_after
+        return self.calm and self._counters.count - self._counters.last_trouble >= self.config.healthy_after
 
     @property
     def untroubled(self) -> bool:
         """Whether there was no trouble at all so far, be it for fewer steps than it takes to be `healthy`."""
-        return self._calm and self._counters.last_trouble == 0
+        return self.calm and self._counters.last_trouble == 0
 
     @property
-    def _calm(self) -> bool:
+    def calm(self) -> bool:
+        """Whether nothing is out of the ordinary now."""
         return self._episode is None and not (self._counters.grad_streak or self._counters.loss_streak)
 
     @property
@@ -145,7 +159,7 @@ class TroubleMonitor:
     @staticmethod
     def check_state(state: Any) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is one that `load_state_dict` takes."""
-        check_state("trouble state", state, STATE)
+        check_state("trouble state", state, STATE, may_lack=RECENT_COUNTERS)
         check_version("trouble state", state, STATE_VERSION)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -169,8 +183,11 @@ class TroubleMonitor:
         config, window = self.config, self._log_grads
         if len(window) < config.min_fill:
             return math.inf
-        distance = max(math.log(config.grad_ratio), config.grad_sigmas * window.sigma())
-        return math.exp(min(window.median() + distance, math.log(HUGE)))
+        least = math.log(config.grad_ratio)
+        limit, own = window.median() + max(least, config.grad_sigmas * window.sigma()), self._counters.own_log_grad
+        if own is not None:
+            limit = max(limit, own + least)
+        return math.exp(min(limit, math.log(HUGE)))
 
     def _take_gradient(self, log_grad: float, exploded: bool) -> None:
         self._recent_log_grads.add(log_grad)
@@ -279,16 +296,38 @@ class TroubleMonitor:
         return Verdict(Rung.REWIND, reason, numbers | {"rewinds": float(self._counters.rewinds)})
 
     def _explosion(self, norm: float, usual: float, skipped: bool, numbers: dict[str, float]) -> Verdict:
-        self._counters.last_trouble = self._counters.count
-        if self._counters.grad_streak <= LET_IN:  # those let in after it are the new normal
-            recent = [c for c in self._explosions if self._counters.count - c < self.config.skip_window]
-            self._explosions = [*recent, self._counters.count][-self.config.skips_to_cut :]
+        counters, log_norm = self._counters, math.log(max(norm, TINY))
+        counters.last_trouble = counters.count
+        if counters.grad_streak <= LET_IN:  # those let in after it are the new normal
+            recent = [c for c in self._explosions if counters.count - c < self.config.skip_window]
+            self._explosions = [*recent, counters.count][-self.config.skips_to_cut :]
+            counters.explosions_left_out += 1
+            highest = counters.highest_log_grad
+            counters.highest_log_grad = log_norm if highest is None else max(highest, log_norm)
         reason = f"gradient_explosion ({norm:.4g} vs median {usual:.4g})"
         numbers |= {"grad_median": usual}
-        cutting = self._episode is not None and self._episode.phase == "cut"
-        if len(self._explosions) == self.config.skips_to_cut and not cutting:
+        phase = self._episode.phase if self._episode is not None else "jump"  # which the same batch may have begun
+        many = len(self._explosions) == self.config.skips_to_cut
+        if phase == "jump" and (counters.explosion_cuts if many else self._stands_alone_again):
+            return self._own(reason, numbers)
+        if many and phase != "cut":
+            counters.explosion_cuts += 1
             return self._cut(reason, numbers)
         return Verdict(Rung.SKIP if skipped else Rung.NONE, reason, numbers)
+
+    @property
+    def _stands_alone_again(self) -> bool:
+        """Whether the newest explosion, alone of its kind for a while, is one of several in the run."""
+        return len(self._explosions) == 1 and self._counters.explosions_left_out >= LET_IN
+
+    def _own(self, reason: str, numbers: dict[str, float]) -> Verdict:
+        """Such gradients come again and again and the loss is no worse for them, at a lower LR neither: some batches
+        are of a rare kind (a rare class, say), and to leave them out for ever would be not to learn it."""
+        counters = self._counters
+        counters.own_log_grad, counters.highest_log_grad = counters.highest_log_grad, None
+        counters.explosions_left_out = counters.explosion_cuts = 0
+        self._explosions, self._limit = [], self._grad_limit()
+        return Verdict(Rung.NONE, f"rare_batches {reason.partition(' ')[2]}", numbers)
 
     def _non_finite(self, loss: float, numbers: dict[str, float]) -> Verdict:
         """The weights did not move: nothing to cut, unless it goes on and they must be to blame."""
@@ -298,7 +337,7 @@ class TroubleMonitor:
         numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
         if self._counters.non_finite_streak % self.config.non_finite_patience == 0:
             return self._rewind(f"{reason} ({self._counters.non_finite_streak} in a row)", numbers)
-        return Verdict(Rung.SKIP, f"{reason} ({self._counters.non_finite_streak} in a row)", numbers)
+        return Verdict(Rung.SKIP, f"{reason} ({self._counters.non_finite_streak} in a row)", numbers, of_batch=True)
 
     def _forgive(self) -> None:
         """Progress, the loss clearly below the goal for a while, forgives rewinds."""

@@ -71,8 +71,18 @@ class Counters:
     """Highest usual log gradient norm so far."""
     mark_level: float | None = None
     """Level of the loss a window ago."""
+    explosions_left_out: int = 0
+    """Exploding gradients since the latest that were taken for the data's own."""
+    explosion_cuts: int = 0
+    """Cuts of the LR for them."""
+    highest_log_grad: float | None = None
+    """Highest log norm among them."""
+    own_log_grad: float | None = None
+    """Log gradient norm up to which the data's own batches reach, rare ones included."""
 
 
+RECENT_COUNTERS = ("explosions_left_out", "explosion_cuts", "highest_log_grad", "own_log_grad")
+"""Those that older checkpoints lack."""
 _LEVEL = between(-100 * HUGE, 100 * HUGE)  # of losses, sums of a few of them, and their spread
 _LOG_GRAD = between(math.log(TINY) - 1, math.log(HUGE) + 1)
 WINDOWS = {
@@ -84,6 +94,8 @@ _COUNTERS = {
     **dict.fromkeys(("probation", "blamed_until", "rewinds", "below"), COUNT),
     **dict.fromkeys(("goal", "first_level", "mark_level"), optional(_LEVEL)),
     "peak_log_grad": _LOG_GRAD,
+    **dict.fromkeys(RECENT_COUNTERS[:2], COUNT),
+    **dict.fromkeys(RECENT_COUNTERS[2:], optional(_LOG_GRAD)),
 }
 _NORMAL = {"level": _LEVEL, "sigma": between(0, 100 * HUGE), "log_grad": _LOG_GRAD}
 _EPISODE = {
@@ -97,7 +109,7 @@ STATE = {**WINDOWS, **_COUNTERS, "explosions": series(COUNT), "episode": optiona
 
 def counters_of(state: Mapping[str, Any]) -> Counters:
     """The counters that a saved state holds."""
-    return Counters(**{name: state[name] for name in _COUNTERS})
+    return Counters(**{name: state[name] for name in _COUNTERS if name in state})
 
 
 def episode_of(state: Mapping[str, Any]) -> Episode | None:

@@ -21,6 +21,7 @@ _PLAIN = {
     "non_finite_loss": "the loss was NaN or infinite",
     "non_finite_gradient": "the gradient was NaN or infinite",
     "gradient_explosion": "the gradient exploded",
+    "rare_batches": "such gradients come again and again and do no harm: some batches are of a rare kind",
     "vanishing_gradient": "the gradient vanishes while the loss is flat",
     "persistent_trouble": "the trouble did not pass",
     "not_learning": "the loss did not come down at the rate that was found",
