@@ -65,7 +65,7 @@ def test_the_events_tell_the_run_in_order() -> None:
     climb, init = events[0], events[1]
     assert (climb["how"], climb["step"], init["step"]) == ("climb", ended, ended)
     assert set(climb) == {
-        "event", "step", "how", "lr", "edge", "curve", "search_steps", "broke", "steps_per_cycle", "reason",
+        "event", "step", "how", "lr", "edge", "curve", "search_steps", "broke", "clear", "steps_per_cycle", "reason",
         "lr_min", "lr_max",
     }  # fmt: skip
     assert init["initial_lr"] == climb["lr"]

@@ -40,6 +40,12 @@ def told_at(watch: LearningWatch, losses: list[float]) -> list[int]:
     return told
 
 
+@given(lengths, st.integers(2, 10))
+def test_batches_without_a_finite_loss_do_not_speak_against_a_run_that_learns(steps: int, every: int) -> None:
+    losses = [math.nan if step % every == 0 else 2.0 for step in range(steps)]
+    assert told_at(watch_over(steps, broke=True), losses) == []
+
+
 @given(lengths, st.floats(4.0, 6.0))
 def test_a_loss_that_stays_after_harm_is_told_again_and_again_but_not_for_ever(steps: int, level: float) -> None:
     told = told_at(watch_over(steps, broke=True), [level] * steps)

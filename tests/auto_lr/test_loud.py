@@ -123,7 +123,7 @@ def test_the_state_before_the_first_step_is_that_of_a_run_yet_to_begin(learned_b
 
     for state in (empty, searched):
         forward, resumed = start()
-        resumed.load_state_dict(state, forward)
+        resumed.load_state_dict(state)
         if state is empty:
             assert resumed.search(forward) == found
         assert train(resumed, forward) == straight

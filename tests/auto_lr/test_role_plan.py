@@ -236,7 +236,7 @@ def test_a_resumed_run_goes_on_at_the_rates_of_the_roles_bit_for_bit(at: int) ->
     other, again, resumed, forward = built()
     other.load_state_dict(saved[0])
     again.load_state_dict(saved[1])
-    resumed.load_state_dict(saved[2], forward)
+    resumed.load_state_dict(saved[2])
     train(resumed, forward)
     assert fingerprint(other, again) == fingerprint(model, optimizer)
 
@@ -255,7 +255,7 @@ def test_a_resumed_run_tells_which_rates_it_keeps(now: AutoLRConfig, kept: list[
     auto = AutoLR(model, adamw(model), 300)
     auto.search(forward)
     events: list[dict[str, Any]] = []
-    AutoLR(model, adamw(model), 300, now, events.append).load_state_dict(auto.state_dict(), forward)
+    AutoLR(model, adamw(model), 300, now, events.append).load_state_dict(auto.state_dict())
     told = of(events, "adaptive_lr_roles")
     assert sorted((event["role"], event["factor"]) for event in told) == kept
     assert all(event["evidence"] == "saved" for event in told)

@@ -104,7 +104,7 @@ def test_a_run_saved_and_gone_on_with_ends_as_if_it_had_not_been() -> None:
     for optimizer, state in zip(optimizers, saved[2:], strict=True):
         optimizer.load_state_dict(state)
     resumed = AutoLR(model, optimizers, 300)
-    resumed.load_state_dict(saved[0], forward)
+    resumed.load_state_dict(saved[0])
     assert (train(resumed, forward), states(model, optimizers)) == ends
 
 

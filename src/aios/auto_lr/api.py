@@ -164,7 +164,7 @@ class AutoLR:
         Returns the LR of this update. Raises ValueError, before any change, when all steps are done and for a loss
         that is not one number.
         """
-        number = number_on(self.engine.device, loss, "loss")
+        number = self.engine.agreed(number_on(self.engine.device, loss, "loss"))
         lr = self.before_step()
         norm = self.engine.update(number, self.skip_above)
         self.after_step(number, norm)
@@ -304,21 +304,18 @@ class AutoLR:
         if self.control is not None and self.control.scheduler is not None:
             self.control.scheduler.log_summary()
 
-    def load_state_dict(
-        self, state: Mapping[str, Any], how: Forward | Trial | None = None, micro_batches: int = 1, forget: bool = False
-    ) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, forget: bool = False) -> None:
         """Go on from `state_dict()`; load model and optimizers first. Nothing is searched again.
 
-        With the `how` that `search` was given, what it would have raced later is raced. `forget` keeps what a search
-        found, but nothing that was learned since. Raises ValueError, before any change, when training has
-        begun or for any other kind of state.
+        `forget` keeps what a search found, but nothing that was learned since. Raises ValueError, before any change,
+        when training has begun or for any other kind of state.
         """
         if self.begun:
             raise ValueError("load_state_dict comes before the first step: training has begun")
         saved = read_state(state)
         step, learned = saved["step_count"], saved["control"]
         plan = None if learned is None else resumed_plan(self._given, learned, step, forget)
-        self._finding.load_state_dict(saved, as_trial(how, self.model, self.engine, micro_batches))
+        self._finding.load_state_dict(saved)
         if plan is not None:
             self.control = self._controller(plan, step)
             if not forget:
@@ -345,15 +342,11 @@ class AutoLR:
         return LearningRateControl(plan, self._groups, self._log, take_snapshot, step)
 
     def _end_climb(self, why: str = "the run ended") -> None:
-        """End the climb (`why`: if it has not ended by itself), settle on its result, or race if it found none."""
+        """End the climb (`why`: if it has not ended by itself) and settle on its result."""
         self.flush()
-        found = self._finding.end_climb(self.step_count, why)
-        self._settle_on(found)
-        if self.step_count >= self.steps:
-            return
-        if found.lr is None and (raced := self._finding.race_fresh(self.batch, found.edge)) is not None:
-            self._settle_on(raced)
-        self._begin()
+        self._settle_on(self._finding.end_climb(self.step_count, why))
+        if self.step_count < self.steps:
+            self._begin()
 
     def _follow(self, done: list[tuple[Launched, list[float]]]) -> None:
         for launched, (loss, grad_norm, change, *numbers) in done:

@@ -26,6 +26,7 @@ ROUNDING = 1e-6
 MOST_MOMENTUM = 0.999
 """Momentum above this is treated as this."""
 _MOST_DECADES = 12.0
+_HEDGE = "the rate is in the middle between where updates begin to count and there"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Shape:
     fall: float
     """From the untrained model to the lowest of them."""
     errors: tuple[float, float]
-    """Standard errors of the lowest and of the newest, by the noise from batch to batch."""
+    """Standard errors of the lowest and of the newest, by the noise from batch to batch before it."""
     clear: bool
     """Whether the loss fell by more than noise can make it."""
     knee: float
@@ -103,7 +104,8 @@ class Climb:
         """Take what a step at `lr` cost and did; returns whether the current state is worth going back to.
 
         `change` is RMS of the update over RMS of the weights; a loss that is not finite had no update. A loss of None
-        tells nothing: its update was left out for another reason than the rate.
+        tells nothing: its update was left out for another reason than the rate. Nor does one of exactly 0, for a batch
+        in which there was nothing to predict.
         """
         if self.ended is not None:
             return False
@@ -114,7 +116,7 @@ class Climb:
         self._observed += 1
         if loss is not None and math.isfinite(loss):
             self._lost = 0
-            self._points.append(Point(number, loss, change if math.isfinite(change) else 0.0))
+            self._note(Point(number, loss, change if math.isfinite(change) else 0.0))
         elif loss is not None:
             self._miss(lr)
         return self.ended is None and place == self.steps_per_cycle - 1 and self._judge(number)
@@ -127,8 +129,10 @@ class Climb:
         losses, shape = self._levels(), self.shape()
         peaks = tuple(self._peak(number) for number in range(len(losses)))
         edge = self._peak((self._observed - 1) // self.steps_per_cycle) if self._observed else None
-        if shape is None or not shape.clear:
+        if shape is None or edge is None or self._points[-1].cycle < 0:  # no cycle has told anything
             lr, reason = None, f"the loss did not fall clearly at any rate; {self.ended}"
+        elif not shape.clear:
+            lr, reason = self._hedged(edge), f"the loss did not fall clearly at any rate; {self.ended}; {_HEDGE}"
         else:
             knee, divisor = self._peak(shape.knee), self.config.divisor or 1.0
             divisor *= (1 - min(momentum, MOST_MOMENTUM)) ** -self.config.momentum_power
@@ -144,8 +148,14 @@ class Climb:
             reason=reason,
             steps=lost,
             broke=self.broke,
+            clear=shape is not None and shape.clear,
             steps_per_cycle=self.steps_per_cycle,
         )
+
+    def _hedged(self, edge: float) -> float:
+        """The rate where all that is known is from where to where the best one lies, on a logarithmic scale: from
+        updates that begin to count up to `edge`. Noise may hide a fall, and learning may be slow to show."""
+        return math.sqrt(self._peak(0) * edge)
 
     def shape(self) -> Shape | None:
         """What the cycles so far show; None before the first has ended, or where no loss was told."""
@@ -156,7 +166,9 @@ class Climb:
         ends = tuple(map(scale, levels))
         lowest, before = min(ends), scale(level(start))
         best, newest = ends.index(lowest), len(ends) - 1
-        then, now = (self._noise(number, scale) / math.sqrt(self._telling) for number in (best, newest))
+        # Harm makes a loss swing before it is seen to rise: that is no noise of the batches.
+        calm = max(self._noise(number, scale) for number in range(max(1, newest)))
+        then, now = (noise / math.sqrt(self._telling) for noise in (self._noise(best, scale), calm))
         fall = before - lowest
         knee = first_within(ends, lowest + max(config.tolerance * fall, config.tolerance_sigmas * then))
         # Any cycle that shows it counts: at high rates the loss swings within a cycle, and that is not batch noise.
@@ -222,6 +234,11 @@ class Climb:
             self.ended = f"at {self._peak(len(shape.ends) - 1):.3g} it was no lower, and a checkpoint was due"
         return self.ended is not None
 
+    def _note(self, point: Point) -> None:
+        """Keep what a step has told: a loss of exactly 0 tells nothing."""
+        if point.loss:
+            self._points.append(point)
+
     def _take_early(self, lr: float, loss: float | None, change: float) -> None:
         """A step before the first cycle, at a rate too low to train."""
         self._early -= 1
@@ -231,7 +248,7 @@ class Climb:
             self._miss(lr)
             return
         self._lost = 0
-        self._points.append(Point(-1, loss, 0.0))
+        self._note(Point(-1, loss, 0.0))
         if self._first_peak is None and lr == self._trying:  # else launched before the last decision
             self._approach(lr, change)
 

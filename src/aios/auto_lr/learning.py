@@ -50,10 +50,11 @@ class Expected:
 
     @classmethod
     def after(cls, found: Found) -> Expected | None:
-        """After a climb that found a rate; None after anything else."""
-        if found.how != "climb" or found.lr is None:
+        """After a climb that saw the loss fall; None after anything else."""
+        first = found.start_loss
+        if first is None or found.lr is None or not found.clear:
             return None
-        lowest, first = min(found.losses), statistics.fmean(found.losses[:3])
+        lowest = min(found.losses)
         scale = comparable(found.losses)
         ceiling = scale(lowest) - SHARE * (scale(first) - scale(lowest))
         return cls(lowest, math.exp(ceiling) if scale is math.log else ceiling, found.broke)
@@ -83,9 +84,9 @@ class LearningWatch:
             return None
         patience = PATIENCE if self.expected.broke else CALM_PATIENCE
         due = self.since + max(SOONEST, round(patience * self._steps))
-        if step > due - max(5, round(WINDOW * self._steps)):
+        if step > due - max(5, round(WINDOW * self._steps)) and math.isfinite(loss):
             self._losses.append(loss)
-        if step < due:
+        if step < due or not self._losses:
             return None
         median = statistics.median(self._losses)
         self._losses, self._questions = [], self._questions + 1

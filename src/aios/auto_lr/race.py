@@ -20,7 +20,7 @@ _RANGES: dict[str, Range] = {
     "rounds": Range(3, 64),
     **dict.fromkeys(("least_steps", "most_steps", "judges"), Range(1)),
     **dict.fromkeys(("warmup", "decay"), Range(0, 1)),
-    **dict.fromkeys(("trained_change", "fresh_change"), Range(1e-9, 10)),
+    "middle_change": Range(1e-9, 10),
 }
 
 
@@ -42,10 +42,8 @@ class RaceConfig:
     """Part of each short run in which its rate rises, for the optimizer is fresh."""
     decay: float = 0.5
     """Part of each short run, its last, in which its rate falls to zero."""
-    trained_change: float = 0.01
-    """Change of the weights (RMS over RMS) by the first update at the middle candidate, for a model trained before."""
-    fresh_change: float = 0.02
-    """The same for a fresh one."""
+    middle_change: float = 0.01
+    """Change of the weights (RMS over RMS) by the first update at the middle candidate."""
 
     def __post_init__(self) -> None:
         check_numbers(self, _RANGES)
@@ -124,12 +122,11 @@ def run_race(
     budget: int,
     middle: float,
     config: RaceConfig,
-    otherwise: float | None = None,
 ) -> Found | None:
     """Race rates around `middle` on the batches from `first_batch` on; `restore` brings the state back after each.
 
-    Held also against the loss that the untouched weights have: when no candidate betters it, the lowest is taken, or
-    the rate `otherwise`. Batches on which that is not finite judge nothing. None where `budget` steps are too few.
+    Held also against the loss that the untouched weights have: when no candidate betters it, the lowest is taken.
+    Batches on which that is not finite judge nothing. None where `budget` steps are too few.
     """
     pace = pace_of(budget, config)
     if pace is None:
@@ -145,7 +142,7 @@ def run_race(
         rates = [lr * factor for factor in factors]
         losses[lr] = _mean(_short_run(trial, restore, rates, first_batch, list(seen)))
     cost = judging + len(losses) * (pace.steps + judging)
-    lr, why = _verdict(losses, _mean(list(seen.values())), otherwise)
+    lr, why = _verdict(losses, _mean(list(seen.values())))
     reason = f"runs of {pace.steps} steps at {len(losses)} rates: {why}"
     curve = dict(sorted(losses.items()))
     return Found("race", tuple(curve), tuple(curve.values()), lr=lr, edge=None, reason=reason, steps=cost)
@@ -160,12 +157,11 @@ def _finite_losses(trial: Trial, restore: Callable[[], object], batches: Sequenc
     return {batch: loss for batch, loss in losses.items() if math.isfinite(loss)}
 
 
-def _verdict(losses: Mapping[float, float], untouched: float, otherwise: float | None) -> tuple[float, str]:
+def _verdict(losses: Mapping[float, float], untouched: float) -> tuple[float, str]:
     """The rate to take, and why."""
     if losses[winner(losses)] < untouched:
         return between(losses), f"{winner(losses):.3g} ended lowest, untouched weights have {untouched:.4g}"
-    none = f"none of them did better than the untouched weights ({untouched:.4g})"
-    return (min(losses), none) if otherwise is None else (otherwise, f"{none}; {otherwise:.3g} is far from any harm")
+    return min(losses), f"none of them did better than the untouched weights ({untouched:.4g})"
 
 
 def _short_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -59,6 +60,8 @@ class Found:
     """Optimizer steps' worth of work that trained nothing (a forward pass alone counts a third)."""
     broke: bool = False
     """Of a climb: whether it was ended by harm, a loss that had risen or was no longer finite."""
+    clear: bool = True
+    """Of a climb: whether the loss fell by more than noise explains; if not, the rate is a guess."""
     steps_per_cycle: int | None = None
     """Of a climb: its pace, which corrects for the run's length: longer cycles find a lower rate."""
 
@@ -66,6 +69,11 @@ class Found:
     def nothing(cls, how: How, reason: str, steps: int) -> Found:
         """No rate, and no curve either."""
         return cls(how=how, rates=(), losses=(), lr=None, edge=None, reason=reason, steps=steps)
+
+    @property
+    def start_loss(self) -> float | None:
+        """Of a climb: the loss that training began with, as the first cycles, at low rates, left it."""
+        return statistics.fmean(self.losses[:3]) if self.how == "climb" and self.losses else None
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -82,6 +90,7 @@ class Found:
             "curve": [[lr, loss if math.isfinite(loss) else None] for lr, loss in points],
             "search_steps": self.steps,
             "broke": self.broke,
+            "clear": self.clear,
             "steps_per_cycle": self.steps_per_cycle,
             "reason": self.reason,
         }  # fmt: skip
@@ -96,7 +105,7 @@ class Found:
         """What `to_dict` made, or what the searches of earlier versions logged; ValueError for anything else."""
         if "suggestion" in record:
             record = _from_range_test(record)
-        check_state("what a search found", record, _RECORD, may_lack=("broke", "steps_per_cycle"))
+        check_state("what a search found", record, _RECORD, may_lack=("broke", "clear", "steps_per_cycle"))
         points = [(float(lr), math.nan if loss is None else float(loss)) for lr, loss in record["curve"]]
         rates, losses = tuple(lr for lr, _ in points), tuple(loss for _, loss in points)
         how: How = "race" if record["how"] == "race" else "climb"
@@ -109,6 +118,7 @@ class Found:
             reason=record["reason"],
             steps=record["search_steps"],
             broke=record.get("broke", False),
+            clear=record.get("clear", True),
             steps_per_cycle=record.get("steps_per_cycle"),
         )
 
@@ -130,6 +140,7 @@ _RECORD = {
     "edge": optional(RATE),
     "search_steps": COUNT,
     "broke": FLAG,
+    "clear": FLAG,
     "steps_per_cycle": optional(POSITIVE_COUNT),
     "curve": series(row(RATE, optional(LOSS))),
 }

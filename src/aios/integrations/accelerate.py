@@ -135,7 +135,7 @@ class AutoLRLoop:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`; `accelerator.load_state` calls it when all else is loaded."""
-        self.auto.load_state_dict(state["auto_lr"], self._trial)
+        self.auto.load_state_dict(state["auto_lr"])
         self._tally.load_state_dict(state.get("told"))
         self._seen, self._searched = state["seen"], True
 

@@ -119,7 +119,7 @@ class AutoLRCallback(pl.Callback):
         self._said.clear()
         self._searched = goes_on
         if self._loaded is not None:
-            auto.load_state_dict(self._loaded["auto_lr"], self._trial)
+            auto.load_state_dict(self._loaded["auto_lr"])
             self._tally.load_state_dict(self._loaded.get("told"))
             self._loaded = None
         if done and not (goes_on or fits_again):

@@ -64,7 +64,6 @@ class AutoLRCallback(TrainerCallback):
         self._ahead = LookAhead(self._begin_look)
         self._scheduler = SteeredScheduler(lambda: trainer.optimizer.param_groups, self._state_dict)
         self._loader: Any = None  # the training's; None before it
-        self._trial: EngineTrial | None = None  # None where nothing can be tried
         self._step: FrameworkStep | None = None
         self._norm: Tensor | None = None  # of the newest gradient, before clipping
         self._watched: Any = None  # the accelerator that it comes from
@@ -182,14 +181,14 @@ class AutoLRCallback(TrainerCallback):
         )
         self.auto = auto
         self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
-        self._trial = EngineTrial(auto.engine, self._run_ahead) if begins_anew(self._loader) else None
         if goes_on:
             return
         if self._before:
             logger.warning(_WEIGHTS_ALONE if self._scheduler.loaded is None else STRANGERS_CHECKPOINT)
         if auto.obstacle is None:
+            tries = begins_anew(self._loader)  # else nothing can be tried
             with self._ahead:
-                auto.search(self._trial)
+                auto.search(EngineTrial(auto.engine, self._run_ahead) if tries else None)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the rate of the step. A finished run that is resumed has none left, but Trainer makes one more."""
@@ -297,7 +296,7 @@ class AutoLRCallback(TrainerCallback):
             return
         saved, self._scheduler.loaded = self._scheduler.loaded, None
         if saved is not None and saved.get("auto_lr") is not None:
-            self.auto.load_state_dict(saved["auto_lr"], self._trial)
+            self.auto.load_state_dict(saved["auto_lr"])
             self._tally.load_state_dict(saved.get("told"))
 
 

@@ -174,7 +174,7 @@ def test_a_data_loader_loop_saved_and_gone_on_with_ends_as_if_it_had_not_been() 
     model, optimizer, feed, auto, loss_of = start()
     model.load_state_dict(weights)
     optimizer.load_state_dict(moments[0])
-    auto.load_state_dict(moments[2], lambda i: loss_of(feed[i]))
+    auto.load_state_dict(moments[2])
     feed.load_state_dict(moments[3])
     torch.set_rng_state(moments[1])
     assert (run(feed, auto, loss_of, 300), fingerprint(model, optimizer)) == straight

@@ -25,8 +25,6 @@ from aios.auto_lr.race import run_race
 from aios.auto_lr.search import BUDGET, SHORTEST_RUN, Found, Trial
 from aios.errors import RunError
 
-BELOW_EDGE = 10.0
-"""If neither climb nor race found a rate, a fresh model trains at the rate where it broke divided by this."""
 SCALED = 256.0
 """A first loss this many times the one that the search saw on the same batch was multiplied by somebody."""
 _NOTHING_MOVES = "no weight moved at any rate: does the optimizer's step do anything, and hold the model's weights?"
@@ -35,11 +33,10 @@ _NOTHING_MOVES = "no weight moved at any rate: does the optimizer's step do anyt
 class Finding:
     """Finds the rate of a run of `steps`; whoever drives the loop accounts for and logs what is found.
 
-    The `trial` of `begin`, `look` and `load_state_dict` trains on any batch; without it nothing is raced.
+    The `trial` of `begin` and `look` trains on any batch; without it nothing is raced.
     """
 
     def __init__(self, model: nn.Module, engine: Engine, steps: int, config: AutoLRConfig) -> None:
-        self._trial: Trial | None = None
         self.climbing: Climbing | None = None
         """The climb in progress."""
         self.search_steps = 0
@@ -50,26 +47,24 @@ class Finding:
         self.roles: RolePlan | None = None
         """How the rates of the model's parts compare; None until training begins."""
         self._first_loss: float | None = None  # of the first batch, untrained
-        self._moves = True  # whether the climb saw a weight move
 
     def begin(self, step: int, batch: int, trial: Trial | None) -> Found | None:
         """What is found at once; None where the steps to come, from `step` on, are a climb."""
-        self._trial = trial
-        found = self._at_once(batch)
+        found = self._at_once(batch, trial)
         if found is None:
             self.climbing = Climbing(self._new_climb(), self._engine, step)
         return found
 
-    def _at_once(self, batch: int) -> Found | None:
+    def _at_once(self, batch: int, trial: Trial | None) -> Found | None:
         """What is found before any step is made; None where a climb is to find it."""
-        self._first_loss = self._look_at(batch)
+        self._first_loss = self._look_at(batch, trial)
         if self._steps < SHORTEST_RUN:
             self.plan_roles()
             reason = f"too few steps for a search ({self._steps}; it takes {SHORTEST_RUN} or more)"
             return Found.nothing("climb", reason, steps=0)
-        if self._trial is not None and self._was_trained():
+        if trial is not None and self._was_trained():
             self.plan_roles()
-            return self._race_from_start(self._trial, batch, self._config.race.trained_change)
+            return self._race_from_start(trial, batch)
         self.plan_roles(MEASURED)
         return None
 
@@ -142,13 +137,10 @@ class Finding:
 
     def look(self, batch: int, trial: Trial) -> Found:
         """What `begin`, and the climb if there is one, finds on the batches from `batch` on; all is taken back."""
-        self._trial = trial
         try:
-            found = self._at_once(batch)
+            found = self._at_once(batch, trial)
             if found is None:
                 found = climb_and_restore(self._new_climb(), self._engine, trial, batch)
-                if found.lr is None:
-                    found = self.race_fresh(batch, found.edge) or found
             return found
         finally:
             self.end_roles()
@@ -177,18 +169,7 @@ class Finding:
         assert self.climbing is not None
         climbing, self.climbing = self.climbing, None
         climbing.climb.stop(why)
-        self._moves = climbing.climb.unit is not None
         return climbing.go_back(step)
-
-    def race_fresh(self, batch: int, edge: float | None) -> Found | None:
-        """Race when the climb found no rate. If no candidate wins either, use a tenth of the `edge`.
-
-        None where nothing can be raced, or no weight moved.
-        """
-        if self._trial is None or not self._moves:
-            return None
-        otherwise = edge / BELOW_EDGE if edge is not None else None
-        return self._race_from_start(self._trial, batch, self._config.race.fresh_change, otherwise)
 
     def check_scale(self, loss: float) -> None:
         """Raise ValueError if the first loss is far from the one that the search saw on the same batch and weights.
@@ -202,13 +183,13 @@ class Finding:
                 "plain loss to step, and the GradScaler to AutoLR(..., scaler=scaler)"
             )
 
-    def _look_at(self, batch: int) -> float | None:
+    def _look_at(self, batch: int, trial: Trial | None) -> float | None:
         """The loss on a batch before any training; that leaves no trace. None without a trial."""
-        if self._trial is None:
+        if trial is None:
             return None
         snapshot = self._engine.snapshot()
         try:
-            return Paired(self._trial).evaluate(batch)
+            return Paired(trial).evaluate(batch)
         finally:
             snapshot.restore()
 
@@ -229,15 +210,14 @@ class Finding:
         with self._engine.whole_model():
             return looks_trained(trainable(self._model.parameters()))
 
-    def _race_from_start(self, trial: Trial, batch: int, change: float, otherwise: float | None = None) -> Found:
-        """Race rates around the one whose first update makes `change`, on the batches from `batch` on."""
-        trial, snapshot = Paired(trial), self._engine.snapshot()
+    def _race_from_start(self, trial: Trial, batch: int) -> Found:
+        """Race rates on the batches from `batch` on."""
+        trial, snapshot, config = Paired(trial), self._engine.snapshot(), self._config.race
         unit = find_unit(trial, self._engine, snapshot.restore, batch, self._climb_config)
         if unit.change is None:
             return Found.nothing("race", _NOTHING_MOVES, unit.steps)
-        # The whole budget, even after a climb: nothing matters more than finding a rate.
-        middle, budget = change / unit.change, math.floor(BUDGET * self._steps) - unit.steps
-        found = run_race(trial, snapshot.restore, batch, budget, middle, self._config.race, otherwise)
+        middle, budget = config.middle_change / unit.change, math.floor(BUDGET * self._steps) - unit.steps
+        found = run_race(trial, snapshot.restore, batch, budget, middle, config)
         if found is None:
             reason = f"too few steps for a race; by what an update changes, {middle:.3g} suits such a model"
             return replace(Found.nothing("race", reason, unit.steps), lr=middle)
@@ -250,13 +230,13 @@ class Finding:
         roles = {"factors": dict(plan.factors), "one_rate": plan.one_rate, "usual": plan.usual}
         return {"search_steps": self.search_steps, "climb": climb, "roles": roles}
 
-    def load_state_dict(self, state: Mapping[str, Any], trial: Trial | None) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned; checked before (see `state_forms`)."""
         roles, optimizers = state.get("roles"), self._engine.optimizers
         # A run begun before there were roles goes on with one rate for all.
         plan = RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, MEASURED, wanted=False)
         scale_updates(self._model, optimizers, plan.factors, plan.usual)  # before any change, because it may raise
-        self.roles, self._trial = plan, trial
+        self.roles = plan
         self.search_steps = state["search_steps"]
         climb = state.get("climb")
         self.climbing = Climbing.from_state(climb, self._engine, self._climb_config) if climb is not None else None

@@ -32,7 +32,7 @@ def begin_learning_rate(
         run.auto.search(run_trial(run))
     elif state is not None and step > 0:
         learned = still_comparable(read_checkpoint(state), state, run.config)
-        run.auto.load_state_dict(learned, run_trial(run), forget=run.config.adaptive_lr_reset_state)
+        run.auto.load_state_dict(learned, forget=run.config.adaptive_lr_reset_state)
 
 
 def _say_of_asked_lr(run: TrainingRun, state: Mapping[str, Any] | None, searches: bool) -> None:
