@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
-from aios.auto_lr import AdaptiveLRConfig, AdaptiveLRScheduler, AutoLRConfig, ClimbConfig, TroubleConfig
+from aios.auto_lr import AdaptiveLRConfig, AdaptiveLRScheduler, AutoLRConfig, TroubleConfig
 from aios.errors import RunError, UserError
 from aios.integrations.transformers import AutoLRCallback
 from integrations.steered_trainers import Events, named, steered
@@ -133,27 +133,6 @@ class InStep(TrainerCallback):
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         self.trainer.in_step = False
-
-
-@pytest.mark.slow
-def test_a_race_after_a_climb_leaves_the_order_of_the_data_alone(tmp_path: Path) -> None:
-    events: Events = []
-
-    def run(config: AutoLRConfig | None) -> list[float]:
-        trainer = make_trainer(tmp_path, gpt2(), Windows(200), Recorded, max_steps=400)  # an epoch has 50 steps
-        trainer.add_callback(InStep(trainer))
-        if config is not None:
-            AutoLRCallback.attach(trainer, config, events.append)
-        trainer.add_callback(StopAt(180, save=False))
-        trainer.train()
-        return trainer.trained
-
-    raced = run(AutoLRConfig(climb=ClimbConfig(clear_sigmas=1e9)))  # no fall is clear enough
-    assert named(events, "adaptive_lr_climb")[0]["lr"] is None
-    (race,) = named(events, "adaptive_lr_race")
-    assert race["step"] % 50 != 0
-    assert len(raced) == 180
-    assert raced == run(None)
 
 
 @pytest.mark.parametrize(

@@ -187,8 +187,8 @@ class Plan:
 def make_plan(given: Given, found: Found | None = None, first_step: int = 0) -> Plan:
     """The plan of a run that begins after `first_step` steps, at the rate that was given.
 
-    What a search `found` replaces the rate and its bounds; after a climb there is no other warm-up. Raises ValueError
-    for settings that contradict each other.
+    What a search `found` replaces the rate and its bounds; after a climb that saw a fall there is no other warm-up.
+    Raises ValueError for settings that contradict each other.
     """
     base_lr, bounds = given.lr, None
     if found is not None and found.lr is not None:

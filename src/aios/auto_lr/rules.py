@@ -18,6 +18,8 @@ from aios.auto_lr.adaptive_lr import LRDecision
 from aios.auto_lr.ranges import Range, check_numbers
 from aios.auto_lr.robust_window import MAD_TO_SIGMA
 
+MOST_CONSTANT = 10.0
+"""A loss of more times what it has come down by is a constant for the most part: few fall by less than a tenth."""
 OUTLIER_SIGMAS = 6.0
 """Distance from the median of its window, in robust sigmas, beyond which a loss says nothing about the trend."""
 _RANGES: dict[str, Range] = {
@@ -44,7 +46,7 @@ class NoiseRules:
     """Least rise of a spike, as a fraction of the loss."""
     plateau_gain: float = 0.005
     """The loss is on a plateau if, even two standard errors better than measured, it would fall by less than this
-    fraction of itself, or of how far it has come since the start, in `plateau_steps`."""
+    fraction of itself, or of ten times what it has come down by since the start, in `plateau_steps`."""
     plateau_steps: int = 500
     """Optimizer steps over which a plateau is judged."""
     raise_gain: float = 0.02
@@ -180,9 +182,9 @@ def _jump(before: WindowSums, after: WindowSums, rules: NoiseRules) -> str | Non
 
 
 def _worth(level: float, start_loss: float | None) -> float:
-    """What a gain is measured by: the loss, or how far it has come if that is less. A constant in the loss makes any
-    gain a small part of it, but not of what was gained before."""
-    return abs(level) if start_loss is None else min(abs(level), abs(start_loss - level))
+    """What a gain is measured by: the loss, or `MOST_CONSTANT` times how far it has come if that is less. A constant in
+    the loss makes any gain a small part of it, but not of what was gained before."""
+    return abs(level) if start_loss is None else min(abs(level), MOST_CONSTANT * abs(start_loss - level))
 
 
 def _is_plateau(trend: Trend, rules: NoiseRules, start_loss: float | None) -> bool:
