@@ -45,6 +45,15 @@ def test_frequent_rare_batches_cost_one_cut_and_are_learned_from_then_on() -> No
     assert set(rungs[200:]) == {Rung.NONE}
 
 
+def test_several_rare_batches_in_a_row_are_no_jump_of_the_loss() -> None:
+    monitor = TroubleMonitor()
+    calm = [(loss / 400, norm) for loss, norm in normal_steps(2000)]
+    rare = [(3.0, norm * 100) if i % 40 == 39 else (loss, norm) for i, (loss, norm) in enumerate(calm)]
+    rungs_of(monitor, rare)
+    cluster = [(0.05, calm[0][1] * 20)] * 6  # five times the usual loss, a sixtieth of what a rare batch has
+    assert set(rungs_of(monitor, cluster + calm[:60])) == {Rung.NONE}
+
+
 def test_a_gradient_of_yet_another_order_is_an_explosion_all_the_same() -> None:
     monitor = TroubleMonitor()
     rungs_of(monitor, with_rare_batches(1000, 40))

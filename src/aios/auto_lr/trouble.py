@@ -209,7 +209,10 @@ class TroubleMonitor:
         return Normal(level + self._residuals.median(), sigma, self._log_grads.median())
 
     def _least_jump(self) -> float:
-        return self.config.loss_jump * max(abs(self._level.median()), abs(self._counters.first_level or 0.0))
+        counters = self._counters
+        return self.config.loss_jump * max(
+            abs(self._level.median()), abs(counters.first_level or 0.0), counters.own_loss or 0.0
+        )
 
     def _take_loss(self, loss: float, numbers: dict[str, float]) -> Verdict:
         normal = self._episode.before if self._episode else self._normal()
@@ -325,6 +328,7 @@ class TroubleMonitor:
         are of a rare kind (a rare class, say), and to leave them out for ever would be not to learn it."""
         counters = self._counters
         counters.own_log_grad, counters.highest_log_grad = counters.highest_log_grad, None
+        counters.own_loss = max(counters.own_loss or 0.0, abs(numbers["loss"]))
         counters.explosions_left_out = counters.explosion_cuts = 0
         self._explosions, self._limit = [], self._grad_limit()
         return Verdict(Rung.NONE, f"rare_batches {reason.partition(' ')[2]}", numbers)

@@ -79,9 +79,11 @@ class Counters:
     """Highest log norm among them."""
     own_log_grad: float | None = None
     """Log gradient norm up to which the data's own batches reach, rare ones included."""
+    own_loss: float | None = None
+    """Highest absolute loss of the rare ones that were seen to be such: several in a row are no jump."""
 
 
-RECENT_COUNTERS = ("explosions_left_out", "explosion_cuts", "highest_log_grad", "own_log_grad")
+RECENT_COUNTERS = ("explosions_left_out", "explosion_cuts", "highest_log_grad", "own_log_grad", "own_loss")
 """Those that older checkpoints lack."""
 _LEVEL = between(-100 * HUGE, 100 * HUGE)  # of losses, sums of a few of them, and their spread
 _LOG_GRAD = between(math.log(TINY) - 1, math.log(HUGE) + 1)
@@ -95,7 +97,8 @@ _COUNTERS = {
     **dict.fromkeys(("goal", "first_level", "mark_level"), optional(_LEVEL)),
     "peak_log_grad": _LOG_GRAD,
     **dict.fromkeys(RECENT_COUNTERS[:2], COUNT),
-    **dict.fromkeys(RECENT_COUNTERS[2:], optional(_LOG_GRAD)),
+    **dict.fromkeys(RECENT_COUNTERS[2:4], optional(_LOG_GRAD)),
+    "own_loss": optional(_LEVEL),
 }
 _NORMAL = {"level": _LEVEL, "sigma": between(0, 100 * HUGE), "log_grad": _LOG_GRAD}
 _EPISODE = {
