@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable
@@ -148,6 +149,24 @@ def test_what_noise_hides_in_the_climb_is_learned_all_the_same(seed: int) -> Non
         return loss_on(generator, int(2 ** torch.randint(0, 9, (1,), generator=generator)))
 
     assert trained(model, loss_of, 600, lambda: float(loss_on(torch.Generator().manual_seed(5), 2000))) < 1.8
+
+
+def test_a_loss_that_is_always_0_leaves_a_state_to_go_on_with() -> None:
+    model = nn.Linear(4, 1)
+
+    def nothing(_: int) -> Tensor:
+        return 0 * model(torch.ones(4)).sum()
+
+    def begin() -> AutoLR:
+        return AutoLR(model, torch.optim.AdamW(model.parameters()), 100)
+
+    auto = begin()
+    auto.search(nothing)
+    for _ in range(90):
+        loss = nothing(auto.batch)
+        loss.backward()
+        auto.step(loss)
+    begin().load_state_dict(json.loads(json.dumps(auto.state_dict(), allow_nan=False)))
 
 
 def trained(model: nn.Module, loss_of: Callable[[int], Tensor], steps: int, test: Callable[[], float]) -> float:

@@ -72,8 +72,9 @@ class Found:
 
     @property
     def start_loss(self) -> float | None:
-        """Of a climb: the loss that training began with, as the first cycles, at low rates, left it."""
-        return statistics.fmean(self.losses[:3]) if self.how == "climb" and self.losses else None
+        """Of a climb: the loss that training began with, as the first cycles, at low rates, left it; None: unknown."""
+        start = statistics.fmean(self.losses[:3]) if self.how == "climb" and self.losses else math.inf
+        return start if math.isfinite(start) else None
 
     @property
     def bounds(self) -> tuple[float, float] | None:
