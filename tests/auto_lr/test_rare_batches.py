@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Callable
 
@@ -97,17 +96,6 @@ def test_batches_with_nothing_to_predict_change_no_climb(seed: int) -> None:
         return climb.found(0).lr
 
     assert found_without(empty, 0.0) == found_without(empty, None)
-
-
-def test_a_rise_is_harm_however_wildly_the_loss_swings_there() -> None:
-    """The swings of the loss at such a rate are no noise of the batches."""
-    climb, draw, harmed = Climb.for_run(1000, CONFIG), random.Random(0), False
-    while climb.ended is None:
-        lr = climb.next_lr()
-        harmed |= lr >= 1
-        climb.observe(lr, math.exp(draw.uniform(2, 9)) if harmed else 4 * math.exp(draw.gauss(0, 0.1)), lr)
-    assert climb.broke
-    assert "the loss had risen" in climb.ended
 
 
 # --- real runs ---

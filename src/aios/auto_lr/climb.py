@@ -38,7 +38,7 @@ class Shape:
     fall: float
     """From the untrained model to the lowest of them."""
     errors: tuple[float, float]
-    """Standard errors of the lowest and of the newest, by the noise from batch to batch before it."""
+    """Standard errors of the lowest and of the newest, by the noise from batch to batch."""
     clear: bool
     """Whether the loss fell by more than noise can make it."""
     knee: float
@@ -166,9 +166,7 @@ class Climb:
         ends = tuple(map(scale, levels))
         lowest, before = min(ends), scale(level(start))
         best, newest = ends.index(lowest), len(ends) - 1
-        # Harm makes a loss swing before it is seen to rise: that is no noise of the batches.
-        calm = max(self._noise(number, scale) for number in range(max(1, newest)))
-        then, now = (noise / math.sqrt(self._telling) for noise in (self._noise(best, scale), calm))
+        then, now = (self._noise(number, scale) / math.sqrt(self._telling) for number in (best, newest))
         fall = before - lowest
         knee = first_within(ends, lowest + max(config.tolerance * fall, config.tolerance_sigmas * then))
         # Any cycle that shows it counts: at high rates the loss swings within a cycle, and that is not batch noise.
