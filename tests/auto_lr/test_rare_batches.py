@@ -154,7 +154,9 @@ def test_a_loss_that_is_always_0_leaves_a_state_to_go_on_with() -> None:
         loss = nothing(auto.batch)
         loss.backward()
         auto.step(loss)
-    begin().load_state_dict(json.loads(json.dumps(auto.state_dict(), allow_nan=False)))
+    resumed = begin()
+    resumed.load_state_dict(json.loads(json.dumps(auto.state_dict(), allow_nan=False)))
+    assert (resumed.step_count, resumed.state_dict()["control"]) == (90, auto.state_dict()["control"])
 
 
 def trained(model: nn.Module, loss_of: Callable[[int], Tensor], steps: int, test: Callable[[], float]) -> float:

@@ -83,22 +83,25 @@ class Counters:
     """Highest absolute loss of the rare ones that were seen to be such: several in a row are no jump."""
 
 
-RECENT_COUNTERS = ("explosions_left_out", "explosion_cuts", "highest_log_grad", "own_log_grad", "own_loss")
-"""Those that older checkpoints lack."""
 _LEVEL = between(-100 * HUGE, 100 * HUGE)  # of losses, sums of a few of them, and their spread
 _LOG_GRAD = between(math.log(TINY) - 1, math.log(HUGE) + 1)
 WINDOWS = {
     **dict.fromkeys(("residuals", "level", "recent_losses"), series(_LEVEL)),
     **dict.fromkeys(("log_grads", "recent_log_grads"), series(_LOG_GRAD)),
 }
+_RECENT = {
+    **dict.fromkeys(("explosions_left_out", "explosion_cuts"), COUNT),
+    **dict.fromkeys(("highest_log_grad", "own_log_grad"), optional(_LOG_GRAD)),
+    "own_loss": optional(_LEVEL),
+}
+RECENT_COUNTERS = tuple(_RECENT)
+"""Counters that older checkpoints lack."""
 _COUNTERS = {
     **dict.fromkeys(("count", "last_trouble", "grad_streak", "loss_streak", "non_finite_streak"), COUNT),
     **dict.fromkeys(("probation", "blamed_until", "rewinds", "below"), COUNT),
     **dict.fromkeys(("goal", "first_level", "mark_level"), optional(_LEVEL)),
     "peak_log_grad": _LOG_GRAD,
-    **dict.fromkeys(RECENT_COUNTERS[:2], COUNT),
-    **dict.fromkeys(RECENT_COUNTERS[2:4], optional(_LOG_GRAD)),
-    "own_loss": optional(_LEVEL),
+    **_RECENT,
 }
 _NORMAL = {"level": _LEVEL, "sigma": between(0, 100 * HUGE), "log_grad": _LOG_GRAD}
 _EPISODE = {

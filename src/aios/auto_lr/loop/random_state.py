@@ -56,6 +56,5 @@ def seed_host(number: int) -> None:
 
 def seed(number: int) -> None:
     """Start every generator that a training step may use from `number`."""
-    torch.manual_seed(number)  # seeds all CUDA devices as well
-    random.seed(number)
-    np.random.seed(number % 2**32)
+    torch.manual_seed(number)  # all CUDA devices as well
+    seed_host(number)
