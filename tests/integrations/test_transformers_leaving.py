@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from aios.integrations.transformers import AutoLRCallback
-from integrations.tiny_trainers import gpt2, make_trainer
+from integrations.tiny_trainers import StopAt, gpt2, make_trainer
 
 
 def hooks_of(trainer: Trainer) -> int:
@@ -82,3 +82,23 @@ def test_a_trainer_whose_callback_is_removed_has_its_own_schedule_again(tmp_path
         assert "auto_lr/climbing" not in trainer.state.log_history[-2]
     assert rates[True] == rates[False]
     assert rates[True][0] > rates[True][-1]
+
+
+def test_a_checkpoint_goes_on_without_us_and_with_us_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    saves = {"max_steps": 20, "save_strategy": "steps", "save_steps": 5, "learning_rate": 1e-3}
+    whole = make_trainer(tmp_path / "plain", gpt2(), **saves)
+    plain, resumed = Rates(), Rates()
+    whole.add_callback(plain)
+    whole.train()
+    for stop, steered in ((5, True), (10, False), (15, True)):
+        trainer = make_trainer(tmp_path, gpt2(), **saves)
+        trainer.add_callback(StopAt(stop))
+        if steered:
+            AutoLRCallback.attach(trainer)
+        else:
+            trainer.add_callback(resumed)
+        trainer.train(resume_from_checkpoint=None if stop == 5 else str(tmp_path / f"checkpoint-{stop - 5}"))
+    # The first step has the rate that the optimizer came with, as with all of Trainer's schedulers.
+    assert resumed.seen[1:] == plain.seen[6:10]
+    assert caplog.text.count("was not trained with AutoLR") == 1
+    assert trainer.state.global_step == 15

@@ -312,7 +312,7 @@ class TroubleMonitor:
         phase = self._episode.phase if self._episode is not None else "jump"  # which the same batch may have begun
         many = len(self._explosions) == self.config.skips_to_cut
         if phase == "jump" and (counters.explosion_cuts if many else self._stands_alone_again):
-            return self._own(reason, numbers)
+            return self._own(reason, skipped, numbers)
         if many and phase != "cut":
             counters.explosion_cuts += 1
             return self._cut(reason, numbers)
@@ -323,7 +323,7 @@ class TroubleMonitor:
         """Whether the newest explosion, alone of its kind for a while, is one of several in the run."""
         return len(self._explosions) == 1 and self._counters.explosions_left_out >= LET_IN
 
-    def _own(self, reason: str, numbers: dict[str, float]) -> Verdict:
+    def _own(self, reason: str, skipped: bool, numbers: dict[str, float]) -> Verdict:
         """Such gradients come again and again and the loss is no worse for them, at a lower LR neither: some batches
         are of a rare kind (a rare class, say), and to leave them out for ever would be not to learn it."""
         counters = self._counters
@@ -331,7 +331,7 @@ class TroubleMonitor:
         counters.own_loss = max(counters.own_loss or 0.0, abs(numbers["loss"]))
         counters.explosions_left_out = counters.explosion_cuts = 0
         self._explosions, self._limit = [], self._grad_limit()
-        return Verdict(Rung.NONE, f"rare_batches {reason.partition(' ')[2]}", numbers)
+        return Verdict(Rung.SKIP if skipped else Rung.NONE, f"rare_batches {reason.partition(' ')[2]}", numbers)
 
     def _non_finite(self, loss: float, numbers: dict[str, float]) -> Verdict:
         """The weights did not move: nothing to cut, unless it goes on and they must be to blame."""

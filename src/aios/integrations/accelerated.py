@@ -9,9 +9,9 @@ from accelerate import Accelerator, skip_first_batches
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType
 
+from aios.auto_lr.loop.arguments import shared_out
 from aios.errors import UserError
 from aios.integrations.look_ahead import Ahead, epochs_from
-from aios.integrations.wording import shares_out
 
 _WHOLE_MODEL_EACH = (
     DistributedType.NO,
@@ -24,7 +24,7 @@ def check_whole_model(accelerator: Accelerator) -> None:
     """Raise UserError where the workers share the weights out among them: nobody here can copy those."""
     kind = accelerator.distributed_type
     if kind not in _WHOLE_MODEL_EACH:
-        raise UserError(shares_out(kind.value))
+        raise UserError(shared_out(kind.value))
 
 
 def inner(optimizer: Any) -> torch.optim.Optimizer:

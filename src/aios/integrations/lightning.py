@@ -23,6 +23,7 @@ from torch import Tensor
 
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
+from aios.auto_lr.loop.arguments import shared_out
 from aios.auto_lr.loop.trial import EngineTrial
 from aios.auto_lr.loop.update import reads_flags
 from aios.errors import RunError, UserError
@@ -30,7 +31,7 @@ from aios.integrations.framework_step import FrameworkStep, StepCount
 from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
-from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, shares_out
+from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled
 
 STOPPED = "auto_lr_stopped.ckpt"
 """What a run that cannot be saved leaves: the last good state."""
@@ -295,7 +296,7 @@ class AutoLRCallback(pl.Callback):
 def _check(trainer: pl.Trainer) -> None:
     """Raise UserError for what cannot be steered."""
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
-        raise UserError(shares_out(type(trainer.strategy).__name__))
+        raise UserError(shared_out(type(trainer.strategy).__name__))
     scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     if scaled and any(map(reads_flags, trainer.optimizers)):
         raise UserError("a fused optimizer under 16-mixed hides its gradients' norm: build it without fused=True")

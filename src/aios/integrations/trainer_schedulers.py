@@ -15,11 +15,17 @@ from aios.integrations.accelerated import mean_over_workers
 class SteeredScheduler:
     """Sets nothing: `AutoLR` does. The rate in force is what it shows, and the controller's state is its own.
 
-    So the state lies in the checkpoint's `scheduler.pt`, and comes back from there.
+    So the state lies in the checkpoint's `scheduler.pt`, and comes back from there. A `LambdaLR`, which all schedules
+    of transformers but one are, reads there after how many steps it goes on, should the trainer be steered no more.
     """
 
-    def __init__(self, groups: Callable[[], list[dict[str, Any]]], state: Callable[[], dict[str, Any]]) -> None:
-        self._groups, self._state = groups, state
+    def __init__(
+        self,
+        groups: Callable[[], list[dict[str, Any]]],
+        state: Callable[[], dict[str, Any]],
+        steps: Callable[[], int],
+    ) -> None:
+        self._groups, self._state, self._steps = groups, state, steps
         self.loaded: dict[str, Any] | None = None
         """What a checkpoint held, until somebody takes it."""
 
@@ -32,11 +38,19 @@ class SteeredScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """Of the controller."""
-        return self._state()
+        steps = self._steps()
+        return {"steps": steps, **self._state(), "last_epoch": steps, "lr_lambdas": []}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep the state until model, optimizer and random numbers are back, too."""
         self.loaded = dict(state)
+
+    def loaded_of(self, steps: int) -> dict[str, Any] | None:
+        """What was loaded, if it is the controller's after `steps` steps, not an older one's that a `LambdaLR` kept."""
+        saved = self.loaded
+        if saved is None or saved.get("auto_lr") is None or saved.get("steps", steps) != steps:
+            return None
+        return saved
 
 
 class LossFedScheduler(TrainerCallback):

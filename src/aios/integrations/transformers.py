@@ -62,7 +62,9 @@ class AutoLRCallback(TrainerCallback):
         self._trainer, self._config = trainer, config or AutoLRConfig()
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
-        self._scheduler = SteeredScheduler(lambda: trainer.optimizer.param_groups, self._state_dict)
+        self._scheduler = SteeredScheduler(
+            lambda: trainer.optimizer.param_groups, self._state_dict, lambda: trainer.state.global_step
+        )
         self._loader: Any = None  # the training's; None before it
         self._step: FrameworkStep | None = None
         self._norm: Tensor | None = None  # of the newest gradient, before clipping
@@ -172,16 +174,15 @@ class AutoLRCallback(TrainerCallback):
         scaler = scaler_of(self._trainer.accelerator)
         config = replace(self._config, max_grad_norm=args.max_grad_norm or torch.inf)
         self._loader = kw["train_dataloader"]
-        saved = self._scheduler.loaded or {}
-        goes_on = saved.get("auto_lr") is not None
-        self._before = saved["before"] if goes_on else state.global_step
+        saved = self._scheduler.loaded_of(state.global_step)
+        self._before = state.global_step if saved is None else saved["before"]
         self._tally.begin()
         auto = AutoLR(
             self._trainer.model, optimizer, state.max_steps - self._before, config, self._tally, scaler=scaler
         )
         self.auto = auto
         self._step = FrameworkStep(auto, [optimizer], scaler, self._mean)
-        if goes_on:
+        if saved is not None:
             return
         if self._before:
             logger.warning(_WEIGHTS_ALONE if self._scheduler.loaded is None else STRANGERS_CHECKPOINT)
@@ -294,8 +295,9 @@ class AutoLRCallback(TrainerCallback):
         """Take over what the checkpoint held, once."""
         if self.auto is None:
             return
-        saved, self._scheduler.loaded = self._scheduler.loaded, None
-        if saved is not None and saved.get("auto_lr") is not None:
+        saved = self._scheduler.loaded_of(self._trainer.state.global_step)
+        self._scheduler.loaded = None
+        if saved is not None:
             self.auto.load_state_dict(saved["auto_lr"])
             self._tally.load_state_dict(saved.get("told"))
 

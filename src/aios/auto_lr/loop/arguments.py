@@ -35,10 +35,15 @@ def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
 def check_whole(model: nn.Module) -> None:
     """Raise ValueError for a model whose weights are shared out among workers, as FSDP does."""
     if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):  # a DTensor, slow to import
-        raise ValueError(
-            "the weights of the model are shared out among workers (FSDP, tensor parallelism), where nobody can copy "
-            "them to go back: use DistributedDataParallel"
-        )
+        raise ValueError(shared_out("FSDP, tensor parallelism"))
+
+
+def shared_out(by: str) -> str:
+    """Why a model cannot be steered whose weights each worker has a part of, `by` some strategy."""
+    return (
+        f"the weights of the model are shared out among workers ({by}), where nobody can copy them to go back: use "
+        "DistributedDataParallel, or a schedule of your own"
+    )
 
 
 def check_steerable(optimizers: Iterable[Any]) -> None:
