@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aios.auto_lr.loop.arguments import check_steerable, check_trains, check_whole
+from aios.auto_lr.loop.frozen import FrozenCopies
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.update import clip_and_update
 from aios.auto_lr.loop.weights import all_trained, trainable
@@ -86,6 +87,8 @@ class InProcess:
     """Where to compute."""
     max_grad_norm: float
     """Global L2 norm to clip at."""
+    frozen: FrozenCopies = field(init=False, repr=False, default_factory=FrozenCopies)
+    """What the snapshots share."""
     schedules_lr: ClassVar[bool] = False
     """The LR is set from outside."""
     snapshot_obstacle: ClassVar[str | None] = None
@@ -115,7 +118,7 @@ class InProcess:
 
     def snapshot(self) -> Snapshot:
         """As `Engine.snapshot`."""
-        return Snapshot(self.model, self.optimizers, self.scaler)
+        return Snapshot(self.model, self.optimizers, self.scaler, frozen=self.frozen)
 
     def backward(self, loss: Tensor) -> None:
         """As `Engine.backward`."""

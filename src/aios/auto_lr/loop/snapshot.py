@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from aios.auto_lr.loop.frozen import FrozenCopies, frozen_in
 from aios.auto_lr.loop.optimizer_copy import OptimizerCopy
 from aios.auto_lr.loop.random_state import host_state, rng_state, set_host_state, set_rng_state
 from aios.auto_lr.loop.weights import all_trained
@@ -17,9 +18,9 @@ class Snapshot:
     """Weights, buffers, optimizer state, loss scale and random state, copied; `restore` brings all back bit for bit.
 
     The copies live where the originals do (on the GPU for a GPU model), so that taking one costs no transfer;
-    `bytes` says how much memory that is. Weights that the optimizers hold besides the model's are among them.
-    `tensors` are what is copied instead of all these where the weights are kept elsewhere. Raises ValueError for an
-    optimizer that keeps what cannot be copied; memory may run out.
+    `bytes` says how much memory that is. Weights that the optimizers hold besides the model's are among them; those
+    that nobody trains are among the `frozen`. `tensors` are what is copied instead of all these where the weights are
+    kept elsewhere. Raises ValueError for an optimizer that keeps what cannot be copied; memory may run out.
     """
 
     def __init__(
@@ -28,11 +29,14 @@ class Snapshot:
         optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         scaler: torch.amp.GradScaler | None = None,
         tensors: Iterable[Tensor] | None = None,
+        frozen: FrozenCopies | None = None,
     ) -> None:
         self._scaler = scaler
         several = as_several(optimizers)
         kept = list(tensors if tensors is not None else [*all_trained(model, several), *model.buffers()])
-        self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept]
+        apart = {id(tensor): tensor for tensor in frozen_in(model)} if tensors is None else {}
+        self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept if id(tensor) not in apart]
+        self._frozen = (frozen or FrozenCopies()).of(apart.values())
         self._buffers = [(part._buffers, name, own) for part in model.modules() for name, own in part._buffers.items()]
         of_model = frozenset(id(tensor) for tensor in [*kept, *model.parameters(), *model.buffers()])
         self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in several]
@@ -54,6 +58,8 @@ class Snapshot:
                 if tensor.shape != copy.shape:  # a buffer that the first batch gave its size, as a quantizer's
                     tensor.resize_(copy.shape)
                 tensor.copy_(copy)
+            for frozen in self._frozen:
+                frozen.restore()
         for optimizer in self._optimizers:
             optimizer.restore()
         if self._scaler is not None and self._scale:
