@@ -86,6 +86,8 @@ class InProcess:
     """Where to compute."""
     max_grad_norm: float
     """Global L2 norm to clip at."""
+    workers: torch.distributed.ProcessGroup | None = None
+    """Those whose DistributedDataParallel trains the model together; None where this process trains it alone."""
     schedules_lr: ClassVar[bool] = False
     """The LR is set from outside."""
     snapshot_obstacle: ClassVar[str | None] = None
@@ -102,12 +104,12 @@ class InProcess:
         return trainable(all_trained(self.model, self.optimizers))
 
     def agreed(self, number: Tensor) -> Tensor:
-        """Its mean over the workers of a DistributedDataParallel model; anything else is trained here alone."""
-        if not isinstance(self.model, DistributedDataParallel):
+        """As `Engine.agreed`, over `workers`."""
+        if self.workers is None:
             return number
         mean = number.detach().clone()
-        torch.distributed.all_reduce(mean, group=self.model.process_group)  # a sum: gloo has no mean
-        return mean / self.model.process_group.size()
+        torch.distributed.all_reduce(mean, group=self.workers)  # a sum: gloo has no mean
+        return mean / self.workers.size()
 
     def whole_model(self) -> AbstractContextManager[None]:
         """It always is."""
@@ -138,6 +140,12 @@ def in_process(
     check_whole(model)
     check_trains(model, [group for optimizer in optimizers for group in optimizer.param_groups])
     device = next(model.parameters()).device
-    return InProcess(
-        model, tuple(optimizers), scaler or torch.amp.GradScaler(device.type, enabled=False), device, max_grad_norm
-    )
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+    return InProcess(model, tuple(optimizers), scaler, device, max_grad_norm, _workers_of(model))
+
+
+def _workers_of(model: nn.Module) -> torch.distributed.ProcessGroup | None:
+    """The largest group that a DistributedDataParallel in `model` exchanges gradients with: it may be compiled, or one
+    part of several."""
+    groups = [part.process_group for part in model.modules() if isinstance(part, DistributedDataParallel)]
+    return max(groups, key=lambda group: group.size(), default=None)
