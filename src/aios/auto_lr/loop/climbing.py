@@ -32,13 +32,13 @@ class Climbing:
         self._groups = JoinedGroups(engine.optimizers)
         self._written = WrittenRates()
         self._foreign: tuple[float, float] | None = None  # the rate that an update had, and the one it should have had
-        torchs = [optimizer for optimizer in engine.optimizers if isinstance(optimizer, torch.optim.Optimizer)]
-        self._hooks = [optimizer.register_step_pre_hook(self._compare) for optimizer in torchs]
         self.tried = climb.config.first_lr
         """LR of base of the newest step, before the ratios and scales of the param groups."""
         self._kept_at = step
         self._kept: Snapshot = engine.snapshot()
         self._candidate: tuple[int, Snapshot] | None = None  # kept once the next loss shows that it is sound
+        torchs = [optimizer for optimizer in engine.optimizers if isinstance(optimizer, torch.optim.Optimizer)]
+        self._hooks = [optimizer.register_step_pre_hook(self._compare) for optimizer in torchs]  # nothing raises now
 
     @property
     def over(self) -> bool:
@@ -134,4 +134,5 @@ def climb_and_restore(climb: Climb, engine: Engine, trial: Trial, first_batch: i
             climbing.observe(step, climbing.tried, loss, float(climbing.change()))
         return climbing.go_back(step)
     finally:
+        climbing.leave()
         snapshot.restore()
