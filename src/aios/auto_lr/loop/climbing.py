@@ -28,7 +28,7 @@ class Climbing:
 
     def __init__(self, climb: Climb, engine: Engine, step: int) -> None:
         self.climb = climb
-        self._engine, self._meter = engine, ChangeMeter(engine.weights)
+        self._engine, self._meter = engine, ChangeMeter(engine.weights, engine.device)
         self._groups = JoinedGroups(engine.optimizers)
         self._written = WrittenRates()
         self._foreign: tuple[float, float] | None = None  # the rate that an update had, and the one it should have had

@@ -83,7 +83,7 @@ class InProcess:
     scaler: torch.amp.GradScaler
     """Loss scaling; disabled where there is none."""
     device: torch.device
-    """Where to compute."""
+    """Where a step's numbers are; of a model on several devices that of the first weight that learns."""
     max_grad_norm: float
     """Global L2 norm to clip at."""
     workers: torch.distributed.ProcessGroup | None = None
@@ -139,7 +139,7 @@ def in_process(
     check_steerable(optimizers)
     check_whole(model)
     check_trains(model, [group for optimizer in optimizers for group in optimizer.param_groups])
-    device = next(model.parameters()).device
+    device = trainable(model.parameters())[0].device
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     return InProcess(model, tuple(optimizers), scaler, device, max_grad_norm, _workers_of(model))
 

@@ -46,7 +46,7 @@ def update_once(engine: Engine, gradients: Callable[[], Tensor]) -> Tensor:
 
 def find_unit(trial: Trial, engine: Engine, restore: Callable[[], object], batch: int, config: ClimbConfig) -> Unit:
     """What one update does to the weights, found as a climb finds where to begin; each update is taken back."""
-    climb, meter, tried = Climb.for_run(1, config), ChangeMeter(engine.weights), 0
+    climb, meter, tried = Climb.for_run(1, config), ChangeMeter(engine.weights, engine.device), 0
     while climb.unit is None and climb.ended is None:
         lr = climb.next_lr()
         meter.mark()
