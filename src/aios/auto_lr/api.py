@@ -45,8 +45,8 @@ class AutoLR:
         steps: int,
         config: AutoLRConfig | None = None,
         log_fn: LogFn | None = None,
-        use_moe: bool = False,
         *,
+        use_moe: bool = False,
         scaler: torch.amp.GradScaler | None = None,
         engine: Engine | None = None,
         on_step: Callable[[StepReport], None] | None = None,
@@ -64,7 +64,8 @@ class AutoLR:
         self.batch = 0
         """Number of the next batch to train on."""
         self.control: LearningRateControl | None = None
-        """Warm-up, scheduler and recovery; None until the first step."""
+        """Warm-up, scheduler and recovery; None until the first step. The trainer of this package looks into it: what
+        others may rely on is in `aios.auto_lr.__all__`."""
         self._log, self._on_step = ignore if log_fn is None else log_fn, on_step
         self._readback: Readback[Launched] = Readback(self.engine.device)
         self._finding = Finding(model, self.engine, self.steps, self.config)
@@ -268,10 +269,6 @@ class AutoLR:
         """Be `finished` at `step`, if it comes before the end; a later call moves it on."""
         self._pause = step
 
-    def move_to(self, step: int) -> None:
-        """Set the step count without training, for a supervisor."""
-        self.step_count = step
-
     def settle(self) -> None:
         """Follow what was launched, and end a climb past its knee, before weights to be saved are evaluated."""
         self.flush()
@@ -288,11 +285,6 @@ class AutoLR:
         self._finding.keep(self.step_count)
         if self.control is not None:
             self.control.keep_snapshot(at_any_rate)
-
-    def forget_reference(self) -> None:
-        """The weights are being replaced (merged with other workers'): a jump of the loss will be no trouble."""
-        if self.control is not None:
-            self.control.forget_reference()
 
     def state_dict(self) -> dict[str, Any]:
         """All that was found and learned, as plain values (loads with `weights_only=True`); not weights and optimizers.

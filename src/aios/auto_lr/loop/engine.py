@@ -16,6 +16,7 @@ from aios.auto_lr.loop.arguments import check_steerable, check_trains, check_who
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.update import clip_and_update
 from aios.auto_lr.loop.weights import all_trained, trainable
+from aios.auto_lr.recovery import Restorable
 
 
 class Engine(Protocol):
@@ -51,7 +52,7 @@ class Engine(Protocol):
     def whole_model(self) -> AbstractContextManager[None]:
         """While the block runs every worker holds all weights; all must enter it."""
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Restorable:
         """A copy of the training state; where several processes share it, all call this and `restore` together."""
 
     def backward(self, loss: Tensor) -> None:
