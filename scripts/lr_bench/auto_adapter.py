@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from aios.auto_lr import AutoLR, AutoLRConfig, roles_of
-from aios.errors import RunError
+from aios.auto_lr import AutoLR, AutoLRConfig, RunError, roles_of
+from aios.auto_lr.loop.snapshot import Snapshot
 from lr_bench.disturbances import NONE, disturbed, kick_of
 from lr_bench.methods import Trace
 from lr_bench.problems.problem import Problem
@@ -48,7 +48,7 @@ def run_auto(workload: Workload, problem: Problem, lr: float, steps: int, troubl
     finds = [event for event in events if event["event"] in ("adaptive_lr_climb", "adaptive_lr_race")]
     trace.found_lr = _of_most_weights(problem.model, events, finds[-1]["lr"]) if finds else None
     trace.search_steps = auto.search_steps
-    trace.extra_bytes = auto.engine.snapshot().bytes  # as large as the one kept for a rewind
+    trace.extra_bytes = Snapshot(auto.model, optimizers).bytes  # as large as the one kept for a rewind
     return trace
 
 

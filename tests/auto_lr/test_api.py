@@ -301,7 +301,7 @@ def test_an_anneal_that_begins_in_a_step_without_a_loss_is_told_all_the_same() -
     auto.pause_at(69)
     train(auto, forward)
     auto.pause_at(100)
-    auto.move_to(70)  # where the anneal begins
+    auto.step_count = 70  # where the anneal begins
     train(auto, forward)
     (told,) = (event for event in events if event["event"] == "adaptive_lr_anneal")
     assert (told["start"], told["end"]) == (70, 100)

@@ -85,6 +85,19 @@ def test_calls_out_of_turn_are_refused() -> None:
         auto.before_step()
 
 
+@pytest.mark.parametrize("profile", ["auto", "rules", "fixed"])
+def test_a_step_that_was_begun_once_is_followed_once(profile: Any) -> None:
+    model, _ = classifier()
+    reports: list[StepReport] = []
+    auto = AutoLR(model, adamw(model), 100, AutoLRConfig(profile=profile), on_step=reports.append)
+    auto.before_step()
+    auto.after_step(1.0, 1.0)
+    for end in (lambda: auto.after_step(1.0, 1.0), auto.pass_step):
+        with pytest.raises(ValueError, match="comes after before_step: no step has begun"):
+            end()
+    assert (auto.step_count, auto.batch, len(reports)) == (1, 1, 1)
+
+
 def test_a_pause_ends_a_part_and_not_the_run() -> None:
     model, forward = classifier()
     auto = AutoLR(model, adamw(model), 100, AutoLRConfig(anneal_fraction=0.0))

@@ -102,7 +102,7 @@ class MadeRun:
         self.model = torch.nn.Linear(4, 1)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         config = AutoLRConfig(settings=settings)
-        self.auto = AutoLR(self.model, self.optimizer, 300, config, self._note, use_moe)
+        self.auto = AutoLR(self.model, self.optimizer, 300, config, self._note, use_moe=use_moe)
         self.events: list[dict[str, Any]] = []
         self.weights: dict[str, list[Any]] = {}
         """Weights and moments when an event of each kind was last told."""

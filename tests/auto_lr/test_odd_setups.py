@@ -339,3 +339,13 @@ def test_another_default_number_type_is_no_obstacle() -> None:
         assert ends(model, torch.optim.AdamW(model.parameters()), lambda _: model(forward).pow(2).mean(), 100) < 0.1
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_frozen_weights_that_are_kept_elsewhere_do_not_say_where_the_numbers_are() -> None:
+    """As where a frozen base is offloaded, and adapters alone are at hand."""
+    trained, forward = classifier()
+    model = nn.ModuleList([nn.Linear(8, 8, device="meta").requires_grad_(False), trained])
+    auto = AutoLR(model, adamw(trained), 100)
+    auto.search(forward)
+    losses, _ = train(auto, forward)
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])

@@ -18,11 +18,13 @@ from aios.auto_lr import AutoLR
 WORKER = Path(__file__).with_name("own_loop_worker.py")
 
 
-@pytest.mark.parametrize("trained", ["fresh", "trained"])
-def test_workers_with_data_of_their_own_decide_alike(trained: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trained", "wrapped"), [("fresh", "plain"), ("trained", "plain"), ("fresh", "compiled"), ("fresh", "in a list")]
+)
+def test_workers_with_data_of_their_own_decide_alike(trained: str, wrapped: str, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     workers = [
-        subprocess.Popen([sys.executable, str(WORKER), trained, str(rank), str(tmp_path)], env=environment)
+        subprocess.Popen([sys.executable, str(WORKER), trained, wrapped, str(rank), str(tmp_path)], env=environment)
         for rank in range(2)
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]

@@ -21,6 +21,6 @@ def test_no_other_name_is_looked_up() -> None:
 
 
 def test_the_package_and_its_pure_parts_load_no_torch() -> None:
-    look = "from aios.auto_lr import ClimbConfig, Found, Plan; import sys; print('torch' in sys.modules)"
+    look = "from aios.auto_lr import AutoLRConfig, Found, RunError; import sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -136,6 +136,8 @@ def test_asking_draws_no_number_of_the_training_and_changes_nothing() -> None:
 
 # --- what an update changes ---
 
+CPU, META = torch.device("cpu"), torch.device("meta")
+
 
 def slowly(before: list[Tensor], after: list[Tensor]) -> float:
     """The change as it is defined, weight by weight."""
@@ -168,7 +170,7 @@ def test_the_change_is_that_of_a_plain_computation(
 ) -> None:
     numbers = torch.Generator().manual_seed(seed)
     weights = [torch.randn(size, generator=numbers) * (i not in zeros) for i, size in enumerate(sizes)]
-    meter, before = ChangeMeter(weights), [w.clone() for w in weights]
+    meter, before = ChangeMeter(weights, CPU), [w.clone() for w in weights]
     meter.mark()
     for weight in weights:
         weight.add_(10**exponent * torch.randn(weight.shape, generator=numbers))
@@ -179,7 +181,7 @@ def test_the_change_is_that_of_a_plain_computation(
 def test_any_number_type_can_be_measured(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     weights = [torch.randn(32, 32).to(dtype) for _ in range(3)]
-    meter, before = ChangeMeter(weights), [w.clone() for w in weights]
+    meter, before = ChangeMeter(weights, CPU), [w.clone() for w in weights]
     meter.mark()
     for weight in weights:
         weight.mul_(1.25)
@@ -189,16 +191,16 @@ def test_any_number_type_can_be_measured(dtype: torch.dtype) -> None:
 
 def test_without_an_update_nothing_changed() -> None:
     model, _ = classifier()
-    meter = ChangeMeter(model.parameters())
+    meter = ChangeMeter(model.parameters(), CPU)
     assert float(meter.measure()) == 0.0
     meter.mark()
     assert float(meter.measure()) == 0.0
-    assert float(ChangeMeter([]).measure()) == 0.0
+    assert float(ChangeMeter([], CPU).measure()) == 0.0
 
 
 def test_it_is_measured_from_the_last_mark_on() -> None:
     weight = torch.ones(4, 4)
-    meter = ChangeMeter([weight])
+    meter = ChangeMeter([weight], CPU)
     meter.mark()
     weight.mul_(2.0)
     meter.mark()
@@ -208,7 +210,7 @@ def test_it_is_measured_from_the_last_mark_on() -> None:
 
 def test_a_large_embedding_does_not_outweigh_the_rest() -> None:
     embedding, *layers = weights = [torch.randn(1000, 8), 0.01 * torch.randn(8, 8), 0.01 * torch.randn(8, 8)]
-    meter = ChangeMeter(weights)
+    meter = ChangeMeter(weights, CPU)
     meter.mark()
     embedding.add_(1e-6)
     for layer in layers:
@@ -220,3 +222,21 @@ def test_only_what_learns_counts() -> None:
     model, _ = classifier()
     model[0].requires_grad_(False)  # type: ignore[index]
     assert [p.shape for p in trainable(model.parameters())] == [(10, 64), (10,)]
+
+
+@pytest.mark.parametrize("places", [(CPU, META), (META, CPU), (META, META)], ids=str)
+def test_weights_on_several_devices_are_measured_where_the_numbers_are(places: tuple[torch.device, ...]) -> None:
+    weights = [torch.ones(8, 8, device=place) for place in places]
+    meter = ChangeMeter(weights, META)
+    meter.mark()
+    for weight in weights:
+        weight.mul_(1.5)
+    measured = meter.measure()
+    assert (measured.device, measured.shape) == (META, ())
+
+
+def test_a_worker_without_any_weights_answers_on_the_device_too() -> None:
+    meter = ChangeMeter([], META)
+    assert meter.measure().device == META
+    meter.mark()
+    assert meter.measure().device == META

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from aios.errors import RunError
+
 if TYPE_CHECKING:
     from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, AdaptiveLRScheduler
     from aios.auto_lr.api import AutoLR
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
     from aios.auto_lr.loop.feed import BatchFeed
     from aios.auto_lr.loop.readback import StepReport
     from aios.auto_lr.loop.roles import roles_of
+    from aios.auto_lr.loop.update import UpdateGuard
     from aios.auto_lr.param_groups import GroupSettings
-    from aios.auto_lr.plan import AutoLRConfig, Plan
+    from aios.auto_lr.plan import AutoLRConfig
     from aios.auto_lr.race import RaceConfig
     from aios.auto_lr.rules import NoiseRules
     from aios.auto_lr.search import Found, Trial
@@ -34,18 +37,19 @@ __all__ = [
     "Found",
     "GroupSettings",
     "NoiseRules",
-    "Plan",
     "RaceConfig",
+    "RunError",
     "StepReport",
     "Trial",
     "TroubleConfig",
+    "UpdateGuard",
     "roles_of",
 ]
 _HOME = {
     **dict.fromkeys(("AdaptiveLRConfig", "AdaptiveLRScheduler"), "adaptive_lr"),
     "AutoLR": "api",
     "StepReport": "loop.readback",
-    **dict.fromkeys(("AutoLRConfig", "Plan"), "plan"),
+    "AutoLRConfig": "plan",
     **dict.fromkeys(("Found", "Trial"), "search"),
     "RaceConfig": "race",
     "BatchFeed": "loop.feed",
@@ -54,6 +58,7 @@ _HOME = {
     "GroupSettings": "param_groups",
     "NoiseRules": "rules",
     "TroubleConfig": "trouble_config",
+    "UpdateGuard": "loop.update",
     "roles_of": "loop.roles",
 }
 

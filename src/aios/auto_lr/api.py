@@ -45,8 +45,8 @@ class AutoLR:
         steps: int,
         config: AutoLRConfig | None = None,
         log_fn: LogFn | None = None,
-        use_moe: bool = False,
         *,
+        use_moe: bool = False,
         scaler: torch.amp.GradScaler | None = None,
         engine: Engine | None = None,
         on_step: Callable[[StepReport], None] | None = None,
@@ -64,7 +64,8 @@ class AutoLR:
         self.batch = 0
         """Number of the next batch to train on."""
         self.control: LearningRateControl | None = None
-        """Warm-up, scheduler and recovery; None until the first step."""
+        """Warm-up, scheduler and recovery; None until the first step. The trainer of this package looks into it: what
+        others may rely on is in `aios.auto_lr.__all__`."""
         self._log, self._on_step = ignore if log_fn is None else log_fn, on_step
         self._readback: Readback[Launched] = Readback(self.engine.device)
         self._finding = Finding(model, self.engine, self.steps, self.config)
@@ -122,8 +123,8 @@ class AutoLR:
 
         `how` is the training loss by number, `forward(i)`, a pure function of number and weights, or a `Trial`; without
         it nothing can be raced. With `micro_batches` an optimizer step accumulates so many: `forward` is asked for each
-        by its own number. Raises ValueError when training has begun, and where there can be no search. An error from
-        `how` surfaces after the state is restored.
+        by its own number. Raises ValueError when training or a climb has begun, and where there can be no search. An
+        error from `how` surfaces after the state is restored.
         """
         trial = self._searchable(how, micro_batches, self.obstacle)
         found = self._finding.begin(self.step_count, self.batch, trial)
@@ -145,6 +146,8 @@ class AutoLR:
         """`how` as a trial; ValueError where there can be no search."""
         if self.begun:
             raise ValueError("search comes before the first step: training has begun")
+        if self.climbing:
+            raise ValueError("a search is under way already: the first steps are its climb")
         if obstacle is not None:
             raise ValueError(f"there can be no search here: {obstacle}")
         check_dense(self.model)
@@ -196,19 +199,23 @@ class AutoLR:
         `numbers` (float vector on the device) and `tag` come back in the step's report. May move the LR, rewind.
 
         Raises:
+            ValueError: when no step has begun.
             RunError: when the run cannot be saved.
         """
-        if not self.climbing and self.control is None:
-            raise ValueError("after_step comes after before_step: training has not begun")
+        self._check_begun("after_step")
         named = {"loss": loss, "grad_norm": grad_norm, "change": self._finding.change()}
         self._end_step(vector_on(self.engine.device, named, numbers), tag)
 
     def pass_step(self) -> None:
         """Count a begun step that had no loss and made no update."""
-        if not self._rates:
-            raise ValueError("pass_step comes after before_step: no step has begun")
+        self._check_begun("pass_step")
         self._finding.pass_step()
         self._end_step(torch.full((3,), math.nan, device=self.engine.device), told=False)
+
+    def _check_begun(self, end: str) -> None:
+        """Raise ValueError where the call `end` has no step to end."""
+        if not self._rates:
+            raise ValueError(f"{end} comes after before_step: no step has begun")
 
     def _end_step(self, values: Tensor, tag: Any = None, told: bool = True) -> None:
         """The step is launched: `values` on the device are its loss, gradient norm and change, and the caller's."""
@@ -262,10 +269,6 @@ class AutoLR:
         """Be `finished` at `step`, if it comes before the end; a later call moves it on."""
         self._pause = step
 
-    def move_to(self, step: int) -> None:
-        """Set the step count without training, for a supervisor."""
-        self.step_count = step
-
     def settle(self) -> None:
         """Follow what was launched, and end a climb past its knee, before weights to be saved are evaluated."""
         self.flush()
@@ -282,11 +285,6 @@ class AutoLR:
         self._finding.keep(self.step_count)
         if self.control is not None:
             self.control.keep_snapshot(at_any_rate)
-
-    def forget_reference(self) -> None:
-        """The weights are being replaced (merged with other workers'): a jump of the loss will be no trouble."""
-        if self.control is not None:
-            self.control.forget_reference()
 
     def state_dict(self) -> dict[str, Any]:
         """All that was found and learned, as plain values (loads with `weights_only=True`); not weights and optimizers.

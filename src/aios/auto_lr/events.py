@@ -57,9 +57,3 @@ def disabled(step: int, reason: str, part: str | None = None) -> Event:
     """A `part` of the adaptive learning rate, or all of it, is not there in this run."""
     named = {} if part is None else {"part": part}
     return {"event": "adaptive_lr_disabled", "step": step, **named, "reason": reason}
-
-
-def role_rate(step: int, role: str, factor: float, evidence: str, reason: str) -> Event:
-    """A role trains at `factor` times the rate of the rest."""
-    fields = {"role": role, "factor": factor, "evidence": evidence, "reason": reason}
-    return {"event": "adaptive_lr_roles", "step": step, **fields}

@@ -126,7 +126,7 @@ _STATE = {
     "ceiling": NUMBER,
     "broke": FLAG,
     "since": COUNT,
-    "cuts": COUNT,
+    "cuts": COUNT,  # the number of questions, as older states call it
     "over": FLAG,
     "losses": series(LOSS),
 }

@@ -17,9 +17,8 @@ from typing import Any
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig, LRDecision, adjust
 from aios.auto_lr.ranges import Range, check_numbers
 
-BASE, ROUTER, ADAPTER = "base", "router", "adapter"
-ROLES = (BASE, ROUTER, ADAPTER)
-"""Roles of the trainer's param groups."""
+BASE = "base"
+"""Role of what says no other."""
 SCALE = "lr_scale"
 """Entry of a param group that holds the scale of its role; absent: 1."""
 

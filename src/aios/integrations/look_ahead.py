@@ -29,8 +29,8 @@ class Ahead(NamedTuple):
 class LookAhead:
     """`ahead[i]` is micro-batch number i, counted as the training counts them, in a `with` block on it.
 
-    Nothing that the training draws later changes: the look has random numbers of its own, and the end of the block sets
-    back the generators of the samplers. The next look begins where training stands then.
+    Nothing that the training draws later changes: the look has random numbers of its own, and the end of the block
+    restores the generators of the samplers. The next look begins where training stands then.
     """
 
     def __init__(self, begin: Callable[[], Ahead]) -> None:

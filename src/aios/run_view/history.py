@@ -332,7 +332,7 @@ class RunHistory:
 
     def _init(self, record: dict[str, Any], step: int, rank: int | None) -> None:
         warmup = number(record, "warmup_steps")
-        # At the begin of a run the event may carry the step before the warm-up or the one behind it.
+        # At the beginning of a run the event may have the step before the warm-up or the one behind it.
         begun = max((p.end for p in self._phases if p.kind in ("search", "climb")), default=0)
         first = step if self._resumed else begun
         if warmup > 0 and not any(p.kind == "warm-up" and p.start <= first < p.end for p in self._phases):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig
-from aios.auto_lr.param_groups import ADAPTER, BASE, ROLES, ROUTER, GroupSettings
+from aios.auto_lr.param_groups import BASE, GroupSettings
 from aios.errors import UserError, shown
+from aios.settings.group_roles import ADAPTER, ROLES, ROUTER
 from aios.settings.settings_file import TYPE_NOUNS, parse_settings_file, text_as_number, unknown_key
 
 SETTING_TYPES: Mapping[str, type] = {field.name: type(field.default) for field in fields(AdaptiveLRConfig)}

@@ -14,9 +14,9 @@ from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.events import LogFn, foreign_lr
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.momentum import momentum_alone
-from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.weights import ChangeMeter
 from aios.auto_lr.param_groups import JoinedGroups, WrittenRates
+from aios.auto_lr.recovery import Restorable
 from aios.auto_lr.search import Found, Trial
 
 
@@ -28,17 +28,17 @@ class Climbing:
 
     def __init__(self, climb: Climb, engine: Engine, step: int) -> None:
         self.climb = climb
-        self._engine, self._meter = engine, ChangeMeter(engine.weights)
+        self._engine, self._meter = engine, ChangeMeter(engine.weights, engine.device)
         self._groups = JoinedGroups(engine.optimizers)
         self._written = WrittenRates()
         self._foreign: tuple[float, float] | None = None  # the rate that an update had, and the one it should have had
-        torchs = [optimizer for optimizer in engine.optimizers if isinstance(optimizer, torch.optim.Optimizer)]
-        self._hooks = [optimizer.register_step_pre_hook(self._compare) for optimizer in torchs]
         self.tried = climb.config.first_lr
         """LR of base of the newest step, before the ratios and scales of the param groups."""
         self._kept_at = step
-        self._kept: Snapshot = engine.snapshot()
-        self._candidate: tuple[int, Snapshot] | None = None  # kept once the next loss shows that it is sound
+        self._kept: Restorable = engine.snapshot()
+        self._candidate: tuple[int, Restorable] | None = None  # kept once the next loss shows that it is sound
+        torchs = [optimizer for optimizer in engine.optimizers if isinstance(optimizer, torch.optim.Optimizer)]
+        self._hooks = [optimizer.register_step_pre_hook(self._compare) for optimizer in torchs]  # nothing raises now
 
     @property
     def over(self) -> bool:
@@ -134,4 +134,5 @@ def climb_and_restore(climb: Climb, engine: Engine, trial: Trial, first_batch: i
             climbing.observe(step, climbing.tried, loss, float(climbing.change()))
         return climbing.go_back(step)
     finally:
+        climbing.leave()
         snapshot.restore()

@@ -17,6 +17,7 @@ from aios.auto_lr.loop.frozen import FrozenCopies
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.update import clip_and_update
 from aios.auto_lr.loop.weights import all_trained, trainable
+from aios.auto_lr.recovery import Restorable
 
 
 class Engine(Protocol):
@@ -52,7 +53,7 @@ class Engine(Protocol):
     def whole_model(self) -> AbstractContextManager[None]:
         """While the block runs every worker holds all weights; all must enter it."""
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Restorable:
         """A copy of the training state; where several processes share it, all call this and `restore` together."""
 
     def backward(self, loss: Tensor) -> None:
@@ -84,9 +85,11 @@ class InProcess:
     scaler: torch.amp.GradScaler
     """Loss scaling; disabled where there is none."""
     device: torch.device
-    """Where to compute."""
+    """Where a step's numbers are; of a model on several devices that of the first weight that learns."""
     max_grad_norm: float
     """Global L2 norm to clip at."""
+    workers: torch.distributed.ProcessGroup | None = None
+    """Those whose DistributedDataParallel trains the model together; None where this process trains it alone."""
     frozen: FrozenCopies = field(init=False, repr=False, default_factory=FrozenCopies)
     """What the snapshots share."""
     schedules_lr: ClassVar[bool] = False
@@ -105,12 +108,12 @@ class InProcess:
         return trainable(all_trained(self.model, self.optimizers))
 
     def agreed(self, number: Tensor) -> Tensor:
-        """Its mean over the workers of a DistributedDataParallel model; anything else is trained here alone."""
-        if not isinstance(self.model, DistributedDataParallel):
+        """As `Engine.agreed`, over `workers`."""
+        if self.workers is None:
             return number
         mean = number.detach().clone()
-        torch.distributed.all_reduce(mean, group=self.model.process_group)  # a sum: gloo has no mean
-        return mean / self.model.process_group.size()
+        torch.distributed.all_reduce(mean, group=self.workers)  # a sum: gloo has no mean
+        return mean / self.workers.size()
 
     def whole_model(self) -> AbstractContextManager[None]:
         """It always is."""
@@ -140,7 +143,13 @@ def in_process(
     check_steerable(optimizers)
     check_whole(model)
     check_trains(model, [group for optimizer in optimizers for group in optimizer.param_groups])
-    device = next(model.parameters()).device
-    return InProcess(
-        model, tuple(optimizers), scaler or torch.amp.GradScaler(device.type, enabled=False), device, max_grad_norm
-    )
+    device = trainable(model.parameters())[0].device
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+    return InProcess(model, tuple(optimizers), scaler, device, max_grad_norm, _workers_of(model))
+
+
+def _workers_of(model: nn.Module) -> torch.distributed.ProcessGroup | None:
+    """The largest group that a DistributedDataParallel in `model` exchanges gradients with: it may be compiled, or one
+    part of several."""
+    groups = [part.process_group for part in model.modules() if isinstance(part, DistributedDataParallel)]
+    return max(groups, key=lambda group: group.size(), default=None)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aios.auto_lr.loop.engine import Engine
-from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.overfit import Evaluation, OverfitWatch, Turn
 from aios.auto_lr.plan import AutoLRConfig
+from aios.auto_lr.recovery import Restorable
 
 GoBack = Callable[[int], bool]
 """Restores the state saved after the given step; returns False if it is gone. All workers call it together."""
@@ -25,7 +25,7 @@ class Evaluations:
         self.policy = config.overfit_policy
         self.watch = OverfitWatch()
         self._engine, self._go_back = engine, go_back
-        self._copy: Snapshot | None = None
+        self._copy: Restorable | None = None
 
     def trained(self, loss: float) -> None:
         """Take the training loss of a step."""
@@ -49,7 +49,7 @@ class Evaluations:
     def observe(self, step: int, loss: float, may_finish: bool) -> dict[str, Any] | None:
         """Take the evaluation after optimizer step `step`; returns the event that tells of a turn where it shows one.
 
-        Where the run `may_finish` and is to, the best state is back, and `watch.finishing` is set.
+        Where `may_finish` and the policy is `finish`, the best state has been restored, and `watch.finishing` is set.
         """
         if self.policy == "ignore":
             return None

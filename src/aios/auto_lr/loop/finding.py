@@ -50,9 +50,13 @@ class Finding:
 
     def begin(self, step: int, batch: int, trial: Trial | None) -> Found | None:
         """What is found at once; None where the steps to come, from `step` on, are a climb."""
-        found = self._at_once(batch, trial)
-        if found is None:
-            self.climbing = Climbing(self._new_climb(), self._engine, step)
+        try:
+            found = self._at_once(batch, trial)
+            if found is None:
+                self.climbing = Climbing(self._new_climb(), self._engine, step)
+        except BaseException:
+            self._take_back_roles()
+            raise
         return found
 
     def _at_once(self, batch: int, trial: Trial | None) -> Found | None:
@@ -143,8 +147,12 @@ class Finding:
                 found = climb_and_restore(self._new_climb(), self._engine, trial, batch)
             return found
         finally:
-            self.end_roles()
-            self.roles = None
+            self._take_back_roles()
+
+    def _take_back_roles(self) -> None:
+        """Nothing has been planned: no run has begun."""
+        leave_updates(self._engine.optimizers)
+        self.roles = None
 
     def end_roles(self) -> None:
         """Let updates be what the optimizers make of them: training is over."""
@@ -236,7 +244,10 @@ class Finding:
         # A run begun before there were roles goes on with one rate for all.
         plan = RolePlan(**roles) if roles is not None else plan_roles(self._model, optimizers, MEASURED, wanted=False)
         scale_updates(self._model, optimizers, plan.factors, plan.usual)  # before any change, because it may raise
-        self.roles = plan
+        self.roles, self._first_loss = plan, None
         self.search_steps = state["search_steps"]
+        if self.climbing is not None:  # of a search that this state takes the place of
+            self.climbing.leave()
+            self.climbing = None
         climb = state.get("climb")
         self.climbing = Climbing.from_state(climb, self._engine, self._climb_config) if climb is not None else None

@@ -47,7 +47,7 @@ class OptimizerCopy:
         """Memory the copies of `state` take."""
         kept = (own for own in self._state.values() if isinstance(own, dict))
         tensors = (v for own in kept for v in own.values() if isinstance(v, Tensor))
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(tensor.nbytes for tensor in tensors)
 
     def restore(self) -> None:
         """Bring the optimizer back and clear its gradients; can be called again and again."""

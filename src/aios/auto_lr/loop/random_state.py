@@ -15,7 +15,7 @@ HostState = tuple[Any, ...]
 def rng_state() -> RngState:
     """The state of torch's generators (CUDA's too) and Python's, as values that load with `weights_only=True`.
 
-    NumPy's is not among them; `host_state` has it.
+    NumPy's is not among them: checkpoints have never held it.
     """
     version, numbers, gauss = random.getstate()
     return {

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.events import Event, disabled, role_rate
+from aios.auto_lr.events import Event, disabled
 from aios.auto_lr.loop.roles import RECURRENT, roles_of
 from aios.auto_lr.loop.scaled_updates import at_rate, holds_copies
 from aios.auto_lr.param_groups import initial_rate
@@ -103,7 +103,7 @@ def kept_events(factors: Mapping[str, float], step: int) -> Iterator[Event]:
     """An event, at optimizer step `step`, for each role whose factor stays what it was when the run began."""
     why = "a run goes on with the rates of its parts that it began with, whatever the settings say now"
     for role, factor in factors.items():
-        yield role_rate(step, role, factor, "saved", why)
+        yield _role_rate(step, role, factor, "saved", why)
 
 
 def role_events(plan: RolePlan, step: int) -> Iterator[Event]:
@@ -111,6 +111,12 @@ def role_events(plan: RolePlan, step: int) -> Iterator[Event]:
     for role, factor in plan.factors.items():
         measured = MEASURED.get(role) == factor
         evidence, why = ("measured", _WHY[role]) if measured else ("settings", "the settings say so")
-        yield role_rate(step, role, factor, evidence, why)
+        yield _role_rate(step, role, factor, evidence, why)
     if plan.obstacle is not None:
         yield disabled(step, plan.obstacle, "rate for each role")
+
+
+def _role_rate(step: int, role: str, factor: float, evidence: str, reason: str) -> Event:
+    """A role trains at `factor` times the rate of the rest."""
+    fields = {"role": role, "factor": factor, "evidence": evidence, "reason": reason}
+    return {"event": "adaptive_lr_roles", "step": step, **fields}

@@ -1,4 +1,4 @@
-"""What the weights of a model are for."""
+"""What the weights of a model are for; a param group's `role` is another thing, by which its rate was asked for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from aios.auto_lr.param_groups import ADAPTER, ROUTER
-
+ADAPTER, ROUTER = "adapter", "router"
 ATTENTION, EMBEDDING, HEAD, MLP, NORM, RECURRENT = "attention", "embedding", "head", "mlp", "norm", "recurrent"
 _BY_TYPE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((nn.Embedding, nn.EmbeddingBag), EMBEDDING),

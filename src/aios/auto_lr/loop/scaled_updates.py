@@ -64,8 +64,8 @@ def scale_updates(
     optimizer later included. Takes the place of what was said for these optimizers before. Raises ValueError where they
     train none of them.
     """
-    leave_updates(optimizers)
     if not factors:
+        leave_updates(optimizers)
         return
     rate = usual * initial_rate(optimizers[0].param_groups[0])
     scalings = [_Scaling(model, optimizer, factors, rate) for optimizer in optimizers]
@@ -74,6 +74,7 @@ def scale_updates(
             f"no optimizer trains weights of the role {next(iter(factors))!r} as the model holds them, which this run "
             "trains at a rate of their own; go on with the model and the optimizers it was begun with"
         )
+    leave_updates(optimizers)
     for scaling in scalings:
         scaling.attach()
     _attached.update({id(scaling.optimizer): scaling for scaling in scalings})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.loop.frozen import FrozenCopies, frozen_in
 from aios.auto_lr.loop.optimizer_copy import OptimizerCopy
-from aios.auto_lr.loop.random_state import host_state, rng_state, set_host_state, set_rng_state
+from aios.auto_lr.loop.random_state import rng_state, set_rng_state
 from aios.auto_lr.loop.weights import all_trained
 from aios.auto_lr.param_groups import as_several
 
@@ -41,12 +42,12 @@ class Snapshot:
         of_model = frozenset(id(tensor) for tensor in [*kept, *model.parameters(), *model.buffers()])
         self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in several]
         self._scale = scaler.state_dict() if scaler is not None else {}
-        self._rng, self._host = rng_state(), host_state()
+        self._rng, self._numpy = rng_state(), np.random.get_state()
 
     @property
     def bytes(self) -> int:
         """Memory the copies take."""
-        weights = sum(copy.numel() * copy.element_size() for _, copy in self._tensors)
+        weights = sum(copy.nbytes for _, copy in self._tensors)
         return weights + sum(optimizer.bytes for optimizer in self._optimizers)
 
     def restore(self) -> None:
@@ -65,4 +66,4 @@ class Snapshot:
         if self._scaler is not None and self._scale:
             self._scaler.load_state_dict(self._scale)
         set_rng_state(self._rng)
-        set_host_state(self._host)
+        np.random.set_state(self._numpy)

@@ -44,9 +44,18 @@ def update_once(engine: Engine, gradients: Callable[[], Tensor]) -> Tensor:
     return numbers
 
 
+class Unit(NamedTuple):
+    """How strongly an optimizer acts."""
+
+    change: float | None
+    """Change of the weights (RMS over RMS) by the first update, per unit of learning rate; None: nothing moves."""
+    steps: int
+    """Updates that finding it took."""
+
+
 def find_unit(trial: Trial, engine: Engine, restore: Callable[[], object], batch: int, config: ClimbConfig) -> Unit:
     """What one update does to the weights, found as a climb finds where to begin; each update is taken back."""
-    climb, meter, tried = Climb.for_run(1, config), ChangeMeter(engine.weights), 0
+    climb, meter, tried = Climb.for_run(1, config), ChangeMeter(engine.weights, engine.device), 0
     while climb.unit is None and climb.ended is None:
         lr = climb.next_lr()
         meter.mark()
@@ -58,15 +67,6 @@ def find_unit(trial: Trial, engine: Engine, restore: Callable[[], object], batch
         climb.observe(lr, loss, change)
         tried += 1
     return Unit(climb.unit, tried)
-
-
-class Unit(NamedTuple):
-    """How strongly an optimizer acts."""
-
-    change: float | None
-    """Change of the weights (RMS over RMS) by the first update, per unit of learning rate; None: nothing moves."""
-    steps: int
-    """Updates that finding it took."""
 
 
 class Paired:
@@ -92,7 +92,7 @@ class Paired:
 class EngineTrial:
     """A `Trial` of what `run` computes and `engine` updates, as the real training does.
 
-    `followed` is the place, among the numbers of `run`, of that which is told. It is read back at every step: trials
+    `followed` is the place, among the numbers of `run`, of the one to return. It is read back at every step: trials
     are short.
     """
 

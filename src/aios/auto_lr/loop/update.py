@@ -24,8 +24,10 @@ def must_skip(loss: Tensor, grad_norm: Tensor, skip_above: float) -> Tensor:
     """Whether an update has to be left out, a boolean scalar on the device.
 
     So it is when the loss or the norm of the gradient is not finite (an overflow under loss scaling makes it so), or
-    the norm exceeds `skip_above`.
+    the norm exceeds `skip_above`. The loss says where: the norm is where the first gradient is, in a model on several
+    devices another place.
     """
+    grad_norm = grad_norm.to(loss.device)
     return ~(torch.isfinite(grad_norm) & torch.isfinite(loss.detach()) & (grad_norm <= skip_above))
 
 

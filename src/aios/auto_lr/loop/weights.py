@@ -22,12 +22,12 @@ class ChangeMeter:
 
     Median, because embeddings outweigh the rest. Left out are vectors, unless there is nothing else, and weights that
     are zero or did not move. Zero-initialised weights are compared with a typical norm, if nothing else moves: that of
-    the other weights, or what torch gives a layer. Nothing waits for the device.
+    the other weights, or what torch gives a layer. Nothing waits for the device, `device`, where the numbers are; only
+    norms of weights that are elsewhere are copied to it.
     """
 
-    def __init__(self, weights: Iterable[Tensor]) -> None:
-        self._weights = [w.detach() for w in weights if w.numel()]
-        device = self._weights[0].device if self._weights else None
+    def __init__(self, weights: Iterable[Tensor], device: torch.device) -> None:
+        self._weights, self._device = [w.detach() for w in weights if w.numel()], device
         self._matrices = torch.tensor([w.ndim >= 2 for w in self._weights], device=device)
         roots = torch.tensor([math.sqrt(w.numel()) for w in self._weights], device=device)
         first = self._norms(self._weights)
@@ -44,7 +44,7 @@ class ChangeMeter:
     def measure(self) -> Tensor:
         """The change since `mark`, a scalar on the device; 0 where there is none."""
         if not self._before:
-            return torch.zeros(())
+            return torch.zeros((), device=self._device)
         moved = self._norms(torch._foreach_sub(self._weights, self._before))
         sizes = self._norms(self._before)
         others = self._matrices & self._stand_in_norms.isnan() & (moved > 0)
@@ -55,11 +55,12 @@ class ChangeMeter:
         ratios = torch.where(counts, moved / sizes.clamp_min(torch.finfo(torch.float32).tiny), torch.nan)
         return torch.nan_to_num(ratios.nanmedian(), nan=0.0)
 
-    @staticmethod
-    def _norms(tensors: Iterable[Tensor]) -> Tensor:
+    def _norms(self, tensors: Iterable[Tensor]) -> Tensor:
         """The L2 norm of each."""
         listed = list(tensors)
-        return torch.stack([norm.float() for norm in torch._foreach_norm(listed)]) if listed else torch.zeros(0)
+        if not listed:
+            return torch.zeros(0, device=self._device)
+        return torch.stack([norm.float().to(self._device) for norm in torch._foreach_norm(listed)])
 
 
 def _rms_of_layer(weight: Tensor) -> float:

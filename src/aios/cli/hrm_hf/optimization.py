@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from aios.auto_lr.param_groups import ADAPTER, BASE, ROUTER
+from aios.auto_lr.param_groups import BASE
 from aios.errors import UserError
+from aios.settings.group_roles import ADAPTER, ROUTER
 
 BETAS = (0.9, 0.95)
 """Moments of AdamW, as is usual for language models (GPT-3, Llama)."""

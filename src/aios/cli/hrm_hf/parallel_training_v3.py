@@ -146,7 +146,7 @@ def open_run(origin: Origin, setup: Setup, sitting: Sitting, task: Task) -> Merg
         keeper.states = [RunKeeper.state(keeper) for _ in ranks]
         keeper.save()
         return keeper
-    run.auto.move_to(origin.step)
+    run.auto.step_count = origin.step
     learned = still_comparable(read_checkpoint(own), saved, origin.config)
     run.auto.evaluations.load_state_dict(learned.get("evaluations"), finishing=False)
     put_back(origin.config.brain_dir)  # where the workers look for it
@@ -226,7 +226,7 @@ class Supervision:
         run, reports, clock = self.keeper.run, [c.report for c in contributions], time.perf_counter()
         shares = self._merge(contributions)
         self.keeper.states = [c.load_state() for c in contributions]
-        run.auto.move_to(min(report.step for report in reports))
+        run.auto.step_count = min(report.step for report in reports)
         run.last_loss = sum(report.loss * share for report, share in zip(reports, shares, strict=True) if share)
         evals = [report.eval_loss for report in reports]
         evaluated = any(loss is not None for loss in evals)

@@ -102,7 +102,8 @@ class Worker:
         """Put weights, state and a report into the round's folder; the merge is certain to follow."""
         run = self.run
         run.auto.settle()  # a climb that ended later would take the merged weights back
-        run.auto.forget_reference()
+        if run.auto.control is not None:
+            run.auto.control.forget_reference()  # the jump of the loss that the merge brings is no trouble
         report = Report(
             rank=self.rank,
             step=run.step,

@@ -82,7 +82,7 @@ class TrainingRun:
         self.asked = torch.zeros(len(ASKED), device=self.device)
         config, optimizers = self.config, self.engine.optimizers
         self.auto = AutoLR(
-            self.model, optimizers, config.steps, auto_lr_config(config), self.log_fn, config.use_moe,
+            self.model, optimizers, config.steps, auto_lr_config(config), self.log_fn, use_moe=config.use_moe,
             engine=self.engine, on_step=self._report,
             go_back=partial(self.go_back, self) if self.go_back is not None else None,
         )  # fmt: skip
