@@ -7,7 +7,6 @@ from aios.integrations.versions import require
 
 require("lightning")
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -28,6 +27,7 @@ from aios.auto_lr.loop.trial import EngineTrial
 from aios.auto_lr.loop.update import reads_flags
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, StepCount
+from aios.integrations.lightning_steps import renews_statistics, steps_done, steps_of
 from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
@@ -106,7 +106,7 @@ class AutoLRCallback(pl.Callback):
             logger.warning(overruled("the scheduler of configure_optimizers"))
         if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):
             logger.warning(overruled("LearningRateFinder"))
-        goes_on, done = self._loaded is not None, _steps_done(trainer, pl_module)
+        goes_on, done = self._loaded is not None, steps_done(trainer, pl_module)
         fits_again = self.auto is not None
         self._before = self._loaded["before"] if self._loaded is not None else done
         self._tally.begin()
@@ -142,7 +142,8 @@ class AutoLRCallback(pl.Callback):
                 with self._ahead:
                     fit.auto.search(self._trial)
         if fit.auto.finished:
-            self._say_once(_GOES_ON)
+            if not renews_statistics(trainer, pl_module):
+                self._say_once(_GOES_ON)
         elif not fit.step.open:
             fit.step.begin()
         if self._count is not None:
@@ -190,7 +191,7 @@ class AutoLRCallback(pl.Callback):
             fit.step.pass_by()
         elif fit.step.open and fit.step.seen:
             self._say_unmade(trainer, pl_module)
-        if fit.auto.finished:
+        if fit.auto.finished and not renews_statistics(trainer, pl_module):
             trainer.should_stop = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -256,7 +257,7 @@ class AutoLRCallback(pl.Callback):
 
     def _begin_fit(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> _Fit:
         config = replace(self._config, max_grad_norm=clips_at(trainer))
-        steps = (self._steps or _steps_of(trainer, pl_module)) - self._before
+        steps = (self._steps or steps_of(trainer, pl_module)) - self._before
         scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
         auto = AutoLR(pl_module, trainer.optimizers, steps, config, self._tally, scaler=scaler)
         step = FrameworkStep(auto, trainer.optimizers, scaler, partial(_mean, trainer))
@@ -317,32 +318,3 @@ def _norm(trainer: pl.Trainer) -> Tensor:
     """Of the whole gradient, over all optimizers; nothing is clipped."""
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     return torch.nn.utils.get_total_norm([p.grad for group in groups for p in group["params"] if p.grad is not None])
-
-
-def _steps_done(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    """Steps of all optimizers together: Lightning counts each one's where the module makes them."""
-    return int(trainer.global_step) // _counted_as(trainer, pl_module)
-
-
-def _steps_of(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    """Steps of all optimizers together in the whole run."""
-    steps = _estimated(trainer)
-    if math.isinf(steps) or steps < 0:  # -1 where the data has no length
-        raise UserError("this run has no end that Lightning knows of: give max_steps, or AutoLRCallback(steps=...)")
-    limited = 0 < trainer.max_steps <= steps
-    return int(steps) // (_counted_as(trainer, pl_module) if limited else 1)
-
-
-def _estimated(trainer: pl.Trainer) -> float:
-    """As `trainer.estimated_stepping_batches`, which assumes that all epochs accumulate as the current one does."""
-    steps = trainer.estimated_stepping_batches
-    scheduler = next((c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)), None)
-    if scheduler is None or trainer.max_epochs is None or trainer.max_epochs < 0:
-        return steps
-    epochs = range(max(trainer.max_epochs, 1))
-    made = sum(math.ceil(trainer.num_training_batches / scheduler.get_accumulate_grad_batches(e)) for e in epochs)
-    return made if trainer.max_steps < 0 else min(made, trainer.max_steps)
-
-
-def _counted_as(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    return 1 if pl_module.automatic_optimization else len(trainer.optimizers)

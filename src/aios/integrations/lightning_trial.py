@@ -148,10 +148,22 @@ def begin_look(trainer: pl.Trainer, number: int, position: int) -> Ahead:
     end = None if math.isinf(most) else int(most)
 
     def open_epoch(wanted: int) -> Iterator[Any]:
-        beside = iter(copy.copy(combined))  # a copy: the training's keeps its place
-        return (batch for batch, _, _ in islice(beside, position if wanted == epoch else 0, end))
+        beside = _unopened(combined)  # the training's keeps its place
+        beside.flattened = [_unopened(loader) for loader in combined.flattened]
+        try:
+            for batch, _, _ in islice(beside, position if wanted == epoch else 0, end):
+                yield batch
+        finally:
+            beside.reset()  # ends the workers
 
     return Ahead(number, trainer.train_dataloader, epochs_from(epoch, open_epoch))
+
+
+def _unopened(loader: Any) -> Any:
+    """A copy with an iterator of its own: a DataLoader with persistent workers hands one and the same to everybody."""
+    twin = copy.copy(loader)
+    twin._iterator = None
+    return twin
 
 
 def _arguments(module: pl.LightningModule, inputs: Any, number: int) -> tuple[Any, ...]:
