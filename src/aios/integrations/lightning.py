@@ -28,7 +28,7 @@ from aios.auto_lr.loop.update import reads_flags
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, StepCount
 from aios.integrations.lightning_steps import renews_statistics, steps_done, steps_of
-from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, run_ahead
+from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, gradients_of, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled
@@ -115,7 +115,7 @@ class AutoLRCallback(pl.Callback):
         if not pl_module.automatic_optimization:
             self._count = StepCount(trainer.optimizers)
         tries = can_be_tried(pl_module) and begins_anew(trainer.train_dataloader)
-        self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
+        self._trial = EngineTrial(pl_module, auto.engine, self._run_ahead) if tries else None
         self._left_out = False
         self._said.clear()
         self._searched = goes_on
@@ -156,15 +156,15 @@ class AutoLRCallback(pl.Callback):
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the norm where the module itself may clip before its steps."""
-        if self._open_step is not None and not pl_module.automatic_optimization:
-            self._norm = self._unscaled(_norm(trainer))
+        if (step := self._open_step) is not None and not pl_module.automatic_optimization:
+            self._norm = self._unscaled(_norm(trainer, step))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Leave the update out where it would do harm; with several optimizers for each of them."""
         step = self._open_step
         if step is not None and step.seen:
             if pl_module.automatic_optimization:
-                step.decide(_norm(trainer), trainer.accumulate_grad_batches)
+                step.decide(_norm(trainer, step), trainer.accumulate_grad_batches)
             else:
                 step.decide(self._norm)
             rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -314,7 +314,7 @@ def _mean(trainer: pl.Trainer, number: Tensor) -> Tensor:
     return mean
 
 
-def _norm(trainer: pl.Trainer) -> Tensor:
-    """Of the whole gradient, over all optimizers; nothing is clipped."""
-    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    return torch.nn.utils.get_total_norm([p.grad for group in groups for p in group["params"] if p.grad is not None])
+def _norm(trainer: pl.Trainer, step: FrameworkStep) -> Tensor:
+    """Of the whole gradient of a step, over all optimizers; nothing is clipped."""
+    step.check_dense()
+    return torch.nn.utils.get_total_norm(gradients_of(trainer.optimizers))

@@ -135,6 +135,8 @@ class AutoLRCallback(TrainerCallback):
         self._watched, clip = accelerator, accelerator.clip_grad_norm_
 
         def clip_grad_norm(*args: Any, **kwargs: Any) -> Any:
+            if self._step is not None:
+                self._step.check_dense()
             self._norm = clip(*args, **kwargs)
             return self._norm
 
@@ -189,7 +191,7 @@ class AutoLRCallback(TrainerCallback):
         if auto.obstacle is None:
             tries = begins_anew(self._loader)  # else nothing can be tried
             with self._ahead:
-                auto.search(EngineTrial(auto.engine, self._run_ahead) if tries else None)
+                auto.search(EngineTrial(auto.model, auto.engine, self._run_ahead) if tries else None)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the rate of the step. A finished run that is resumed has none left, but Trainer makes one more."""
