@@ -111,9 +111,9 @@ class AutoLRLoop:
             self._update()
 
     def numbers(self) -> dict[str, float]:
-        """For `accelerator.log`: the learning rate and `auto_lr/...`."""
+        """For `accelerator.log`: the learning rate, under the name that Trainer gives it, too, and `auto_lr/...`."""
         rate = float(self._optimizers[0].param_groups[0]["lr"])
-        return {"learning_rate": rate, **self._tally.numbers(self.auto)}
+        return {"learning_rate": rate, **self._tally.numbers(self.auto, rate)}
 
     def report_eval(self, loss: float) -> bool:
         """Hand on the loss of an evaluation; returns whether it is the best so far."""

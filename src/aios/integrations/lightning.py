@@ -31,7 +31,7 @@ from aios.integrations.lightning_steps import renews_statistics, steps_done, ste
 from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, gradients_of, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
-from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled
+from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, unheeded
 
 STOPPED = "auto_lr_stopped.ckpt"
 """What a run that cannot be saved leaves: the last good state."""
@@ -201,9 +201,14 @@ class AutoLRCallback(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand on the loss of an evaluation."""
-        has_loss = _fits(trainer) and self._monitor in trainer.callback_metrics
-        if self.auto is not None and self.auto.begun and has_loss:
-            self.auto.report_eval(float(trainer.callback_metrics[self._monitor]))
+        auto, metrics = self.auto, trainer.callback_metrics
+        if auto is None or not auto.begun or not _fits(trainer):
+            return
+        if self._monitor in metrics:
+            auto.report_eval(float(metrics[self._monitor]))
+        elif auto.evaluations.policy != "ignore":
+            losses = [name for name in metrics if "loss" in name and not name.startswith("train")]
+            self._say_once(unheeded(self._monitor, "AutoLRCallback(monitor=...)", losses))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Follow what was launched, and let go of the optimizers."""
@@ -289,7 +294,7 @@ class AutoLRCallback(pl.Callback):
             raise
 
     def _tell(self, trainer: pl.Trainer) -> None:
-        numbers = {"auto_lr/learning_rate": float(self._rate), **self._tally.numbers(self._fitting().auto)}
+        numbers = self._tally.numbers(self._fitting().auto, float(self._rate))
         for sink in trainer.loggers:
             sink.log_metrics(numbers, step=trainer.global_step)
 
