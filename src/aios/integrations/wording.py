@@ -14,7 +14,6 @@ def overruled(schedule: str) -> str:
 
 def unheeded(wanted: str, setting: str, there: Iterable[str]) -> str:
     """That no evaluation has the loss `wanted`, but those that are `there`, which `setting` can name."""
-    such = ", ".join(there)
-    return f"AutoLR heeds no evaluation, for none has {wanted}: name another loss by {setting}" + (
-        f", such as {such}" if such else ""
-    )
+    named = ", ".join(there)
+    such = f", such as {named}" if named else ""
+    return f"AutoLR heeds no evaluation, for none has {wanted}: name another loss by {setting}{such}"
