@@ -67,7 +67,9 @@ def test_a_fresh_model_climbs_and_learns() -> None:
     losses = [loss for _, loss in named(run.events, "adaptive_lr_climb")[0]["curve"]]
     assert run.auto.finished
     assert min(losses) < losses[0] - 0.3
-    assert run.auto.numbers()["auto_lr/climbing"] == 0
+    numbers = run.auto.numbers()
+    assert numbers["auto_lr/climbing"] == 0
+    assert numbers["auto_lr/learning_rate"] == numbers["learning_rate"]
 
 
 def test_the_shorter_accumulation_at_the_end_of_an_epoch_has_a_whole_loss() -> None:

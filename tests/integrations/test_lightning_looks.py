@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from aios.integrations.lightning import AutoLRCallback
 from integrations.tiny_modules import DATA, Digits, Events, make_trainer, named
@@ -66,3 +67,32 @@ def test_a_race_combines_several_loaders_in_their_mode(tmp_path: Path, mode: Any
     assert raced <= trained
     assert len(raced) > 1
     assert len(trained) == pairs
+
+
+class Order(pl.Callback):
+    """The numbers of the rows that the training has drawn, epoch by epoch."""
+
+    def __init__(self) -> None:
+        self.drawn: list[tuple[int, list[int]]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.drawn.append((trainer.current_epoch, batch[2].tolist()))
+
+
+def test_a_race_leaves_persistent_workers_to_the_training(tmp_path: Path) -> None:
+    """Their DataLoader has but one iterator, which a second iteration begins anew."""
+    data = TensorDataset(*DATA.tensors, torch.arange(len(DATA)))
+    events: Events = []
+
+    def drawn(*callbacks: pl.Callback) -> list[tuple[int, list[int]]]:
+        module, order = Digits(), Order()
+        as_if_trained(module)  # type: ignore[arg-type]
+        pl.seed_everything(0)
+        batches = DataLoader(data, 16, shuffle=True, drop_last=True, num_workers=1, persistent_workers=True)
+        make_trainer(tmp_path, None, *callbacks, order, max_steps=-1, max_epochs=3).fit(module, batches)
+        return order.drawn
+
+    steered = drawn(AutoLRCallback(log_fn=events.append))
+    assert named(events, "adaptive_lr_race")[0]["lr"] is not None
+    assert len(steered) == 3 * (len(DATA) // 16)
+    assert steered == drawn()

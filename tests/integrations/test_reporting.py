@@ -59,8 +59,9 @@ def test_counters_go_on_after_a_resume() -> None:
     for record in (RACED, {"event": "adaptive_lr_adjustment", "step": 95}):
         first(record)
     second.load_state_dict(first.state_dict())
-    assert second.numbers(auto) == first.numbers(auto)
-    assert second.numbers(auto)["auto_lr/adjustments"] == 1
+    assert second.numbers(auto, 0.1) == first.numbers(auto, 0.1)
+    assert second.numbers(auto, 0.1)["auto_lr/adjustments"] == 1
+    assert second.numbers(auto, 0.1)["auto_lr/learning_rate"] == 0.1
     Tally(None).load_state_dict(None)  # a checkpoint of an older version
 
 
@@ -68,8 +69,8 @@ def test_a_run_that_begins_anew_counts_from_0() -> None:
     model = nn.Linear(4, 4)
     auto = AutoLR(model, adamw(model), 100)
     tally = Tally(None)
-    untouched = tally.numbers(auto)
+    untouched = tally.numbers(auto, 0.1)
     for record in (RACED, {"event": "adaptive_lr_adjustment", "step": 95}):
         tally(record)
     tally.begin()
-    assert tally.numbers(auto) == untouched
+    assert tally.numbers(auto, 0.1) == untouched

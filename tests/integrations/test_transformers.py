@@ -41,6 +41,7 @@ def test_a_fresh_model_climbs_and_learns(tmp_path: Path) -> None:
     assert logged[-1]["loss"] < logged[0]["loss"] - 0.8  # by default it falls by 0.1
     assert all(record["learning_rate"] > 0 and "auto_lr/climbing" in record for record in logged)
     assert logged[-1]["auto_lr/found_lr"] == events[0]["lr"]
+    assert all(record["auto_lr/learning_rate"] == record["learning_rate"] for record in logged)
 
 
 def test_the_shorter_accumulation_at_the_end_of_an_epoch_has_a_whole_loss(tmp_path: Path) -> None:

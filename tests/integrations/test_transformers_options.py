@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, Trainer
 
+from aios.errors import UserError
 from aios.integrations.transformers import AutoLRCallback
 from integrations.tiny_trainers import Vowels, Windows, bert, gpt2, make_trainer
 
@@ -53,3 +54,24 @@ def test_early_stopping_ends_the_run_where_it_would(tmp_path: Path, model: Any) 
     trainer.train()
     assert isinstance(callback, AutoLRCallback)
     assert trainer.state.global_step == callback.auto.step_count == 30
+
+
+class ClipsBySteps(Trainer):
+    """Asks for no norm any more from step 3 on."""
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        return super()._clip_grad_norm(model) if self.state.global_step < 3 else 1.0
+
+
+def test_a_step_without_its_own_norm_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, gpt2(), max_steps=10, kind=ClipsBySteps)
+    AutoLRCallback.attach(trainer)
+    with pytest.raises(UserError, match="leave clipping to Trainer"):
+        trainer.train()
+    assert trainer.state.global_step == 3
+
+
+def test_updates_layer_by_layer_are_refused_by_name(tmp_path: Path) -> None:
+    given = {"optim": "galore_adamw_layerwise", "optim_target_modules": "all-linear"}
+    with pytest.raises(UserError, match=r"optim=galore_adamw_layerwise .* take galore_adamw$"):
+        AutoLRCallback.attach(make_trainer(tmp_path, gpt2(), **given))

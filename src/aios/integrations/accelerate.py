@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
-from aios.auto_lr.loop.trial import EngineTrial
+from aios.auto_lr.loop.trial import EngineTrial, run_of
 from aios.auto_lr.loop.weights import all_trained
 from aios.auto_lr.param_groups import as_several
 from aios.errors import UserError
@@ -84,7 +84,6 @@ class AutoLRLoop:
         self.auto = AutoLR(accelerator.unwrap_model(model), torchs, steps, self._config, self._tally, scaler=scaler)
         """The controller."""
         self._step = FrameworkStep(self.auto, torchs, scaler, partial(mean_over_workers, accelerator))
-        self._trial = EngineTrial(self.auto.engine, self._run_ahead) if begins_anew(loader) else None
         _steered.update({one: weakref.ref(self) for one in torchs})
         self._searched = False
         self._seen = 0  # micro-batches
@@ -112,9 +111,9 @@ class AutoLRLoop:
             self._update()
 
     def numbers(self) -> dict[str, float]:
-        """For `accelerator.log`: the learning rate and `auto_lr/...`."""
+        """For `accelerator.log`: the learning rate, under the name that Trainer gives it, too, and `auto_lr/...`."""
         rate = float(self._optimizers[0].param_groups[0]["lr"])
-        return {"learning_rate": rate, **self._tally.numbers(self.auto)}
+        return {"learning_rate": rate, **self._tally.numbers(self.auto, rate)}
 
     def report_eval(self, loss: float) -> bool:
         """Hand on the loss of an evaluation; returns whether it is the best so far."""
@@ -159,7 +158,7 @@ class AutoLRLoop:
         with self._ahead, ExitStack() as shares:
             for part in self._shared:
                 shares.enter_context(replaced(part, "require_backward_grad_sync", True))
-            self.auto.search(self._trial)
+            self.auto.search(self._trial())
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
 
@@ -189,15 +188,14 @@ class AutoLRLoop:
         for optimizer in self._optimizers:
             inner(optimizer).zero_grad(set_to_none=True)
 
-    def _run_ahead(self, batch: int, learns: bool) -> Tensor:
-        accelerator, losses = self._accelerator, []
-        micro = accelerator.gradient_accumulation_steps
-        for number in range(batch * micro, (batch + 1) * micro):
-            loss = self._loss_of(self._ahead[number])
-            if learns:
-                accelerator.backward(loss)
-            losses.append(loss.detach().float())
-        return mean_over_workers(accelerator, torch.stack(losses).mean())
+    def _trial(self) -> EngineTrial | None:
+        """None where nothing can be tried."""
+        if not begins_anew(self._loader):
+            return None
+        accelerator, mean = self._accelerator, partial(mean_over_workers, self._accelerator)
+        micro_batches = accelerator.gradient_accumulation_steps  # `backward` divides by it
+        run = run_of(lambda number: self._loss_of(self._ahead[number]), micro_batches, accelerator.backward, mean)
+        return EngineTrial(self.auto.model, self.auto.engine, run)
 
     def _begin_look(self) -> Ahead:
         first = self.auto.batch * self._accelerator.gradient_accumulation_steps

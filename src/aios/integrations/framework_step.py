@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aios.auto_lr import AutoLR
-from aios.auto_lr.loop.update import UpdateGuard
+from aios.auto_lr.loop.update import UpdateGuard, check_dense
 from aios.errors import UserError
 
 _JOINS_LATE = (
@@ -38,6 +38,7 @@ class FrameworkStep:
         self._loss: Tensor | None = None  # of this step so far, of this worker
         self._parts = 0  # micro-batches in it
         self._decided: tuple[Tensor, Tensor] | None = None  # loss and norm
+        self._dense = False  # whether the first gradients were looked at, and are
         self.open = False
         """Whether a step was begun that has not been followed yet."""
 
@@ -64,6 +65,12 @@ class FrameworkStep:
         loss = loss.detach().float()
         self._loss = loss if self._loss is None else self._loss + loss
         self._parts += 1
+
+    def check_dense(self) -> None:
+        """Raise ValueError for sparse gradients, before their norm is taken; those of the first step tell."""
+        if not self._dense:
+            check_dense(self.auto.model)
+            self._dense = True
 
     def decide(self, norm: Tensor, parts: int | None = None) -> None:
         """Leave the update out where it would do harm; `norm` is that of the whole gradient before clipping.

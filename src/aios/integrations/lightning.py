@@ -7,7 +7,6 @@ from aios.integrations.versions import require
 
 require("lightning")
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -28,10 +27,11 @@ from aios.auto_lr.loop.trial import EngineTrial
 from aios.auto_lr.loop.update import reads_flags
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, StepCount
-from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, run_ahead
+from aios.integrations.lightning_steps import renews_statistics, steps_done, steps_of
+from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, gradients_of, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
-from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled
+from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, unheeded
 
 STOPPED = "auto_lr_stopped.ckpt"
 """What a run that cannot be saved leaves: the last good state."""
@@ -106,7 +106,7 @@ class AutoLRCallback(pl.Callback):
             logger.warning(overruled("the scheduler of configure_optimizers"))
         if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):
             logger.warning(overruled("LearningRateFinder"))
-        goes_on, done = self._loaded is not None, _steps_done(trainer, pl_module)
+        goes_on, done = self._loaded is not None, steps_done(trainer, pl_module)
         fits_again = self.auto is not None
         self._before = self._loaded["before"] if self._loaded is not None else done
         self._tally.begin()
@@ -115,7 +115,7 @@ class AutoLRCallback(pl.Callback):
         if not pl_module.automatic_optimization:
             self._count = StepCount(trainer.optimizers)
         tries = can_be_tried(pl_module) and begins_anew(trainer.train_dataloader)
-        self._trial = EngineTrial(auto.engine, self._run_ahead) if tries else None
+        self._trial = EngineTrial(pl_module, auto.engine, self._run_ahead) if tries else None
         self._left_out = False
         self._said.clear()
         self._searched = goes_on
@@ -142,7 +142,8 @@ class AutoLRCallback(pl.Callback):
                 with self._ahead:
                     fit.auto.search(self._trial)
         if fit.auto.finished:
-            self._say_once(_GOES_ON)
+            if not renews_statistics(trainer, pl_module):
+                self._say_once(_GOES_ON)
         elif not fit.step.open:
             fit.step.begin()
         if self._count is not None:
@@ -155,15 +156,15 @@ class AutoLRCallback(pl.Callback):
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the norm where the module itself may clip before its steps."""
-        if self._open_step is not None and not pl_module.automatic_optimization:
-            self._norm = self._unscaled(_norm(trainer))
+        if (step := self._open_step) is not None and not pl_module.automatic_optimization:
+            self._norm = self._unscaled(_norm(trainer, step))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Leave the update out where it would do harm; with several optimizers for each of them."""
         step = self._open_step
         if step is not None and step.seen:
             if pl_module.automatic_optimization:
-                step.decide(_norm(trainer), trainer.accumulate_grad_batches)
+                step.decide(_norm(trainer, step), trainer.accumulate_grad_batches)
             else:
                 step.decide(self._norm)
             rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -190,7 +191,7 @@ class AutoLRCallback(pl.Callback):
             fit.step.pass_by()
         elif fit.step.open and fit.step.seen:
             self._say_unmade(trainer, pl_module)
-        if fit.auto.finished:
+        if fit.auto.finished and not renews_statistics(trainer, pl_module):
             trainer.should_stop = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -200,9 +201,14 @@ class AutoLRCallback(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand on the loss of an evaluation."""
-        has_loss = _fits(trainer) and self._monitor in trainer.callback_metrics
-        if self.auto is not None and self.auto.begun and has_loss:
-            self.auto.report_eval(float(trainer.callback_metrics[self._monitor]))
+        auto, metrics = self.auto, trainer.callback_metrics
+        if auto is None or not auto.begun or not _fits(trainer):
+            return
+        if self._monitor in metrics:
+            auto.report_eval(float(metrics[self._monitor]))
+        elif auto.evaluations.policy != "ignore":
+            losses = [name for name in metrics if "loss" in name and not name.startswith("train")]
+            self._say_once(unheeded(self._monitor, "AutoLRCallback(monitor=...)", losses))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Follow what was launched, and let go of the optimizers."""
@@ -256,7 +262,7 @@ class AutoLRCallback(pl.Callback):
 
     def _begin_fit(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> _Fit:
         config = replace(self._config, max_grad_norm=clips_at(trainer))
-        steps = (self._steps or _steps_of(trainer, pl_module)) - self._before
+        steps = (self._steps or steps_of(trainer, pl_module)) - self._before
         scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
         auto = AutoLR(pl_module, trainer.optimizers, steps, config, self._tally, scaler=scaler)
         step = FrameworkStep(auto, trainer.optimizers, scaler, partial(_mean, trainer))
@@ -288,7 +294,7 @@ class AutoLRCallback(pl.Callback):
             raise
 
     def _tell(self, trainer: pl.Trainer) -> None:
-        numbers = {"auto_lr/learning_rate": float(self._rate), **self._tally.numbers(self._fitting().auto)}
+        numbers = self._tally.numbers(self._fitting().auto, float(self._rate))
         for sink in trainer.loggers:
             sink.log_metrics(numbers, step=trainer.global_step)
 
@@ -313,36 +319,7 @@ def _mean(trainer: pl.Trainer, number: Tensor) -> Tensor:
     return mean
 
 
-def _norm(trainer: pl.Trainer) -> Tensor:
-    """Of the whole gradient, over all optimizers; nothing is clipped."""
-    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    return torch.nn.utils.get_total_norm([p.grad for group in groups for p in group["params"] if p.grad is not None])
-
-
-def _steps_done(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    """Steps of all optimizers together: Lightning counts each one's where the module makes them."""
-    return int(trainer.global_step) // _counted_as(trainer, pl_module)
-
-
-def _steps_of(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    """Steps of all optimizers together in the whole run."""
-    steps = _estimated(trainer)
-    if math.isinf(steps) or steps < 0:  # -1 where the data has no length
-        raise UserError("this run has no end that Lightning knows of: give max_steps, or AutoLRCallback(steps=...)")
-    limited = 0 < trainer.max_steps <= steps
-    return int(steps) // (_counted_as(trainer, pl_module) if limited else 1)
-
-
-def _estimated(trainer: pl.Trainer) -> float:
-    """As `trainer.estimated_stepping_batches`, which assumes that all epochs accumulate as the current one does."""
-    steps = trainer.estimated_stepping_batches
-    scheduler = next((c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)), None)
-    if scheduler is None or trainer.max_epochs is None or trainer.max_epochs < 0:
-        return steps
-    epochs = range(max(trainer.max_epochs, 1))
-    made = sum(math.ceil(trainer.num_training_batches / scheduler.get_accumulate_grad_batches(e)) for e in epochs)
-    return made if trainer.max_steps < 0 else min(made, trainer.max_steps)
-
-
-def _counted_as(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    return 1 if pl_module.automatic_optimization else len(trainer.optimizers)
+def _norm(trainer: pl.Trainer, step: FrameworkStep) -> Tensor:
+    """Of the whole gradient of a step, over all optimizers; nothing is clipped."""
+    step.check_dense()
+    return torch.nn.utils.get_total_norm(gradients_of(trainer.optimizers))

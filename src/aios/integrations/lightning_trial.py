@@ -6,7 +6,7 @@ import copy
 import dis
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from inspect import Parameter
@@ -23,6 +23,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from aios.auto_lr import Engine
+from aios.auto_lr.loop.update import check_dense
 from aios.errors import UserError
 from aios.integrations.look_ahead import Ahead, LookAhead, epochs_from
 from aios.integrations.module_state import attributes_kept, metrics_kept
@@ -79,7 +80,8 @@ def _prepare_update(trainer: pl.Trainer) -> None:
     """
     scaler, (optimizer, *_) = getattr(trainer.precision_plugin, "scaler", None), trainer.optimizers
     scale = 1.0 if scaler is None else scaler.get_scale()
-    gradients = _gradients(optimizer)
+    check_dense(trainer.lightning_module)
+    gradients = gradients_of([optimizer])
     if not (gradients and torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
         return
     torch._foreach_div_(gradients, scale)
@@ -87,11 +89,13 @@ def _prepare_update(trainer: pl.Trainer) -> None:
     if _module_clips(trainer):
         clip, at = trainer.lightning_module.configure_gradient_clipping, trainer.gradient_clip_val
         clip(optimizer, gradient_clip_val=at, gradient_clip_algorithm=trainer.gradient_clip_algorithm)
-    torch._foreach_mul_(_gradients(optimizer), scale)
+    torch._foreach_mul_(gradients_of([optimizer]), scale)
 
 
-def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+def gradients_of(optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
+    """Those of all their weights, as they are."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return [p.grad for group in groups for p in group["params"] if p.grad is not None]
 
 
 def _module_clips(trainer: pl.Trainer) -> bool:
@@ -148,10 +152,22 @@ def begin_look(trainer: pl.Trainer, number: int, position: int) -> Ahead:
     end = None if math.isinf(most) else int(most)
 
     def open_epoch(wanted: int) -> Iterator[Any]:
-        beside = iter(copy.copy(combined))  # a copy: the training's keeps its place
-        return (batch for batch, _, _ in islice(beside, position if wanted == epoch else 0, end))
+        beside = _unopened(combined)  # the training's keeps its place
+        beside.flattened = [_unopened(loader) for loader in combined.flattened]
+        try:
+            for batch, _, _ in islice(beside, position if wanted == epoch else 0, end):
+                yield batch
+        finally:
+            beside.reset()  # ends the workers
 
     return Ahead(number, trainer.train_dataloader, epochs_from(epoch, open_epoch))
+
+
+def _unopened(loader: Any) -> Any:
+    """A copy with an iterator of its own: a DataLoader with persistent workers hands one and the same to everybody."""
+    twin = copy.copy(loader)
+    twin._iterator = None
+    return twin
 
 
 def _arguments(module: pl.LightningModule, inputs: Any, number: int) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What a framework is told of the controller, and the controller of a framework's evaluations."""
+"""What a framework is told of the controller."""
 
 from __future__ import annotations
 
@@ -38,9 +38,13 @@ class Tally:
             logger.warning("AutoLR: %s", record["reason"])
         self._log(record)
 
-    def numbers(self, auto: AutoLR) -> dict[str, float]:
-        """For the framework's log: whether the rate is climbing, what was found and took, changes and troubles."""
+    def numbers(self, auto: AutoLR, rate: float) -> dict[str, float]:
+        """For the framework's log: the `rate` in force, whether it climbs, what was found and took, changes, troubles.
+
+        Of the same names in every framework.
+        """
         measured = {
+            "learning_rate": rate,
             "climbing": float(auto.climbing),
             "search_steps": float(auto.search_steps),
             "adjustments": float(self._seen["adaptive_lr_adjustment"]),

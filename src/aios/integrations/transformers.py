@@ -8,7 +8,7 @@ from aios.integrations.versions import require
 require("transformers")
 require("accelerate")
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -34,12 +34,13 @@ from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
 from aios.integrations.reporting import Tally, logger
 from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
 from aios.integrations.trainer_trial import run_ahead
-from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled
+from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, unheeded
 
 _WEIGHTS_ALONE = (
     "the checkpoint has no scheduler.pt, in which AutoLR's state lies (save_only_model=True leaves it out): AutoLR "
     "begins with the steps that are left"
 )
+_LAYERWISE = "_layerwise"
 _SCHEDULING = ("learning_rate", "lr_scheduler_type", "warmup_steps")
 
 
@@ -71,7 +72,9 @@ class AutoLRCallback(TrainerCallback):
         self._watched: Any = None  # the accelerator that it comes from
         self._before = 0  # steps that were trained without us
         self._ended: RunError | None = None
+        self._said_unheeded = False  # in this training
         self._training_step: Callable[..., Tensor] = trainer.training_step
+        _check_updates(trainer)
         self._own_create = trainer.create_scheduler
         self._own_scheduler = None if trainer._created_lr_scheduler else trainer.lr_scheduler  # None: it makes one
         _say_overruled(trainer)
@@ -135,6 +138,8 @@ class AutoLRCallback(TrainerCallback):
         self._watched, clip = accelerator, accelerator.clip_grad_norm_
 
         def clip_grad_norm(*args: Any, **kwargs: Any) -> Any:
+            if self._step is not None:
+                self._step.check_dense()
             self._norm = clip(*args, **kwargs)
             return self._norm
 
@@ -143,7 +148,8 @@ class AutoLRCallback(TrainerCallback):
     def _wrap_log(self, log: Callable[..., None]) -> Callable[..., None]:
         def tell(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             if self.auto is not None and "loss" in logs:
-                logs = {**logs, **self._tally.numbers(self.auto)}
+                rate = logs.get("learning_rate", self._scheduler.get_last_lr()[0])
+                logs = {**logs, **self._tally.numbers(self.auto, rate)}
             log(logs, *args, **kwargs)
 
         return tell
@@ -167,7 +173,7 @@ class AutoLRCallback(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Build the controller, and have the rate found or raced; on resume its state waits for the random numbers."""
-        self._ended = None
+        self._ended, self._norm, self._said_unheeded = None, None, False
         self._release()  # of a training that an error has ended: Trainer has no event for that
         self._watch_norm()
         optimizer = inner(self._trainer.optimizer)
@@ -189,7 +195,7 @@ class AutoLRCallback(TrainerCallback):
         if auto.obstacle is None:
             tries = begins_anew(self._loader)  # else nothing can be tried
             with self._ahead:
-                auto.search(EngineTrial(auto.engine, self._run_ahead) if tries else None)
+                auto.search(EngineTrial(auto.model, auto.engine, self._run_ahead) if tries else None)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the rate of the step. A finished run that is resumed has none left, but Trainer makes one more."""
@@ -225,7 +231,7 @@ class AutoLRCallback(TrainerCallback):
         """Follow the step; see that an evaluation finds the weights that count."""
         if self._step is None or self.auto is None:
             return
-        auto = self.auto
+        auto, self._norm = self.auto, None  # the next step brings its own
         with self._ahead:
             self._survive(self._step.follow, control)
         self._prepare_evaluation(args, control)
@@ -246,9 +252,19 @@ class AutoLRCallback(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kw: Any
     ) -> None:
-        """Hand on the loss of an evaluation."""
-        if self._step is not None and self._step.auto.begun and metrics and "eval_loss" in metrics:
-            self._step.auto.report_eval(float(metrics["eval_loss"]))
+        """Hand on the loss of an evaluation; with several datasets that of the one that the best model goes by."""
+        evaluated = metrics and any(name.startswith("eval_") for name in metrics)
+        if not evaluated or self._step is None or not self._step.auto.begun:
+            return
+        auto, best = self._step.auto, _best_metric(args)
+        if best in metrics and (loss := _loss_beside(best, metrics)) is not None:
+            auto.report_eval(float(metrics[loss]))
+        elif "eval_loss" in metrics:
+            auto.report_eval(float(metrics["eval_loss"]))
+        elif args.metric_for_best_model is None and auto.evaluations.policy != "ignore" and not self._said_unheeded:
+            self._said_unheeded = True
+            losses = [name for name in metrics if name.endswith("_loss")]
+            logger.warning(unheeded("eval_loss", "TrainingArguments(metric_for_best_model=...)", losses))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Follow what was launched, let go of the optimizer; what could not be saved ends here, with a checkpoint."""
@@ -311,3 +327,27 @@ def _say_overruled(trainer: Trainer) -> None:
         named.append(f"the scheduler ({type(trainer.lr_scheduler).__name__})")
     if named:
         logger.warning(overruled(" and ".join(named)))
+
+
+def _check_updates(trainer: Trainer) -> None:
+    """Raise UserError for an optimizer of Trainer's that makes its updates in the backward pass, layer by layer."""
+    optim = str(getattr(trainer.args.optim, "value", trainer.args.optim))
+    if trainer.optimizer is None and optim.endswith(_LAYERWISE):
+        raise UserError(
+            f"optim={optim} makes its updates in the backward pass, where none can be left out or taken back: take "
+            f"{optim.removesuffix(_LAYERWISE)}"
+        )
+
+
+def _best_metric(args: TrainingArguments) -> str:
+    """What the best model goes by, as Trainer's metrics call it."""
+    name = args.metric_for_best_model or "loss"
+    return name if name.startswith("eval_") else f"eval_{name}"
+
+
+def _loss_beside(best: str, metrics: Mapping[str, float]) -> str | None:
+    """The metric `best` itself where it is a loss, else the loss of the same dataset; None where there is none."""
+    if best.endswith("loss"):
+        return best
+    losses = [name for name in metrics if name.endswith("_loss") and best.startswith(name.removesuffix("loss"))]
+    return max(losses, key=len, default=None)

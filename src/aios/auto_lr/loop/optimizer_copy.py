@@ -2,6 +2,7 @@
 
 A wrapper with weights of its own (Lookahead, an average, a projection) would go on from those of the future after a
 restore that only knows `state` and `param_groups`. So each attribute is copied; what cannot be copied is refused.
+What belongs to others is left to them: the model's weights, and managers that all optimizers of a process share.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _brought_back(in_use: Any, copy: Any) -> Any:
 
 def _keep(value: Any, place: str, kept: frozenset[int], seen: set[int]) -> Back:
     """What brings `value`, found at `place`, back; `seen` are objects on the way to it."""
-    if isinstance(value, (*_PLAIN, *_CODE)) or id(value) in kept or id(value) in seen:
+    if isinstance(value, (*_PLAIN, *_CODE)) or id(value) in kept or id(value) in seen or _is_of_others(value, kept):
         return lambda: value
     seen = seen | {id(value)}
     if isinstance(value, Tensor):
@@ -107,12 +108,26 @@ def _keep(value: Any, place: str, kept: frozenset[int], seen: set[int]) -> Back:
     if isinstance(value, (list, deque)):
         items = [_keep(v, f"{place}[{i}]", kept, seen) for i, v in enumerate(value)]
         return lambda: _refill(value, items)
-    if isinstance(value, (tuple, set, frozenset)):
+    if isinstance(value, tuple):
+        items = [_keep(v, f"{place}[{i}]", kept, seen) for i, v in enumerate(value)]
+        return _then(lambda: [item() for item in items], value)
+    if isinstance(value, (set, frozenset)):
         for i, v in enumerate(value):
             _only_constants(v, f"{place}[{i}]", kept)
         unchanged = value.copy() if isinstance(value, set) else value
         return lambda: unchanged
     return _keep_object(value, place, kept, seen)
+
+
+def _is_of_others(value: Any, kept: frozenset[int]) -> bool:
+    """Whether somebody else answers for `value`: a module of `kept` tensors, or an object that its own class holds.
+
+    Such a manager has to do with other models, too: bitsandbytes' one knows the embeddings of all in the process.
+    """
+    if isinstance(value, nn.Module):
+        tensors = [*value.parameters(), *value.buffers()]
+        return bool(tensors) and all(id(tensor) in kept for tensor in tensors)
+    return any(value is held for own in type(value).__mro__ for held in vars(own).values())
 
 
 def _then(restore: Callable[[], object], value: Any) -> Back:

@@ -90,14 +90,14 @@ class Paired:
 
 
 class EngineTrial:
-    """A `Trial` of what `run` computes and `engine` updates, as the real training does.
+    """A `Trial` of what `run` computes of `model` and `engine` updates, as the real training does.
 
     `followed` is the place, among the numbers of `run`, of the one to return. It is read back at every step: trials
-    are short.
+    are short. Raises ValueError where a step leaves sparse gradients.
     """
 
-    def __init__(self, engine: Engine, run: Run, followed: int = 0) -> None:
-        self._engine, self._run, self._followed = engine, run, followed
+    def __init__(self, model: nn.Module, engine: Engine, run: Run, followed: int = 0) -> None:
+        self._model, self._engine, self._run, self._followed = model, engine, run, followed
         self._groups = JoinedGroups(engine.optimizers)
         self._differentiates = False  # whether the loss itself is made from gradients, such as those of its inputs
 
@@ -116,12 +116,22 @@ class EngineTrial:
     def train(self, batch: int, lr: float) -> float:
         """Training loss on the batch, then one clipped update with `lr`."""
         set_learning_rate(self._groups.param_groups, lr)
-        numbers = update_once(self._engine, lambda: self._run(batch, True).detach())
+        numbers = update_once(self._engine, lambda: self._learn(batch))
         return float(numbers.reshape(-1)[self._followed])
 
+    def _learn(self, batch: int) -> Tensor:
+        numbers = self._run(batch, True).detach()
+        check_dense(self._model)
+        return numbers
 
-def run_of(forward: Forward, model: nn.Module, engine: Engine, micro_batches: int) -> Run:
-    """A batch through `forward`, as `micro_batches` of them, one graph at a time."""
+
+def run_of(
+    forward: Forward, micro_batches: int, backward: Callable[[Tensor], object], mean: Callable[[Tensor], Tensor]
+) -> Run:
+    """A batch through `forward`, as `micro_batches` of them, one graph at a time.
+
+    `backward` takes the loss of one of them and adds its part of the gradient; `mean` averages over the workers.
+    """
 
     def run(batch: int, learns: bool) -> Tensor:
         """As `Run`."""
@@ -129,11 +139,9 @@ def run_of(forward: Forward, model: nn.Module, engine: Engine, micro_batches: in
         for number in range(batch * micro_batches, (batch + 1) * micro_batches):
             loss = forward(number)
             if learns:
-                engine.backward(loss / micro_batches)
+                backward(loss)
             losses.append(loss.detach().float())
-        if learns:
-            check_dense(model)
-        return engine.agreed(torch.stack(losses).mean())
+        return mean(torch.stack(losses).mean())
 
     return run
 
@@ -142,4 +150,5 @@ def as_trial(how: Forward | Trial | None, model: nn.Module, engine: Engine, micr
     """`how` as a trial: it may be one, or the loss by number, or nothing."""
     if how is None or (hasattr(how, "evaluate") and hasattr(how, "train")):
         return how
-    return EngineTrial(engine, run_of(how, model, engine, micro_batches))
+    run = run_of(how, micro_batches, lambda loss: engine.backward(loss / micro_batches), engine.agreed)
+    return EngineTrial(model, engine, run)

@@ -220,7 +220,7 @@ def run_trial(run: TrainingRun) -> EngineTrial:
         finally:
             run.position = position
 
-    return EngineTrial(run.engine, numbers, followed=1)
+    return EngineTrial(run.model, run.engine, numbers, followed=1)
 
 
 def _cross_entropy(run: TrainingRun) -> float:
