@@ -149,7 +149,6 @@ def test_records_beyond_reason_are_survived(tmp_path: Path, text: str) -> None:
     assert state_of(tmp_path).loss == 5.25
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "pipes").mkdir()
     for name in ("training.json", "metrics.jsonl", "config.json", "model.safetensors"):
