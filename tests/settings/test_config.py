@@ -12,6 +12,7 @@ import typer
 from aios.cli.app import app
 from aios.cli.flags import parse_config
 from aios.errors import UserError
+from aios.run_view.evaluated_by import ALWAYS_SAID, SAID_LATER
 from aios.settings.config import UNSEARCHED_LR, TrainingConfig, field_types
 
 COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]
@@ -87,6 +88,12 @@ def test_cli_round_trip_of_all_fields() -> None:
 def test_defaults_are_the_dataclass_ones() -> None:
     assert parse_config(COMMAND, []) == TrainingConfig()
     assert TrainingConfig().to_cli_args() == []
+
+
+def test_what_older_runs_do_not_name_is_at_its_default_there() -> None:
+    defaults = TrainingConfig().to_dict()
+    assert {name: defaults[name] for name in SAID_LATER} == SAID_LATER
+    assert set(ALWAYS_SAID) <= set(defaults)
 
 
 @pytest.mark.parametrize("name", TOGETHER)
