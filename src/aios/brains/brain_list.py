@@ -14,9 +14,10 @@ from typing import Any
 from aios.brains.printed_output import last_error, tail_text
 from aios.brains.session_file import SessionFile, read_session
 from aios.errors import UserError
+from aios.file_names import LOG_FILE
 from aios.run_view.events import BEGINNINGS, number
 from aios.run_view.history import RunHistory, progress_text
-from aios.run_view.reading import LOG_NAME, Outlines
+from aios.run_view.reading import Outlines
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
 from aios.runs.lock import holder_of
@@ -111,7 +112,7 @@ def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
     `outlines`, kept between calls, spares reading the log anew.
     """
     session = read_session(folder)
-    log = Path(session.log) if session is not None else folder / LOG_NAME
+    log = Path(session.log) if session is not None else folder / LOG_FILE
     try:
         modified = log.stat().st_mtime if log.is_file() else 0.0
         held = is_held(folder)
@@ -253,5 +254,5 @@ def locate(target: Path) -> tuple[Path, Path]:
     """(log, brain folder) that `target`, a log or a brain's folder, means."""
     if target.is_dir():
         session = read_session(target)
-        return (Path(session.log) if session is not None else target / LOG_NAME), target
+        return (Path(session.log) if session is not None else target / LOG_FILE), target
     return target, target.parent

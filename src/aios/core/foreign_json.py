@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from aios.errors import UserError, shown
+from aios.file_names import CONFIG_FILE
 from aios.files import NotPlainError, read_at_most
 
 CODE_KEYS = ("auto_map", "auto_mapping", "custom_generate", "custom_pipelines", "trust_remote_code")
 """Keys by which transformers and peft find code that comes with a folder, or allow it to run."""
 _MAY_ASK = (
-    "config.json",
+    CONFIG_FILE,
     "generation_config.json",
     "tokenizer_config.json",
     "processor_config.json",

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from aios.errors import UserError
-from aios.runs.brain import check_writable
+from aios.runs.writable import check_writable
 
 LOCK_FILE = ".lock"
 RUN, WRITER = 0, 1

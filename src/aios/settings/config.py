@@ -13,6 +13,7 @@ from aios.auto_lr.anneal import DEFAULT_FRACTION
 from aios.auto_lr.plan import WARMUP_FRACTION
 from aios.core.architecture import PRESETS, Architecture
 from aios.data.decoding import UTF_8, known_encoding
+from aios.file_names import LOG_FILE, STOP_FILE
 from aios.runs.stop_file import StopFile
 from aios.settings.config_checks import check_config
 from aios.settings.flag_values import flag_name
@@ -295,12 +296,12 @@ class TrainingConfig:
     @property
     def log_path(self) -> Path:
         """The training log (JSON lines)."""
-        return Path(self.log_file) if self.log_file else self.brain_dir / "metrics.jsonl"
+        return Path(self.log_file) if self.log_file else self.brain_dir / LOG_FILE
 
     @property
     def stop_path(self) -> Path:
         """The file whose appearance asks the run to save and stop."""
-        return Path(self.stop_file) if self.stop_file else self.brain_dir / "STOP"
+        return Path(self.stop_file) if self.stop_file else self.brain_dir / STOP_FILE
 
     @property
     def watched_stop_file(self) -> StopFile:

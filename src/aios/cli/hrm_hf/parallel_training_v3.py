@@ -45,7 +45,7 @@ from aios.distributed.supervisor import Crew, how_it_ended
 from aios.engines.device import cuda_devices, device_kind
 from aios.errors import RunError, UserError
 from aios.runs.checkpoints import checkpoint_path, put_back
-from aios.runs.stop_file import FINISH
+from aios.runs.stop_file import Request
 from aios.runs.stop_request import StopRequest
 from aios.runs.storage import writing
 from aios.settings.config import TrainingConfig
@@ -275,7 +275,7 @@ class Supervision:
 
     def _heed(self, reason: str | None) -> None:
         """Pass on a request to stop or to finish soon."""
-        if reason == FINISH:
+        if reason is Request.FINISH:
             self._crew.tell_all({"order": ORDER_FINISH}, standing=True)
         elif reason is not None:
             self._order_stop(reason)

@@ -21,7 +21,8 @@ from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, shown_weights
 from aios.core.hrm_models import load_model, read_config
 from aios.data.dataset import DataSplit, data_id
 from aios.distributed.workers import PATIENCE
-from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, read_card
+from aios.file_names import BRAIN_FILE
+from aios.runs.brain import BrainCard, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
 from aios.runs.storage import StorageError, writing
 from aios.runs.training_log import TrainingLog

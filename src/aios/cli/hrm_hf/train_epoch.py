@@ -24,7 +24,7 @@ from aios.data.dataset import EvalBatches, TrainBatches
 from aios.distributed.workers import Workers
 from aios.engines.device import Precision
 from aios.engines.engine import ASKED, MODEL_NUMBERS, TrainEngine
-from aios.runs.stop_file import FINISH
+from aios.runs.stop_file import Request
 from aios.settings.config import TrainingConfig
 from aios.settings.learning_rate import auto_lr_config
 
@@ -106,7 +106,7 @@ class TrainingRun:
         """Ask all workers, with the next step's numbers, to stop or finish for `reason`."""
         if reason is not None and self._own_reason is None:
             self._own_reason = reason
-            self.asked[ASKED.index("finish" if reason == FINISH else "stop")] = 1.0
+            self.asked[ASKED.index("finish" if reason is Request.FINISH else "stop")] = 1.0
 
     def heed(self) -> None:
         """Do what was asked for by any worker; all of them hear it with the same step."""
