@@ -10,10 +10,11 @@ import pytest
 import typer
 
 from aios.cli.app import app
-from aios.cli.flags import parse_config
 from aios.errors import UserError
+from aios.run_view.comparing import OUTPUTS
 from aios.run_view.evaluated_by import ALWAYS_SAID, SAID_LATER
-from aios.settings.config import UNSEARCHED_LR, TrainingConfig, field_types
+from aios.settings.config import UNSEARCHED_LR, TrainingConfig, field_types, path_fields
+from parsed_flags import parse_config
 
 COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]
 
@@ -94,6 +95,12 @@ def test_what_older_runs_do_not_name_is_at_its_default_there() -> None:
     defaults = TrainingConfig().to_dict()
     assert {name: defaults[name] for name in SAID_LATER} == SAID_LATER
     assert set(ALWAYS_SAID) <= set(defaults)
+
+
+def test_places_to_write_to_are_paths() -> None:
+    assert set(OUTPUTS) <= set(path_fields())
+    assert path_fields()["student_init"] == "FOLDER"
+    assert "model" not in path_fields()
 
 
 @pytest.mark.parametrize("name", TOGETHER)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios.cli.app import app
-from aios.cli.flags import parse_config
 from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 from aios.settings.config_file import load_config_file, save_config_file
+from parsed_flags import parse_config
 from training_process import read_log, run_aios, train
 
 COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]

@@ -11,7 +11,9 @@ from aios.run_view.history import RunHistory, progress_text
 
 Row = tuple[str, list[str]]
 """(what it is, its value in each run)."""
-_NAMES = frozenset({"brain_name", "bundle_dir", "log_file", "stop_file", "tensorboard", "resume"})
+OUTPUTS = ("log_file", "stop_file", "tensorboard")
+"""Settings that say where a run writes, or is asked to stop, outside its brain's folder."""
+_NAMES = frozenset({"brain_name", "bundle_dir", "resume", *OUTPUTS})
 _NOTHING = "\u2014"
 
 
