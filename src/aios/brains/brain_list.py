@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Collection, Iterator
@@ -11,11 +10,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from aios.brains.printed_output import last_error, tail_text
+from aios.brains.printed_output import last_error, tail
 from aios.brains.session_file import SessionFile, read_session
 from aios.errors import UserError
 from aios.file_names import LOG_FILE
 from aios.run_view.events import BEGINNINGS, number
+from aios.run_view.follow import record_of
 from aios.run_view.history import RunHistory, progress_text
 from aios.run_view.reading import Outlines
 from aios.runs.brain import holds_brain, list_checkpoints
@@ -220,18 +220,10 @@ def _ending(records: list[dict[str, Any]], since: float) -> dict[str, Any] | Non
 
 def tail_records(log: Path) -> Iterator[dict[str, Any]]:
     """The records in the last part of a log, oldest first; lines that are no record are passed over."""
-    for line in tail_text(log).splitlines():
-        record = _record(line)
+    for line in tail(log).split(b"\n"):
+        record = record_of(line)
         if record is not None:
             yield record
-
-
-def _record(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def free_name(bundle_dir: Path, name: str, queued: Collection[Path] = ()) -> str:

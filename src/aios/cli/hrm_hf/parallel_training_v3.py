@@ -138,12 +138,12 @@ class MergedRunKeeper(RunKeeper):
 
 def open_run(origin: Origin, setup: Setup, sitting: Sitting, task: Task) -> MergedRunKeeper:
     """The run as the supervisor keeps it, at its first checkpoint: the weights that all workers start from."""
-    ranks, saved = range(task.world_size), origin.state
+    saved = origin.state
     own = split_state(saved, 0, task.world_size) if saved is not None else None
     run = build_run(replace(origin, state=own), setup, sitting.log_fn)
     keeper = MergedRunKeeper(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log)
     if saved is None or own is None:
-        keeper.states = [RunKeeper.state(keeper) for _ in ranks]
+        keeper.states = [keeper.own_state()] * task.world_size
         keeper.save()
         return keeper
     run.auto.move_to(origin.step)

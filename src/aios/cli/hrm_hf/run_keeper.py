@@ -81,7 +81,11 @@ class RunKeeper:
         return path
 
     def state(self) -> dict[str, Any]:
-        """The checkpoint dict of the run as it stands."""
+        """The checkpoint dict."""
+        return self.own_state()
+
+    def own_state(self) -> dict[str, Any]:
+        """The checkpoint dict of the run of this process as it stands."""
         return collect_state(self.run, data_id(self.data.train, self.run.config.seed))
 
     def _write_together(self, last: bool) -> Path:
