@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aios.core.foreign_json import parse_json
 from aios.errors import UserError, shown
-from aios.settings.settings_file import parse_json, read_small_file
+from aios.settings.settings_file import read_small_file
 
 AUTO = "auto"
 """What files written for other trainers say for "as the trainer has it"."""

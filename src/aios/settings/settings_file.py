@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Hashable
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from aios.core.foreign_json import parse_json, refuse_duplicates
 from aios.errors import UserError, one_line, shown
 from aios.files import NotPlainError, read_at_most
 
@@ -44,8 +44,7 @@ class _PlainYaml(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping; refuses a key that is there twice."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        _refuse_duplicates(keys)
+        refuse_duplicates(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         return super().construct_mapping(node, deep)
 
 
@@ -59,28 +58,6 @@ def _depth(text: str) -> int:
     """How deep brackets lie within one another at most, those in strings and comments counted as well."""
     steps = (1 if char in "[{" else -1 for char in text if char in "[]{}")
     return max(accumulate(steps, lambda depth, step: max(0, depth + step), initial=0))
-
-
-def parse_json(text: str) -> Any:
-    """JSON in which no object has a key twice.
-
-    Raises:
-        ValueError: for a key that is there twice, and what `json.loads` raises.
-    """
-    return json.loads(text, object_pairs_hook=_object)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _refuse_duplicates([key for key, _ in pairs])
-    return dict(pairs)
-
-
-def _refuse_duplicates(keys: list[str]) -> None:
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            raise ValueError(f"the key {shown(key)} is there twice; leave one out")
-        seen.add(key)
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {

@@ -70,7 +70,7 @@ def republish(origin: Origin, say: Say) -> None:
     brain_dir, checkpoint = origin.config.brain_dir, origin.weights
     best = best_saved(origin.state, origin.config)
     with writing(brain_dir, brain_dir):
-        clear_leftovers(brain_dir)
+        clear_leftovers(brain_dir, set_aside=False)
         in_best = show_best(brain_dir, best)
         if has_ended(origin) and not _was_stopped(origin, _read_ending(origin.config.log_path, origin.step)):
             checkpoint = shown_at_end(brain_dir, checkpoint, best)

@@ -75,7 +75,7 @@ class RunKeeper:
                         path = self._write(last) if run.workers.is_main else checkpoint_path(brain_dir, run.step)
             except StorageError:
                 if run.workers.is_main:
-                    clear_leftovers(brain_dir)
+                    clear_leftovers(brain_dir, set_aside=False)
                 raise
             run.workers.wait()
         return path
