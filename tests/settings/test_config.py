@@ -11,8 +11,7 @@ import typer
 
 from aios.cli.app import app
 from aios.errors import UserError
-from aios.run_view.comparing import OUTPUTS
-from aios.run_view.evaluated_by import ALWAYS_SAID, SAID_LATER
+from aios.run_view.logged_settings import ALWAYS_SAID, OUTPUTS, SAID_LATER
 from aios.settings.config import UNSEARCHED_LR, TrainingConfig, field_types, path_fields
 from parsed_flags import parse_config
 

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aios.run_view.history import RunHistory, progress_text
+from aios.run_view.logged_settings import OUTPUTS
 
 Row = tuple[str, list[str]]
 """(what it is, its value in each run)."""
-OUTPUTS = ("log_file", "stop_file", "tensorboard")
-"""Settings that say where a run writes, or is asked to stop, outside its brain's folder."""
 _NAMES = frozenset({"brain_name", "bundle_dir", "resume", *OUTPUTS})
 _NOTHING = "\u2014"
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from aios.run_view.evaluated_by import same_evaluation
 from aios.run_view.events import MAX_STEP, Adjustment, Phase, RunEvent, Sample, loss_of, number
+from aios.run_view.logged_settings import same_evaluation
 from aios.run_view.pace import Pace
 from aios.run_view.sentences import sentence
 from aios.run_view.series import EMPTY, BucketSeries, Series

@@ -23,8 +23,6 @@ else:
 
 MAX_BYTES = 64 * 1024
 """Largest file of settings that is read; a long one is a few thousand bytes."""
-TYPE_NOUNS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
-"""What to write for a value of a type."""
 _REASON_CHARS = 200
 _MAX_DEPTH = 50
 """Brackets of YAML within one another: its scanner takes seconds for a thousand, settings have two or three."""
@@ -110,6 +108,11 @@ def parse_settings_file(path: Path) -> Any:
         raise UserError(f"{path}: not valid {path.suffix[1:]} ({reason}); correct the syntax.") from error
 
 
+def is_yaml(path: Path) -> bool:
+    """Whether a file is read as YAML."""
+    return PARSERS.get(path.suffix.lower()) is _parse_yaml
+
+
 def unknown_key(place: object, key: object, known: Collection[str]) -> UserError:
     """The error for a key at `place` that is none of those `known`; names the nearest one."""
     near = difflib.get_close_matches(str(key)[:_REASON_CHARS], known, n=1)
@@ -119,11 +122,3 @@ def unknown_key(place: object, key: object, known: Collection[str]) -> UserError
         else f"known keys: {textwrap.shorten(', '.join(known), _REASON_CHARS, placeholder=' ...')}."
     )
     return UserError(f"{place}: unknown key {shown(key)}; {hint}")
-
-
-def text_as_number(text: str) -> float | str:
-    """`text` as a number if it is one: YAML 1.1 reads 5e-5 (no dot) as a string."""
-    try:
-        return float(text)
-    except ValueError:
-        return text

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aios.errors import shown
-from aios.run_view.comparing import OUTPUTS
+from aios.run_view.logged_settings import OUTPUTS
 from aios.settings.flag_values import flag_name
 
 _PLACE = ("bundle_dir", "brain_name", "resume")  # where the brain is now: only the flags say that

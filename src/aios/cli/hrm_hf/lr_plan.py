@@ -8,7 +8,7 @@ from typing import Any
 from aios.auto_lr.search import SHORTEST_RUN, Found
 from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.train_epoch import TrainingRun, run_trial
-from aios.run_view.evaluated_by import same_evaluation
+from aios.run_view.logged_settings import same_evaluation
 from aios.settings.config import TrainingConfig
 
 HIGHEST_USUAL_LR = 0.1

@@ -1,10 +1,12 @@
-"""What an evaluation loss depends on: two are comparable where none of it has changed between them."""
+"""What a run's settings, as its log or checkpoint names them, say of its evaluations and of where it writes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+OUTPUTS = ("log_file", "stop_file", "tensorboard")
+"""Where a run writes, or is asked to stop, besides its brain's folder."""
 ALWAYS_SAID = (
     "eval_file",
     "eval_batches",
@@ -15,9 +17,9 @@ ALWAYS_SAID = (
     "model_dtype",
     "amp",
 )
-"""Settings that it depends on, besides the weights."""
+"""What an evaluation loss depends on besides the weights: two can be compared where none of it has changed."""
 SAID_LATER: Mapping[str, Any] = {"encoding": "utf-8", "eval_segments": None, "halting": None, "ema": 0.0}
-"""Those that older logs and checkpoints do not name, with what they mean there: the default of `TrainingConfig`."""
+"""Those of them that older logs and checkpoints do not name: they count as at the defaults of `TrainingConfig`."""
 
 
 def same_evaluation(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
