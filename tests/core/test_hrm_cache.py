@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from aios.core.hrm_models import HRMCache, HRMForCausalLM
+from aios.core.hrm_models import CACHE_NAME, HRMCache, HRMForCausalLM
 
 MOE = {"use_moe": True, "num_experts": 3, "num_experts_per_tok": 2}
 BOTH = pytest.mark.parametrize("kind", [{}, MOE], ids=["dense", "moe"])
 DENSE = pytest.mark.parametrize("kind", [{}, pytest.param(MOE, marks=pytest.mark.slow)], ids=["dense", "moe"])
+NAMES = pytest.mark.parametrize("name", ["past_key_values", "cache"])
 TEXT = torch.tensor([[1, 5, 9, 2, 30, 7]])
 PADDED = torch.tensor([[0, 0, 0, 7, 8, 11], [4, 5, 6, 7, 50, 3], [0, 22, 3, 9, 41, 40]])
 PADDED_MASK = (PADDED != 0).long()
@@ -123,16 +124,31 @@ def test_cache_is_the_default_and_computes_each_token_once(make_model: Any) -> N
     assert lengths.seen == [6] * passes + [1] * 4 * passes
 
 
-def test_a_cache_goes_on_where_an_earlier_answer_ended(make_model: Any) -> None:
+@NAMES
+@pytest.mark.filterwarnings("error")
+def test_a_cache_goes_on_where_an_earlier_answer_ended(make_model: Any, name: str) -> None:
     model = make_halting(make_model)
     first = model.generate(TEXT, max_new_tokens=5, do_sample=False, return_dict_in_generate=True)
-    assert isinstance(first.past_key_values, HRMCache)
+    assert isinstance(first[CACHE_NAME], HRMCache)
     longer = torch.cat((first.sequences, torch.tensor([[9, 12, 3]])), dim=1)
     lengths = Lengths(model)
     how = {"attention_mask": torch.ones_like(longer), "max_new_tokens": 8, "do_sample": False}
-    cached = model.generate(longer, past_key_values=first.past_key_values, **how)
+    cached = model.generate(longer, **{name: first[CACHE_NAME]}, **how)
     assert lengths.seen[0] == 4  # the last token of the answer, and the three new ones
     assert torch.equal(cached, model.generate(longer, use_cache=False, **how))
+
+
+@NAMES
+@pytest.mark.parametrize("way", ["assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size"])
+def test_assistance_and_prompts_in_pieces_take_a_given_cache(make_model: Any, way: str, name: str) -> None:
+    model, text = make_halting(make_model), torch.tensor([[1, 5, 9, 2, 30, 7, 5, 9, 2, 30, 7, 5, 9]])
+    lengths = Lengths(model)
+    given = {"assistant_model": make_halting(make_model, halt_max_steps=1)}.get(way, 3)
+    how = {"max_new_tokens": 12, "do_sample": False}
+    cached = model.generate(text, **{way: given, name: HRMCache(model.config)}, **how)
+    computed = sum(lengths.seen)
+    assert torch.equal(cached, model.generate(text, use_cache=False, **how))
+    assert computed < (sum(lengths.seen) - computed) / 2
 
 
 def test_rows_can_be_chosen_and_repeated(make_model: Any, tokens: Tensor) -> None:
@@ -162,11 +178,13 @@ def test_tokens_can_be_taken_back(make_model: Any, tokens: Tensor, removed: int)
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-5, atol=1e-5)
 
 
-def test_loss_of_the_new_tokens(make_model: Any, tokens: Tensor) -> None:
+@NAMES
+def test_loss_of_the_new_tokens(make_model: Any, tokens: Tensor, name: str) -> None:
     model = make_halting(make_model)
     cache = HRMCache(model.config)
-    model(tokens[:, :5], past_key_values=cache)
-    output = model(tokens[:, 5:], labels=tokens[:, 5:], past_key_values=cache)
+    model(tokens[:, :5], **{name: cache})
+    output = model(tokens[:, 5:], labels=tokens[:, 5:], **{name: cache})
+    assert output[CACHE_NAME] is cache
     labels = tokens.clone()
     labels[:, :6] = -100  # the sixth is the target of a token that was there before
     torch.testing.assert_close(output.loss, model(tokens, labels=labels).loss)
@@ -179,7 +197,10 @@ def test_what_cannot_be_kept_is_refused(make_model: Any, tokens: Tensor) -> None
     model.eval()
     with pytest.raises(ValueError, match="DynamicCache, which cannot keep an HRM's tokens; give an HRMCache"):
         model(tokens, past_key_values=DynamicCache())
-    cache = model(tokens, use_cache=True).past_key_values
+    cache = model(tokens, use_cache=True)[CACHE_NAME]
+    for taker in (model, model.generate):
+        with pytest.raises(ValueError, match="past_key_values and cache are two names of one argument"):
+            taker(tokens[:, :1], past_key_values=cache, cache=cache)
     with pytest.raises(ValueError, match=r"15 tokens .*max_position_embeddings 14"):
         model(tokens[:, :3], past_key_values=cache)
     with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 1\), the tokens \(2, 13\)"):

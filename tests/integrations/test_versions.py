@@ -16,11 +16,11 @@ def test_the_installed_version_is_a_tested_one(framework: str) -> None:
     assert versions.untested(framework, metadata.version(framework)) is None
 
 
-@pytest.mark.parametrize("version", ["4.57.1", "5.22.9", "5.24.0", "6.0.0rc1"])
+@pytest.mark.parametrize("version", ["4.57.1", "5.22.9", "5.25.0", "6.0.0rc1"])
 def test_another_version_is_one_sentence_with_the_range(version: str) -> None:
     said = versions.untested("transformers", version)
     assert said == (
-        f"transformers {version} has not been tried with AutoLR; tested are versions from 5.23 on, below 5.24"
+        f"transformers {version} has not been tried with AutoLR; tested are versions from 5.23 on, below 5.25"
     )
 
 

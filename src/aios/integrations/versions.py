@@ -22,7 +22,7 @@ class Tested(NamedTuple):
 
 
 TESTED = {
-    "transformers": Tested("5.23", "5.24", "hf"),
+    "transformers": Tested("5.23", "5.25", "hf"),
     "accelerate": Tested("1.15", "1.16", "hf"),
     "lightning": Tested("2.6", "2.7", "lightning"),
 }

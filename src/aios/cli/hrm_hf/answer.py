@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 from aios.cli.hrm_hf.trained_brain import TrainedBrain
+from aios.core.hrm_models import CACHE_NAME
 from aios.data.tokenizer import end_of_document_id
 from aios.settings.answering import Answering
 
@@ -115,7 +116,7 @@ def answer(brain: TrainedBrain, tokens: list[int], how: Answering, show: Show, c
             how,
             eos_token_id=end,
             pad_token_id=end,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
             return_dict_in_generate=True,
             streamer=_Shown(brain, show),
@@ -124,4 +125,4 @@ def answer(brain: TrainedBrain, tokens: list[int], how: Answering, show: Show, c
     new = output.sequences[0, len(tokens) :].tolist()
     finished = bool(new) and new[-1] == end
     ended = "end of text" if finished else "interrupted" if pressed.is_set() else "length"
-    return Answer(new[:-1] if finished else new, ended, time.perf_counter() - begun, output.past_key_values)
+    return Answer(new[:-1] if finished else new, ended, time.perf_counter() - begun, output.get(CACHE_NAME))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from aios.core.hrm_models.cache import HRMCache
+from aios.core.hrm_models.cache import CACHE_NAME, HRMCache
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.from_folder import load_model, read_config
 from aios.core.hrm_models.modeling_hrm import HRMForCausalLM
@@ -16,4 +16,4 @@ from aios.core.hrm_models.supervision import HRMOutput
 AutoConfig.register(HRMConfig.model_type, HRMConfig, exist_ok=True)
 AutoModelForCausalLM.register(HRMConfig, HRMForCausalLM, exist_ok=True)
 
-__all__ = ["HRMCache", "HRMConfig", "HRMForCausalLM", "HRMOutput", "load_model", "read_config"]
+__all__ = ["CACHE_NAME", "HRMCache", "HRMConfig", "HRMForCausalLM", "HRMOutput", "load_model", "read_config"]

@@ -11,8 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from aios.core.hrm_models.configuration_hrm import HRMConfig
+
+CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+"""What transformers calls a cache in arguments and results: `past_key_values` before its version 5.24."""
 
 
 class HRMCache(Cache):  # type: ignore[misc,unused-ignore]
@@ -50,3 +54,10 @@ class HRMCache(Cache):  # type: ignore[misc,unused-ignore]
             for layer in calls:
                 layer.crop(-max(0, run - kept))
             waiting.crop(-min(queue, max(0, run + queue - kept)))
+
+
+def the_cache(past_key_values: HRMCache | None, cache: HRMCache | None) -> HRMCache | None:
+    """The one that is given, under either of its names; raises ValueError for both."""
+    if past_key_values is not None and cache is not None:
+        raise ValueError("past_key_values and cache are two names of one argument; give one of them")
+    return past_key_values if cache is None else cache

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 
 from aios.core.hrm_models.act import q_loss_part, wants_halt
-from aios.core.hrm_models.cache import HRMCache
+from aios.core.hrm_models.cache import CACHE_NAME, HRMCache, the_cache
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.layers import AttentionContext, ReasoningModule
 from aios.core.hrm_models.projection import Projection, cut_normal_
@@ -116,6 +116,7 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        cache: HRMCache | None = None,
     ) -> HRMOutput | tuple[Any, ...]:
         """Logits, and with `labels` the losses.
 
@@ -123,22 +124,25 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         (batch, time). In training mode with labels every segment runs and is supervised, and nothing is read back from
         the device; otherwise logits and loss are those of each token's halting segment.
 
-        With a cache (`past_key_values`, or a new one by `use_cache`) `input_ids` and the output are of the new tokens
-        only, `attention_mask` is of all. peft hands on the last three; the model has no use for them.
+        With a cache (`past_key_values` or `cache`, or a new one by `use_cache`) `input_ids` and the output are of the
+        new tokens only, `attention_mask` is of all. peft hands on `inputs_embeds` and what follows it; the model has
+        no use for those three.
 
-        Raises ValueError for any of those three, too long a text, a mask of another shape, and a cache of another kind
-        or in a step of training.
+        Raises ValueError for any of those three, too long a text, a mask of another shape, two caches, and a cache of
+        another kind or in a step of training.
         """
         if inputs_embeds is not None or output_attentions or output_hidden_states:
             raise ValueError("an HRM takes input_ids alone, and gives neither attentions nor hidden states")
-        cache = HRMCache(self.config) if use_cache and past_key_values is None else past_key_values
+        cache = the_cache(past_key_values, cache)
+        if cache is None and use_cache:
+            cache = HRMCache(self.config)
         length = self._check_cache(cache) + input_ids.shape[1]
         self._check_shapes(input_ids, length, attention_mask)
         embeddings, real = self._embed(input_ids), _real(input_ids, attention_mask)
         targets = None if labels is None else next_token_targets(labels, real)
         if cache is not None:
             output = self._adaptive(self._cached_segments(embeddings, attention_mask, cache), real, targets)
-            output.past_key_values = cache
+            output[CACHE_NAME] = cache
         else:
             context = AttentionContext(self.config, length, attention_mask, input_ids.device)
             inputs = _Inputs(embeddings, context)
@@ -153,10 +157,10 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         if cache is None:
             return 0
         if self.training:
-            raise ValueError("past_key_values and use_cache are for models in evaluation mode; call eval() first")
+            raise ValueError("a cache and use_cache are for models in evaluation mode; call eval() first")
         if not isinstance(cache, HRMCache):
             kind = type(cache).__name__
-            raise ValueError(f"past_key_values is a {kind}, which cannot keep an HRM's tokens; give an HRMCache")
+            raise ValueError(f"the cache is a {kind}, which cannot keep an HRM's tokens; give an HRMCache")
         return int(cache.get_seq_length())
 
     def _check_shapes(self, input_ids: Tensor, length: int, attention_mask: Tensor | None) -> None:
@@ -318,6 +322,18 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         ce = cross_entropy(logits, targets)
         return HRMOutput(loss=ce, logits=logits, ce=ce, used_segments=used)
 
+    def generate(  # type: ignore[override,unused-ignore]
+        self, *args: Any, past_key_values: HRMCache | None = None, cache: HRMCache | None = None, **how: Any
+    ) -> Any:
+        """transformers' `generate`, which takes a cache to go on from under either of its names.
+
+        Raises ValueError for a cache under each.
+        """
+        given = the_cache(past_key_values, cache)
+        if given is not None:
+            how[CACHE_NAME] = given
+        return super().generate(*args, **how)
+
     def prepare_inputs_for_generation(  # type: ignore[override,unused-ignore]
         self,
         input_ids: Tensor,
@@ -325,6 +341,7 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         past_key_values: HRMCache | None = None,
         attention_mask: Tensor | None = None,
         use_cache: bool | None = None,
+        cache: HRMCache | None = None,
         **_: Any,
     ) -> dict[str, Any]:
         """Inputs of the next `generate` step: with a cache the new tokens, else the whole context.
@@ -332,17 +349,18 @@ class HRMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         Of a context that has outgrown max_position_embeddings its end is recomputed in each step: positions begin
         anew at the first token that is left, and all states depend on those before, so that nothing kept is of use.
         """
+        cache = the_cache(past_key_values, cache)
         limit = self.config.max_position_embeddings
         length = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
         inputs: dict[str, Any] = {"input_ids": input_ids[:, -limit:]}
         if attention_mask is not None and not attention_mask.all():  # attention without a mask is faster
             inputs["attention_mask"] = attention_mask[:, -limit:]
         if length <= limit:
-            inputs |= {"past_key_values": past_key_values, "use_cache": use_cache}
-            if past_key_values is not None and next_sequence_length is not None:
+            inputs |= {CACHE_NAME: cache, "use_cache": use_cache}
+            if cache is not None and next_sequence_length is not None:
                 inputs["input_ids"] = input_ids[:, -next_sequence_length:]
-        elif past_key_values is not None:
-            past_key_values.reset()
+        elif cache is not None:
+            cache.reset()
         return inputs
 
 

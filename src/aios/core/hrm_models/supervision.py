@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from transformers.utils.generic import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from aios.core.hrm_models.act import q_learning_losses, used_segments
-from aios.core.hrm_models.cache import HRMCache
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 
 IGNORE_INDEX = -100
@@ -23,8 +22,11 @@ IGNORE_INDEX = -100
 
 
 @dataclass
-class HRMOutput(ModelOutput):  # type: ignore[misc,unused-ignore]
-    """Result of one forward; every entry but `logits` is a scalar on the model's device, or None."""
+class HRMOutput(CausalLMOutputWithPast):  # type: ignore[misc,unused-ignore]
+    """Result of one forward; every entry here but `logits` is a scalar on the model's device, or None.
+
+    The cache, where one is in use, is an `HRMCache` under the name that transformers has for it.
+    """
 
     loss: Tensor | None = None
     """ce + q_loss_coef * q_loss + moe_aux_coef * lb_loss: what to call backward on."""
@@ -38,8 +40,6 @@ class HRMOutput(ModelOutput):  # type: ignore[misc,unused-ignore]
     """Load-balancing loss, mean over all blocks run with gradient (training with experts only)."""
     used_segments: Tensor | None = None
     """Mean over the real tokens of the segment at which the Q head halts."""
-    past_key_values: HRMCache | None = None
-    """No scalar: the cache, where one is in use."""
 
 
 @dataclass(frozen=True)
