@@ -182,3 +182,25 @@ def test_queued_runs_start_one_after_another(screen: Screen, home: Path, psalms:
         assert read_log(brains / "first", "stopped")
         assert read_log(brains / "first-2", "final")[-1]["steps"] == 7
         assert not (brains / "first-3").exists()
+
+
+def test_a_brain_can_be_deleted_while_its_log_is_still_being_read(screen: Screen, home: Path) -> None:
+    log, steps = write_log(home / "brains" / "long", START), 400_000
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"event": "sample", "ts": 1, "step": 1, "prompt": "In", "text": " the beginning"}\n')
+        file.writelines(f'{{"event": "train", "ts": {step}, "step": {step}, "ce": 3.0}}\n' for step in range(1, steps))
+    with App(screen, home) as app:
+        app.press("ctrl+2")
+        app.click_row("runs", "long", times=2)
+        app.wait(lambda: app.text("title") == "long", "the run")
+        app.press("ctrl+2")
+        app.click("runs.delete")
+        app.click("answer.delete")
+        reached = app.text("number.step")
+        app.wait(lambda: app.text("title") == "No run on show", "its run to go")
+        time.sleep(1)  # several looks at the log
+        assert not reached.startswith(f"{steps - 1:,}"), "all was read before the brain went"
+        assert app.look()["windows"] == 1, "it reports an error"
+        app.press("ctrl+4")
+        app.wait(lambda: app.shows("try.prompt"), "the trial")
+        assert not app.shows("try.samples"), "the samples of the brain that is gone"
