@@ -16,7 +16,7 @@ class Background:
         self._waiting: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
 
     def submit(self, kind: str, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Have `work()` done, and `done(result)` called from `deliver`; neither if a newer job comes before it begins."""
+        """Have `work()` done, then `done(result)` from `deliver`; neither if a newer job comes before it begins."""
         if kind in self._running:
             self._waiting[kind] = (work, done)
         else:
