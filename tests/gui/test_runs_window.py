@@ -79,6 +79,10 @@ def sort_by_mouse_and_keys(app: App) -> None:
     heading(app, "loss")
     app.wait(lambda: losses(app) == ["7.000", "6.000", "5.000"], "the order turned round")
     choose(app, "runs", "plain")
+    app.click_at(*app.look()["runs-headings"]["loss"], times=2)  # a double click there opens nothing
+    app.wait(lambda: losses(app) == ["7.000", "6.000", "5.000"], "the order turned round twice")
+    choose(app, "runs", "plain")
+    assert app.text("title") == "No run on show"
     app.press("r")
     app.wait(lambda: losses(app) == ["5.000", "6.000", "7.000"], "the order turned round by a key")
     app.press("Left", "Left")
@@ -204,3 +208,22 @@ def test_a_brain_can_be_deleted_while_its_log_is_still_being_read(screen: Screen
         app.press("ctrl+4")
         app.wait(lambda: app.shows("try.prompt"), "the trial")
         assert not app.shows("try.samples"), "the samples of the brain that is gone"
+
+
+def test_keys_go_to_the_tab_that_is_on_show(screen: Screen, home: Path) -> None:
+    for at, name in enumerate(("older", "newer")):
+        os.utime(write_log(home / "brains" / name, START, TRAIN), (at + 1, at + 1))
+    with App(screen, home) as app:
+        app.fill("steps", "600")
+        app.press("ctrl+2")
+        app.wait(lambda: app.widget("runs")["focus"], "the list to have the focus")
+        app.wait(lambda: app.text("runs-about").startswith("newer:"), "its first row to be selected")
+        app.press("BackSpace", "7", "Down")
+        app.wait(lambda: app.text("runs-about").startswith("older:"), "the next row")
+        app.press("ctrl+1")
+        app.wait(lambda: app.widget("field.dataset_file")["focus"], "the form to have the focus")
+        assert app.text("field.steps") == "600"
+        app.press("ctrl+4")
+        app.wait(lambda: app.widget("try.prompt")["focus"], "the trial to have the focus")
+        app.press("ctrl+2", "Return")
+        app.wait(lambda: app.text("title") == "older", "the run that is selected in the list")

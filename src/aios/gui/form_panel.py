@@ -147,6 +147,10 @@ class FormPanel(ttk.Frame):
         self._loading = False
         self._refresh()
 
+    def begin(self) -> None:
+        """Put the cursor into the first field."""
+        self.fields[MAIN_ROWS[0][0]].widget.focus_set()
+
     def offer_datasets(self, recent: list[str]) -> None:
         """What the dataset's list offers besides the bundled text."""
         self.fields["dataset_file"].offer((BUNDLED_TEXT, *recent))

@@ -269,7 +269,6 @@ class Window:
     def try_it(self) -> None:
         """Bring the trial to the front, ready to be typed in."""
         self.layout.open(2)
-        self.try_panel.begin()
 
     def _show_output(self) -> None:
         session = self.control.brain.session if self.control.brain is not None else None
