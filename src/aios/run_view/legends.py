@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from aios.run_view.axes import letters_in
 from aios.run_view.curves import Curve, heights
 from aios.run_view.history import RunHistory
 from aios.run_view.theme import Theme
@@ -71,12 +72,12 @@ def lr_entries(
 
 def columns_that_fit(entries: Entries, width: float, theme: Theme) -> int:
     """How many entries fit side by side over `width` inches."""
-    letter = 0.56 * theme.font_size / 72
+    room = letters_in(width, theme.font_size)
     for columns in range(len(entries), 1, -1):
         rows, more = divmod(len(entries), columns)  # matplotlib fills the columns one after the other
         ends = [rows * (at + 1) + min(at + 1, more) for at in range(columns)]
         parts = [entries[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-        if sum(max(len(name) + 6 for name, _ in part) for part in parts) * letter <= width:
+        if sum(max(len(name) + 6 for name, _ in part) for part in parts) <= room:
             return columns
     return 1
 
