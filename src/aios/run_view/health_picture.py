@@ -12,6 +12,7 @@ from aios.run_view import scales
 from aios.run_view.axes import margins, style_axes
 from aios.run_view.curves import POINTS, heights, widths
 from aios.run_view.history import RunHistory
+from aios.run_view.reading import name_of
 from aios.run_view.theme import Theme
 from aios.run_view.timeline import Decision
 
@@ -27,13 +28,10 @@ class HealthPicture:
         self._build()
 
     def _curves(self) -> list[tuple[str, RunHistory, int | None]]:
-        curves = []
-        for label, history in self._runs:
-            for rank in history.ranks:
-                worker = f"worker {rank}" if rank is not None else ""
-                name = worker or label if len(self._runs) == 1 else f"{label} {worker}".strip()
-                curves.append((name, history, rank))
-        return curves
+        several = len(self._runs) > 1
+        return [
+            (name_of(label, rank, several), history, rank) for label, history in self._runs for rank in history.ranks
+        ]
 
     def _build(self) -> None:
         theme = self._theme

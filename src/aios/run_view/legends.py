@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from aios.run_view.axes import letters_in
 from aios.run_view.curves import Curve, heights
 from aios.run_view.history import RunHistory
+from aios.run_view.reading import name_of
 from aios.run_view.theme import Theme
 
 Entries = list[tuple[str, Artist]]
@@ -103,7 +104,8 @@ def _curve_name(runs: Sequence[tuple[str, RunHistory]], curve: Curve) -> str:
     name = label if len(label) <= _LABEL_LENGTH else label[: _LABEL_LENGTH - 1] + "\u2026"
     if curve.merged:
         return "merged model (evaluation)" if len(runs) == 1 else f"{name}, merged (evaluation)"
-    if len(curve.history.ranks) > 1:
-        worker = f"worker {curve.rank}" if curve.rank is not None else "all workers"
-        return worker if len(runs) == 1 else f"{name}, {worker}"
-    return "training loss (smoothed)" if len(runs) == 1 else name
+    if len(curve.history.ranks) > 1 and curve.rank is None:
+        return "all workers" if len(runs) == 1 else f"{name}, all workers"
+    if len(curve.history.ranks) > 1 or len(runs) > 1:
+        return name_of(name, curve.rank, len(runs) > 1)
+    return "training loss (smoothed)"

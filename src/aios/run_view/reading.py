@@ -118,6 +118,13 @@ def labels_of(paths: Sequence[Path], histories: Sequence[RunHistory]) -> list[st
     return names
 
 
+def name_of(label: str, rank: int | None, several_runs: bool) -> str:
+    """What a worker, or the only one, of the run called `label` is called: `worker 1`, among runs `label, worker 1`."""
+    if rank is None:
+        return label
+    return f"{label}, worker {rank}" if several_runs else f"worker {rank}"
+
+
 def _name(path: Path, history: RunHistory) -> str:
     brain = history.config.get("brain_name")
     if isinstance(brain, str) and brain:
