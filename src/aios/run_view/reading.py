@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from aios.errors import UserError
 from aios.run_view.follow import POLL_BYTES, TRAIN_LINE, LogFollower
@@ -24,8 +25,8 @@ class FollowedRun:
         self.follower = LogFollower(path, TRAIN_LINE if outline else None)
         self.history = RunHistory()
 
-    def refresh(self, max_bytes: int = POLL_BYTES) -> bool:
-        """Take what is new, at most `max_bytes` of it; whether there was anything, a restart included.
+    def refresh(self, max_bytes: int = POLL_BYTES) -> list[dict[str, Any]]:
+        """Take what is new, at most `max_bytes` of it, and return that; `follower.restarted`: it is of another log.
 
         Raises:
             UserError: when the file is there but cannot be read.
@@ -34,7 +35,7 @@ class FollowedRun:
         if self.follower.restarted:
             self.history = RunHistory()
         self.history.add(records)
-        return bool(records) or self.follower.restarted
+        return records
 
     def catch_up(self) -> RunHistory:
         """The history of all that the log holds now.
