@@ -210,6 +210,20 @@ def test_a_brain_can_be_deleted_while_its_log_is_still_being_read(screen: Screen
         assert not app.shows("try.samples"), "the samples of the brain that is gone"
 
 
+def test_the_table_of_keys_lies_whole_on_a_low_screen_and_is_scrolled_by_keys(screen: Screen, home: Path) -> None:
+    with App(screen, home, "--scale", "2") as app:
+        app.press("F1")
+        app.wait(lambda: app.shows("answer.ok"), "the keys")
+        app.wait(lambda: app.widget("answer.ok")["focus"], "its button to have the focus")
+        button, table = app.widget("answer.ok"), app.widget("keys")
+        assert button["y"] + button["height"] <= 800
+        assert table["y"] >= 0
+        assert "Ctrl+Q" in table["text"]
+        assert app.widget("keys")["in_view"][1] < 1
+        app.press("Next", "Next")
+        app.wait(lambda: app.widget("keys")["in_view"][1] == 1, "the end of the table")
+
+
 def test_keys_go_to_the_tab_that_is_on_show(screen: Screen, home: Path) -> None:
     for at, name in enumerate(("older", "newer")):
         os.utime(write_log(home / "brains" / name, START, TRAIN), (at + 1, at + 1))
