@@ -69,6 +69,7 @@ class Arrangement:
         self.tabs.select(tab)
         panel = self._panels[tab]
         if not _holds(panel, self._focus):
+            self.tabs.update_idletasks()  # what is not mapped yet would get the keyboard only later
             panel.begin()
 
     @property
