@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from aios.auto_lr.adaptive_lr import DEFAULT_LR
 from aios.gui.form import BUNDLED_TEXT, MAIN_FIELDS, RATE_FIELDS, FormModel, advanced_fields, check_on_disk, field_specs
 from aios.gui.form_panel import MAIN_ROWS
 from aios.gui.wording import in_window_words, lr_wording
-from aios.settings.config import TrainingConfig
+from aios.settings.config import UNSEARCHED_LR, TrainingConfig
 
 
 def test_a_fresh_form_means_the_defaults_of_training() -> None:
@@ -105,6 +106,8 @@ def test_a_brain_that_is_there_is_not_trained_over(tmp_path: Path, psalms: Path)
 def test_the_learning_rate_says_what_it_is() -> None:
     assert lr_wording(True, "auto")[0] == "Learning rate (starting point)"
     assert lr_wording(False, "auto")[0] == "Learning rate (fixed)"
+    assert f"begins at {UNSEARCHED_LR:g}." in lr_wording(True, "auto")[1]
+    assert all(f"Empty: {DEFAULT_LR:g}." in lr_wording(*told)[1] for told in ((True, "rules"), (False, "auto")))
     assert len({lr_wording(True, "auto"), lr_wording(True, "rules"), lr_wording(False, "auto")}) == 3
 
 

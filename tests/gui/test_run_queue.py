@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from aios.gui.queue_control import QueueControl
 from aios.gui.run_queue import RunQueue, with_whole_paths
 from aios.settings.config import TrainingConfig
 from brains.left_behind import START, TRAIN, training_elsewhere, write_log
+from fault_injection import strace_or_skip
+from training_process import TIMEOUT
 
 
 @pytest.fixture
@@ -42,19 +46,68 @@ def test_it_outlives_the_window_in_order(tmp_path: Path, queue: RunQueue) -> Non
 def test_runs_are_moved_and_removed(tmp_path: Path, queue: RunQueue) -> None:
     first, _, third = (queue.add(run(tmp_path, name)) for name in "abc")
     queue.pass_over(third, "no data")
-    third = queue.move(third, -1)
-    assert names(queue) == ["a", "c", "b"]
+    queue.move(third, -1)
+    assert names(queue) == names(RunQueue(tmp_path / "queue")) == ["a", "c", "b"]
     assert [run.problem for run in queue.runs] == ["", "no data", ""]
-    assert queue.move(first, -1) == first
-    assert queue.move(queue.runs[2], 1).name == "b"
+    queue.move(first, -1)
+    queue.move(queue.runs[2], 1)
+    assert names(queue) == ["a", "c", "b"]
     assert queue.take(third)
     assert not queue.take(third)  # another window was quicker
     assert names(queue) == ["a", "b"]
     queue.move(queue.runs[1], -1)
-    assert not queue.take(first)  # its file holds another run now
-    assert names(queue) == ["b", "a"]
     queue.add(run(tmp_path, "d"))
     assert names(queue) == ["b", "a", "d"]
+    for each in queue.runs:
+        queue.take(each)
+    queue.add(run(tmp_path, "e"))
+    assert not queue.take(first)  # its file holds another run now
+    queue.add(run(tmp_path, "f"))
+    assert names(queue) == ["e", "f"]
+
+
+IN_ANOTHER_WINDOW = """
+import sys
+from pathlib import Path
+from aios.gui.run_queue import RunQueue
+from aios.settings.config import TrainingConfig
+
+queue = RunQueue(Path(sys.argv[1]))
+"""
+
+
+def test_two_windows_that_queue_at_once_lose_no_run(tmp_path: Path, queue: RunQueue) -> None:
+    many = IN_ANOTHER_WINDOW + (
+        "print(flush=True); input()\n"
+        "for at in range(12): queue.add(TrainingConfig(bundle_dir=sys.argv[1], brain_name=f'{sys.argv[2]}{at}'))"
+    )
+    command = [sys.executable, "-c", many, str(tmp_path / "queue")]
+    windows = [
+        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in "abc"
+    ]
+    for window in windows:
+        assert window.stdout is not None
+        window.stdout.readline()
+    for window in windows:
+        assert window.stdin is not None
+        print(file=window.stdin, flush=True)
+    assert [window.wait(TIMEOUT) for window in windows] == [0, 0, 0]
+    assert sorted(names(queue)) == sorted(f"{name}{at}" for name in "abc" for at in range(12))
+    assert [name for name in names(queue) if name[0] == "b"] == [f"b{at}" for at in range(12)]
+
+
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_a_window_killed_in_the_middle_of_a_move_loses_no_run(tmp_path: Path, queue: RunQueue, when: int) -> None:
+    strace_or_skip()
+    for name in "abc":
+        queue.add(run(tmp_path, name))
+    moves = IN_ANOTHER_WINDOW + "queue.move(queue.runs[0], 1); queue.move(queue.runs[2], -1)"
+    calls = "rename,renameat,renameat2"
+    fault = ["-f", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:signal=SIGKILL:when={when}"]
+    subprocess.run(["strace", *fault, sys.executable, "-c", moves, str(tmp_path / "queue")], timeout=TIMEOUT)
+    assert sorted(names(queue)) == ["a", "b", "c"]
+    queue.add(run(tmp_path, "d"))
+    assert names(queue)[3] == "d"
 
 
 def test_one_brain_is_queued_once_and_its_name_is_no_free_one(tmp_path: Path, queue: RunQueue) -> None:

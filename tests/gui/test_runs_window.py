@@ -182,3 +182,61 @@ def test_queued_runs_start_one_after_another(screen: Screen, home: Path, psalms:
         assert read_log(brains / "first", "stopped")
         assert read_log(brains / "first-2", "final")[-1]["steps"] == 7
         assert not (brains / "first-3").exists()
+
+
+def test_a_brain_can_be_deleted_while_its_log_is_still_being_read(screen: Screen, home: Path) -> None:
+    log, steps = write_log(home / "brains" / "long", START), 400_000
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"event": "sample", "ts": 1, "step": 1, "prompt": "In", "text": " the beginning"}\n')
+        file.writelines(f'{{"event": "train", "ts": {step}, "step": {step}, "ce": 3.0}}\n' for step in range(1, steps))
+    with App(screen, home) as app:
+        app.press("ctrl+2")
+        app.click_row("runs", "long", times=2)
+        app.wait(lambda: app.text("title") == "long", "the run")
+        app.press("ctrl+2")
+        app.click("runs.delete")
+        app.click("answer.delete")
+        reached = app.text("number.step")
+        app.wait(lambda: app.text("title") == "No run on show", "its run to go")
+        time.sleep(1)  # several looks at the log
+        assert not reached.startswith(f"{steps - 1:,}"), "all was read before the brain went"
+        assert app.look()["windows"] == 1, "it reports an error"
+        app.press("ctrl+4")
+        app.wait(lambda: app.shows("try.prompt"), "the trial")
+        assert not app.shows("try.samples"), "the samples of the brain that is gone"
+
+
+def test_the_table_of_keys_lies_whole_on_a_low_screen_and_is_scrolled_by_keys(screen: Screen, home: Path) -> None:
+    with App(screen, home, "--scale", "2") as app:
+        app.press("F1")
+        app.wait(lambda: app.shows("answer.ok"), "the keys")
+        app.wait(lambda: app.widget("answer.ok")["focus"], "its button to have the focus")
+        button, table = app.widget("answer.ok"), app.widget("keys")
+        assert button["y"] + button["height"] <= 800
+        assert table["y"] >= 0
+        assert "Ctrl+Q" in table["text"]
+        assert app.widget("keys")["in_view"][1] < 1
+        app.press("Next", "Next")
+        app.wait(lambda: app.widget("keys")["in_view"][1] == 1, "the end of the table")
+
+
+def test_keys_go_to_the_tab_that_is_on_show(screen: Screen, home: Path) -> None:
+    for at, name in enumerate(("older", "newer")):
+        os.utime(write_log(home / "brains" / name, START, TRAIN), (at + 1, at + 1))
+    with App(screen, home) as app:
+        app.fill("steps", "600")
+        app.press("ctrl+2")
+        app.wait(lambda: app.widget("runs")["focus"], "the list to have the focus")
+        app.wait(lambda: app.text("runs-about").startswith("newer:"), "its first row to be selected")
+        app.press("BackSpace", "7", "Down")
+        app.wait(lambda: app.text("runs-about").startswith("older:"), "the next row")
+        app.click_at(*app.look()["runs-headings"]["loss"], times=2)
+        time.sleep(0.5)
+        assert app.text("title") == "No run on show", "a double click on a heading opens what is selected"
+        app.press("ctrl+1")
+        app.wait(lambda: app.widget("field.dataset_file")["focus"], "the form to have the focus")
+        assert app.text("field.steps") == "600"
+        app.press("ctrl+4")
+        app.wait(lambda: app.widget("try.prompt")["focus"], "the trial to have the focus")
+        app.press("ctrl+2", "Return")
+        app.wait(lambda: app.text("title") == "older", "the run that is selected in the list")

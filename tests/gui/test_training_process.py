@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from aios.brains.brain_list import State, read_brain
+from aios.brains.brain_list import State, is_training, read_brain
 from aios.brains.process_identity import birth_of
 from aios.brains.session_file import SessionFile
 from aios.cli.hrm_commands import hrm_hf
@@ -93,6 +93,23 @@ def test_it_is_found_again_and_can_be_killed(tmp_path: Path) -> None:
     second.ask("kill")
     wait(first, lambda: not first.running)
     assert state(first) is State.KILLED
+
+
+def test_a_training_whose_folder_is_moved_away_stays_under_control(tmp_path: Path) -> None:
+    """It goes on where the folder was; so does what tells that it runs, in this window and in all others."""
+    control = TrainingControl()
+    control.start(tiny(tmp_path, steps=100_000))
+    wait(control, lambda: steps_done(control) >= 3)
+    (tmp_path / "b").rename(tmp_path / "moved")
+    control.refresh()
+    assert state(control) is State.RUNNING
+    assert control.brain is not None
+    assert control.brain.session is not None
+    assert is_training(tmp_path / "b")
+    control.ask("pause")
+    wait(control, lambda: not control.running)
+    assert state(control) is State.PAUSED
+    assert control.brain.can_continue
 
 
 def test_a_crash_tells_why(tmp_path: Path) -> None:

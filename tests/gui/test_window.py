@@ -121,6 +121,14 @@ def test_marks_and_timeline_lead_to_each_other(screen: Screen, home: Path) -> No
         assert lines[-1].startswith("60\tincrease")
 
 
+def at_mouse(app: App) -> str:
+    """What the card tells with the pointer in the middle of the losses."""
+    left, top, right, low = app.look()["view"]["frames"]["loss"]
+    app.point((left + right) / 2, (top + low) / 2)
+    time.sleep(0.3)
+    return str(app.look()["crosshair"])
+
+
 def test_two_runs_and_two_workers_over_each_other(screen: Screen, home: Path) -> None:
     for name, loss in (("one", 5.0), ("two", 4.0)):
         records = [train_record(step, ce=loss, rank=rank) for step in range(1, 30) for rank in (0, 1)]
@@ -135,7 +143,8 @@ def test_two_runs_and_two_workers_over_each_other(screen: Screen, home: Path) ->
         app.wait(lambda: "one" in app.text("title") and "two" in app.text("title"), "both runs")
         app.wait(lambda: len(app.look()["markers"]) == 2, "the marks of both")
         who = {row["values"][2] for row in app.widget("timeline")["rows"] if row["values"][1] == "increase"}
-        assert who == {"one worker 1", "two worker 1"}
+        assert who == {"one, worker 1", "two, worker 1"}
+        app.wait(lambda: "one, worker 1: loss 5.0000" in at_mouse(app), "the values at the mouse")
         side_by_side = {row["values"][0]: row["values"][1:] for row in app.widget("compare")["rows"]}
         assert sorted(side_by_side["Training loss"]) == ["4.0000", "5.0000"]
 

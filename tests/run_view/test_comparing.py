@@ -8,7 +8,7 @@ from run_view.logs import history_of, start, train
 
 def test_final_figures_have_a_value_or_a_dash_for_each_run() -> None:
     evals = [{"event": "eval", "ts": 1.0, "step": at, "loss": loss} for at, loss in ((10, 2.0), (20, 2.5))]
-    done = history_of([start(40), *(train(step, 3.0) for step in range(1, 21)), *evals])
+    done = history_of([start(40), *(train(step, 3.5 - step / 40) for step in range(1, 21)), *evals])
     rows = dict(final_figures([done, history_of([])]))
     assert rows["Steps"] == ["20 / 40", "0"]
     assert rows["Training loss"] == ["3.0000", "\u2014"]

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from aios.errors import UserError
 from aios.run_view import scales
 from aios.run_view.drawing import DARK, LIGHT, SEARCH_SIZE, DrawnRun, blank_picture, draw_run, save_picture
+from aios.run_view.health_picture import HealthPicture
 from aios.run_view.history import RunHistory
 from run_view.logs import adjustment, history_of, start, train
 from run_view.pictures import drawn
@@ -64,6 +65,17 @@ def test_every_adjustment_has_its_mark() -> None:
     for artist, adjustments in picture.markers:
         assert list(artist.get_xdata()) == [a.step for a in adjustments]
         assert list(artist.get_ydata()) == [a.new_lr for a in adjustments]
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_every_picture_calls_the_workers_the_same(runs: int) -> None:
+    histories = [(f"run {at}", history_of([start(), *run_of(40, ranks=2)])) for at in range(runs)]
+    picture = drawn(*(history for _, history in histories))
+    health = HealthPicture(blank_picture(SEARCH_SIZE), histories, LIGHT)
+    named = [str(row[1]) for row in health.csv_rows()][1:]
+    legend = [text.get_text() for text in picture.loss_axes.get_legend().get_texts()]
+    assert list(dict.fromkeys(named)) == legend[: 2 * runs]
+    assert legend[1] == ("worker 1" if runs == 1 else "run 0, worker 1")
 
 
 def test_marks_answer_to_the_mouse() -> None:

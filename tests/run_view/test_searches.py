@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from aios.auto_lr.search import Found
 from aios.run_view.drawing import draw_run
 from aios.run_view.search_picture import SearchPicture
 from aios.run_view.searches import SearchCurve, newest_search
@@ -40,6 +42,19 @@ def test_the_newest_search_and_the_bounds_that_came_of_it() -> None:
     raced = of(CLIMB, INIT, {**CLIMB, "event": "adaptive_lr_race", "edge": None, "lr": None})
     assert raced is not None
     assert (raced.how, raced.lr, raced.edge) == ("race", None, None)
+
+
+@pytest.mark.parametrize("how", ["climb", "race"])
+def test_a_search_makes_the_same_curve_from_the_log_and_just_found(how: Any) -> None:
+    found = Found(how, (1e-4, 1e-3), (5.0, math.inf), 1e-4, 1e-3, "made up", 30)
+    shown = SearchCurve.of(found.event(30))
+    logged = of({**found.event(30), "ts": 1.0})
+    assert logged is not None
+    for curve in (shown, logged):
+        assert (curve.how, curve.lr, curve.edge, curve.bounds) == (how, 1e-4, 1e-3, found.bounds)
+        assert curve.reason == "made up"
+        assert curve.points[0] == (1e-4, 5.0)
+        assert math.isnan(curve.points[1][1])
 
 
 def test_no_search_is_none_and_one_without_a_curve_neither() -> None:

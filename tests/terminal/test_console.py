@@ -19,10 +19,10 @@ def test_after_finish_now_the_total_is_the_new_one(capsys: pytest.CaptureFixture
     for record in (train(1), FINISH, train(348)):
         console.show(record)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("step 1/2000 ")
+    assert lines[0].startswith("step 1 / 2,000 ")
     assert lines[1] == f"step 148: {sentence(FINISH)}"
-    assert lines[2].startswith("step 348/348 ")
-    assert lines[2].endswith("ETA 0:00")
+    assert lines[2].startswith("step 348 / 348 ")
+    assert lines[2].endswith("ETA 0 s")
 
 
 def test_the_terminal_says_the_sentences_of_the_timeline(capsys: pytest.CaptureFixture[str]) -> None:

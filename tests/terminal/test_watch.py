@@ -63,7 +63,7 @@ def shown(path: Path, now: float = 104.0, width: int = 100) -> str:
 def test_the_view_tells_what_a_run_does_and_why(tmp_path: Path) -> None:
     evaluation = {"event": "eval", "ts": 103.5, "step": 4, "loss": 2.75, "ppl": 15.6}
     text = shown(write(tmp_path / "m.jsonl", START, step(1), step(2, 4.0), step(3), CHANGE, step(4, 2.5), evaluation))
-    assert re.search(r"psalms +running +step 4/100 +ETA 1:36", text)
+    assert re.search(r"psalms +running +step 4 / 100 +ETA 1 min 36 s", text)
     assert re.search(r"^loss +2\.5000 \(smoothed 3\.1250\) +[▁-█]{4}", text, re.MULTILINE)
     assert re.search(r"^learning rate +0\.001 +[▁-█]{4}", text, re.MULTILINE)
     assert "2.7500 (perplexity 15.6) at step 4" in text
@@ -86,7 +86,7 @@ def test_param_groups_with_rates_of_their_own_are_all_shown(tmp_path: Path) -> N
 def test_a_run_that_falls_silent_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "m.jsonl", START, step(1), step(2))
     assert "may have been killed" not in shown(path, now=150.0)
-    assert "No step for 1:40: the training may have been killed" in shown(path, now=202.0)
+    assert "No step for 1 min 40 s: the training may have been killed" in shown(path, now=202.0)
     write(path, {"event": "final", "ts": 103.0, "step": 2})
     assert "may have been killed" not in shown(path, now=202.0)
 
@@ -140,7 +140,7 @@ def until(condition: Any) -> None:
 def test_a_log_deleted_torn_and_written_anew_while_watching(tmp_path: Path) -> None:
     path = write(tmp_path / "m.jsonl", START, step(1))
     thread, output = watch_in_thread(path)
-    until(lambda: "step 1/100" in output.getvalue())
+    until(lambda: "step 1 / 100" in output.getvalue())
     path.unlink()
     until(lambda: "is gone; waiting for it to come back" in output.getvalue())
     write(path, {**START, "ts": 101.0}, step(1), step(2))  # another run: it does not begin as the first did
@@ -163,7 +163,7 @@ def test_a_finished_run_is_told_in_two_lines(tmp_path: Path) -> None:
     done = run_aios("hrm-hf", "watch", str(tmp_path))
     assert done.returncode == 0, done.stderr
     progress, ended = done.stdout.splitlines()
-    assert progress.startswith("step 100/100  loss 3.0000")
+    assert progress.startswith("step 100 / 100  loss 3.0000")
     assert ended.startswith("The run has ended: finished; 1 change of the learning rate on the way")
 
 
@@ -190,7 +190,7 @@ def test_a_log_that_is_not_there_yet_is_waited_for(tmp_path: Path, named: str, i
     thread.join()
     said, *rest = output.getvalue().splitlines()
     assert said.startswith(f"There is no log {tmp_path / named}")
-    assert [line[:12] for line in rest] == ["step 100/100", "The run has "]
+    assert [line[:14] for line in rest] == ["step 100 / 100", "The run has en"]
 
 
 def _heed_ctrl_c() -> None:
@@ -243,7 +243,7 @@ def test_a_training_watched_from_a_terminal_to_its_end(tmp_path: Path) -> None:
     assert "the training is not touched" in leaving.text
     assert training.wait(timeout=120) == 0, training.communicate()
     assert watching.wait() == 0
-    last_frame = watching.text[watching.text.rindex("step 60/60") :]
+    last_frame = watching.text[watching.text.rindex("step 60 / 60") :]
     assert "finished" in watching.text
     words = " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last_frame).split())
     assert "The run is finished with an evaluation loss of" in words

@@ -17,7 +17,9 @@ from aios.terminal.console import RunConsole
 
 
 def lr_find(origin: Origin, picture: Path) -> Found:
-    """Search as a run from `origin` would, draw the curve into `picture`, print the suggestion; trains nothing.
+    """Search as a run from `origin` would, print the suggestion, draw the curve into `picture`; trains nothing.
+
+    A run too short for a search has no curve: `picture` is left as it is.
 
     Raises:
         UserError: for input that cannot be trained on, or a picture that cannot be written.
@@ -27,19 +29,19 @@ def lr_find(origin: Origin, picture: Path) -> Found:
     # Always as a fresh search: a resumed run would not search again.
     run = build_run(replace(origin, state=None), setup, ignore)
     found = look(run)
-    draw_curve(found, picture)
     if found.lr is None:
         console.say(f"No suggestion: {found.reason}.")
     else:
         console.say(f"Suggested learning rate: {found.lr:.3g} ({found.reason}).")
         console.say(f"Finding it costs a run of {origin.config.steps} steps {found.steps} that do not train.")
-    console.say(f"The curve is in {picture}.")
+    if found.rates:
+        draw_curve(found, picture)
+        console.say(f"The curve is in {picture}.")
     return found
 
 
 def draw_curve(found: Found, picture: Path) -> None:
     """The loss against the rate, as the window shows it, with the rates that the search names."""
     figure = blank_picture(SEARCH_SIZE)
-    points = tuple(zip(found.rates, found.losses, strict=True))
-    SearchPicture(figure, SearchCurve(found.how, points, found.lr, found.edge, found.bounds, found.reason))
+    SearchPicture(figure, SearchCurve.of(found.event(found.steps)))
     save_picture(figure, picture)

@@ -6,9 +6,11 @@ import tkinter as tk
 from tkinter import ttk
 
 from aios.gui.automation import Inspector
+from aios.gui.form_panel import FormPanel
 from aios.gui.look import Look
 from aios.gui.run_panel import RunPanel
 from aios.gui.runs_panel import RunsPanel
+from aios.gui.try_panel import TryPanel
 
 _LEFT = 388
 _WIDE = 1000  # from this width on, at 96 dpi, the run stands beside the form
@@ -38,9 +40,10 @@ class Arrangement:
         inspector.name("tabs", self.tabs)
         inspector.fact("tab", lambda: self.tabs.index("current"))
 
-    def fill(self, form: ttk.Frame, runs: RunsPanel, trial: ttk.Frame, run: RunPanel) -> None:
+    def fill(self, form: FormPanel, runs: RunsPanel, trial: TryPanel, run: RunPanel) -> None:
         """Take the panels of form, list and trial, which are children of `tabs`, and the run, one of `outer`."""
-        for panel, title in zip((form, runs, trial), _TABS, strict=True):
+        self._panels = (form, runs, trial)
+        for panel, title in zip(self._panels, _TABS, strict=True):
             self.tabs.add(panel, text=title)
         self._run, self._runs = run, runs
         self.tabs.bind("<<NotebookTabChanged>>", lambda _: self._set_width())
@@ -59,12 +62,25 @@ class Arrangement:
     def open(self, tab: int) -> None:
         """Bring the form (0), the list of runs (1) or the trial (2) to the front."""
         self.fold(False)
+        self._to_tab(tab)
+
+    def _to_tab(self, tab: int) -> None:
+        """Bring a tab to the front, and the keyboard into it, where it is not."""
         self.tabs.select(tab)
+        panel = self._panels[tab]
+        if not _holds(panel, self._focus):
+            self.tabs.update_idletasks()  # what is not mapped yet would get the keyboard only later
+            panel.begin()
+
+    @property
+    def _focus(self) -> str:
+        """Tk's path of the widget that has the keyboard: not all have a name in Python."""
+        return str(self._root.tk.call("focus"))
 
     def toggle(self) -> None:
         """Fold the form away, or bring it back; behind tabs: go from the one to the other."""
         if self._layout == "narrow" and self.tabs.select() == str(self._run):
-            self.tabs.select(0)
+            self._to_tab(0)
         elif self._layout == "narrow":
             self.to_run()
         elif self._has_run:
@@ -110,7 +126,7 @@ class Arrangement:
     def _put(self) -> None:
         wide = self._layout == "wide"
         away = wide and self._has_run and self.folded
-        if away and _holds(self.tabs, self._root.focus_get()):
+        if away and _holds(self.tabs, self._focus):
             self._run.plot.widget.focus_set()
         if away:
             self.tabs.grid_remove()
@@ -123,5 +139,5 @@ class Arrangement:
         self._run.show_fold("Show form" if away else "Hide form", wide and self._has_run)
 
 
-def _holds(outside: tk.Misc, widget: object) -> bool:
-    return isinstance(widget, tk.Misc) and str(widget).startswith(f"{outside}.")
+def _holds(outside: tk.Misc, path: str) -> bool:
+    return path.startswith(f"{outside}.")

@@ -95,6 +95,7 @@ def describe(widget: tk.Misc) -> dict[str, Any]:
         told["state"] = [str(state) for state in widget.state()]
     if isinstance(widget, tk.Text):
         told["text"] = widget.get("1.0", "end-1c")
+        told["in_view"] = widget.yview()  # from where to where, as parts of the text
     if isinstance(widget, ttk.Entry):  # comboboxes too
         told["text"] = widget.get()
     elif isinstance(widget, (ttk.Label, ttk.Button, ttk.Checkbutton)):

@@ -16,7 +16,7 @@ class Background:
         self._waiting: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
 
     def submit(self, kind: str, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Have `work()` done; `done(result)` is called from `deliver`, unless a newer job of the kind came."""
+        """Have `work()` done, then `done(result)` from `deliver`; neither if a newer job comes before it begins."""
         if kind in self._running:
             self._waiting[kind] = (work, done)
         else:
@@ -28,11 +28,9 @@ class Background:
             if not future.done():
                 continue
             del self._running[kind]
-            waiting = self._waiting.pop(kind, None)
-            if waiting is not None:
-                self.submit(kind, *waiting)
-            else:
-                done(future.result())
+            if kind in self._waiting:
+                self.submit(kind, *self._waiting.pop(kind))
+            done(future.result())
 
     def busy(self, kind: str) -> bool:
         """Whether a job of the kind is under way."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from aios.gui.look import Look
 from aios.run_view.drawing import DrawnRun
-from aios.run_view.pointing import DrawnCurves, told, values_at
+from aios.run_view.pointing import told, values_at
+from aios.run_view.reading import name_of
 
 _TAG, _BOX_TAG = "crosshair", "zoom-box"
 MOST_LINES = 8
@@ -63,7 +64,8 @@ class Crosshair:
             self._dot(drawn, (values.step, values.lr), curve.color, of_loss=False)
         if len(found) == 1:
             return [f"step {found[0][1].step:,.0f}", *told(found[0][1]).split(", ")]
-        named = [f"{_name(curve, curves)}: {told(values)}" for curve, values in found[:MOST_LINES]]
+        several = len({curve.run for curve in curves}) > 1
+        named = [f"{name_of(c.run, c.worker, several)}: {told(values)}" for c, values in found[:MOST_LINES]]
         return [f"step {step:,.0f}", *named] if named else []
 
     def _dot(self, drawn: DrawnRun, point: tuple[float, float], color: str, *, of_loss: bool) -> None:
@@ -112,9 +114,3 @@ class ZoomBox:
     def hide(self) -> None:
         """Take it away."""
         self._canvas.delete(_BOX_TAG)
-
-
-def _name(curve: DrawnCurves, curves: Sequence[DrawnCurves]) -> str:
-    several = len({c.run for c in curves}) > 1
-    worker = f"worker {curve.worker}" if curve.worker is not None else ""
-    return f"{curve.run} {worker}".strip() if several or not worker else worker

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tkinter as tk
 from collections.abc import Callable, Sequence
 from functools import partial
+from tkinter import font as tkfont
 from tkinter import ttk
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from aios.gui.field_widgets import wrapped_label
 from aios.gui.look import Look
 from aios.gui.read_only_text import ReadOnlyText
 from aios.gui.tooltip import Tooltip
+
+_BESIDE_KEYS = 190  # pixels at 96 dpi: what stands above and below the table of keys, a title bar included
 
 
 class Answer(NamedTuple):
@@ -196,18 +199,38 @@ def show_text(parent: tk.Misc, look: Look, inspector: Inspector, title: str, tex
     shown.grid(row=2, column=0, sticky="nsew", pady=(0, look.px(16)))
     shown.show(text)
     shown.text.see("end")
+    _scroll_by_keys(dialog, shown)
     dialog.wait(dialog.add_buttons([Answer("ok", "OK", "Close this text.", "Accent.TButton")])[0])
 
 
 def show_keys(parent: tk.Misc, look: Look, inspector: Inspector, keys: Sequence[tuple[str, str]]) -> None:
-    """A table of keys and what they do."""
+    """A table of keys and what they do, scrolled where the screen is too low for all."""
     dialog = Dialog(parent, look, inspector, "Keys", "Everything can be done from the keyboard.")
-    table = ttk.Frame(dialog.body)
-    table.grid(row=2, column=0, sticky="w", pady=(0, look.px(16)))
-    for row, (key, meaning) in enumerate(keys):
-        ttk.Label(table, text=key, style="Strong.TLabel").grid(row=row, column=0, sticky="w", pady=look.px(2))
-        ttk.Label(table, text=meaning).grid(row=row, column=1, sticky="w", padx=(look.px(16), 0))
+    plain, strong, gap = tkfont.nametofont("TkDefaultFont", parent), look.fonts["strong"], look.px(4)
+    first = max(strong.measure(key) for key, _ in keys) + look.px(16)
+    across = first + max(plain.measure(meaning) for _, meaning in keys) + look.px(16)
+    across = min(across, parent.winfo_screenwidth() - look.px(60))
+    room = (parent.winfo_screenheight() - look.px(_BESIDE_KEYS)) // (plain.metrics("linespace") + gap)
+    table = ReadOnlyText(dialog.body, look)
+    table.text.configure(
+        width=across // plain.measure("0"), height=max(1, min(len(keys), room)), tabs=(first,), spacing3=gap
+    )
+    table.text.tag_configure("line", lmargin2=first)  # of one that is wrapped
+    table.text.tag_configure("key", font=strong)
+    table.show("\n".join(f"{key}\t{meaning}" for key, meaning in keys))
+    for line, (key, _) in enumerate(keys, start=1):
+        table.text.tag_add("key", f"{line}.0", f"{line}.{len(key)}")
+    table.text.tag_add("line", "1.0", "end")
+    table.grid(row=2, column=0, sticky="nsew", pady=(0, look.px(16)))
+    inspector.name("keys", table.text)
+    _scroll_by_keys(dialog, table)
     dialog.wait(dialog.add_buttons([Answer("ok", "OK", "Close this table.", "Accent.TButton")])[0])
+
+
+def _scroll_by_keys(dialog: Dialog, shown: ReadOnlyText) -> None:
+    """Have the arrows and the page keys scroll a text, which does not take the keyboard itself."""
+    for key, by, what in (("Up", -1, "units"), ("Down", 1, "units"), ("Prior", -1, "pages"), ("Next", 1, "pages")):
+        dialog.window.bind(f"<{key}>", lambda _, by=by, what=what: shown.text.yview_scroll(by, what))  # type: ignore[misc]
 
 
 def sure_to_kill(parent: tk.Misc, look: Look, inspector: Inspector) -> bool:

@@ -31,7 +31,8 @@ MAIN_FIELDS = tuple(
     for f in dataclasses.fields(TrainingConfig)
     if f.metadata["main"] and f.name not in RATE_FIELDS + _NOT_IN_FORM
 )
-_WITH_AUTO_ONLY = ("adaptive_lr_profile", "adaptive_lr_config")
+WITH_AUTO_ONLY = ("adaptive_lr_profile", "adaptive_lr_config")
+"""Without effect where the rate is fixed: greyed out, and left out of the run."""
 _DATASETS = ("dataset_file", "eval_file")
 _NEW_FILES = ("log_file", "stop_file")  # no dialog of files that are there leads to one
 _UNSET = {"dataset_file": BUNDLED_TEXT}
@@ -158,7 +159,7 @@ class FormModel:
         """The config values that differ from their defaults; those without effect are left out."""
         defaults = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}
         values = {name: read_text(name, text) for name, text in self.texts.items()}
-        idle = () if self.texts["auto_adjust_lr"] else _WITH_AUTO_ONLY
+        idle = () if self.texts["auto_adjust_lr"] else WITH_AUTO_ONLY
         return {name: value for name, value in values.items() if value != defaults[name] and name not in idle}
 
     def check(self) -> FormCheck:

@@ -10,7 +10,7 @@ from typing import Any
 
 from aios.gui.automation import Inspector
 from aios.gui.field_widgets import FieldWidget, wrapped_label
-from aios.gui.form import BUNDLED_TEXT, FormCheck, FormModel, Text, advanced_fields, field_specs
+from aios.gui.form import BUNDLED_TEXT, WITH_AUTO_ONLY, FormCheck, FormModel, Text, advanced_fields, field_specs
 from aios.gui.look import Look
 from aios.gui.scrolling import ScrollFrame
 from aios.gui.tooltip import Tooltip
@@ -147,6 +147,10 @@ class FormPanel(ttk.Frame):
         self._loading = False
         self._refresh()
 
+    def begin(self) -> None:
+        """Put the cursor into the first field."""
+        self.fields[MAIN_ROWS[0][0]].widget.focus_set()
+
     def offer_datasets(self, recent: list[str]) -> None:
         """What the dataset's list offers besides the bundled text."""
         self.fields["dataset_file"].offer((BUNDLED_TEXT, *recent))
@@ -158,7 +162,7 @@ class FormPanel(ttk.Frame):
         preset = TrainingConfig(preset=self._model.texts["preset"]).architecture  # type: ignore[arg-type]
         for part in dataclasses.fields(preset):
             self.fields[part.name].show_unset(f"{getattr(preset, part.name):g}")
-        for name in ("adaptive_lr_profile", "adaptive_lr_config"):
+        for name in WITH_AUTO_ONLY:
             self.fields[name].enable(auto, _NEEDS_AUTO)
 
     def show_check(self, check: FormCheck, why_not: str | None, waits: str | None = None) -> None:

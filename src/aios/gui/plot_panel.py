@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from aios.errors import UserError
 from aios.gui.automation import Inspector
-from aios.gui.health_picture import HealthPicture
 from aios.gui.look import NOMINAL_DPI, Look
 from aios.gui.navigation import Navigation
 from aios.gui.plot_files import ask_and_save
@@ -23,6 +22,7 @@ from aios.gui.plot_tools import PlotTools
 from aios.gui.run_feed import RunFeed
 from aios.gui.timeline_panel import Labelled
 from aios.run_view.drawing import DrawnRun, draw_run
+from aios.run_view.health_picture import HealthPicture
 from aios.run_view.search_picture import SearchPicture
 from aios.run_view.searches import SearchCurve, has_search, newest_search
 from aios.run_view.theme import THEMES

@@ -123,10 +123,9 @@ class QueuePanel(ttk.Frame):
         return "break"
 
     def _move(self, by: int, run: QueuedRun) -> None:
-        moved = self._control.queue.move(run, by)
+        self._control.queue.move(run, by)
         self.show()
-        self.tree.selection_set(moved.file.name)
-        self.tree.focus(moved.file.name)
+        self.tree.focus(run.file.name)
 
     def _remove(self, run: QueuedRun) -> None:
         self._control.queue.take(run)

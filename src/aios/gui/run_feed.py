@@ -51,7 +51,7 @@ class RunFeed:
         """Whether there were new records, or the log began anew."""
         follower = self._run.follower
         try:
-            changed = self._run.refresh(SLICE_BYTES)
+            new = self._run.refresh(SLICE_BYTES)
         except UserError as error:
             self.problem, self.caught_up = str(error), True
             return False
@@ -61,4 +61,4 @@ class RunFeed:
             self.problem = f"The log {self.log} is gone; what had been read of it stays on show."
         else:
             self.problem = follower.no_log
-        return changed
+        return bool(new) or follower.restarted

@@ -20,6 +20,7 @@ from aios.gui.scrolling import ScrollFrame
 from aios.gui.timeline_panel import Labelled, TimelinePanel
 from aios.gui.tooltip import Tooltip
 from aios.run_view.history import RunHistory
+from aios.run_view.reading import name_of
 
 _CONTROLS = (
     ("pause", "Pause", 0, "Save and end the training, to go on later (Ctrl+P).", "TButton"),
@@ -264,7 +265,4 @@ def _collect(feeds: list[RunFeed]) -> tuple[list[Labelled], int, bool]:
 
 
 def _who(feeds: list[RunFeed], label: str, rank: int | None) -> str:
-    worker = f"worker {rank}" if rank is not None else ""
-    if len(feeds) == 1:
-        return worker or label
-    return f"{label} {worker}".strip()
+    return name_of(label, rank, len(feeds) > 1)

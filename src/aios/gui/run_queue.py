@@ -1,7 +1,8 @@
 """Runs that wait for their turn: a folder of settings files, so that they outlive the window. No Tk here.
 
-Each file is one that `aios hrm-hf train --config` takes, `0001.toml` the next to start; paths in it are absolute, since
-the next window may be opened elsewhere. Of several windows the one that takes a file away first starts its run.
+Each file is one that `aios hrm-hf train --config` takes; paths in it are absolute, since the next window may be opened
+elsewhere. The lowest number starts first, unless the file `order` has another order. A file keeps its name to the end:
+of several windows one gets a number, and the one that takes a file away first starts its run.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from aios.errors import UserError
+from aios.files import replace_file
 from aios.gui.wording import in_window_words
 from aios.places import config_folder
 from aios.settings.config import TrainingConfig, path_fields
 from aios.settings.config_file import load_config_file, save_config_file
 
 _MOST = 999
+_NUMBERED, _ORDER = "[0-9][0-9][0-9][0-9].toml", "order"
 
 
 @dataclass(frozen=True)
@@ -72,16 +77,12 @@ class RunQueue:
         config = with_whole_paths(config)
         if config.brain_dir in self.brains:
             raise UserError(f"A run of “{config.brain_name}” is queued already; choose another brain name.")
-        files = self._files()
-        number = int(files[-1].stem) + 1 if files else 1
-        if number > _MOST:
-            raise UserError(f"The queue is full: its last number is {_MOST}; remove some runs.")
-        file = self._folder / f"{number:04d}.toml"
+        file = self._claimed()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self._folder} cannot be made ({error.strerror}); the run is not queued.") from error
-        save_config_file(config, file)
+            save_config_file(config, file)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
         return self._read(file)
 
     def take(self, run: QueuedRun) -> bool:
@@ -105,33 +106,58 @@ class RunQueue:
         """Leave a run waiting that cannot start now, and why; the next one gets its turn."""
         self._problems[run.file] = problem
 
-    def move(self, run: QueuedRun, by: int) -> QueuedRun:
-        """Let a run change places with the one before (-1) or behind it (1), if there is one; where it then is.
+    def move(self, run: QueuedRun, by: int) -> None:
+        """Let a run change places with the one before (-1) or behind it (1), if there is one.
 
         Raises:
-            UserError: when the files cannot be renamed.
+            UserError: when the order cannot be written down.
         """
         files = self._files()
         to = files.index(run.file) + by if self._is_there(run) else -1
         if not 0 <= to < len(files):
-            return run
-        other, aside = files[to], run.file.with_suffix(".moving")
+            return
+        files.remove(run.file)
+        files.insert(to, run.file)
+        order = "".join(f"{file.name}\n" for file in files).encode()
         try:
-            run.file.rename(aside)
-            other.rename(run.file)
-            aside.rename(other)
+            replace_file(self._folder / _ORDER, lambda file: file.write(order), first=f".{_ORDER}-{os.getpid()}.new")
         except OSError as error:
             raise UserError(f"The order of {self._folder} cannot be changed ({error.strerror}).") from error
-        problems = {file: self._problems.pop(file, "") for file in (run.file, other)}
-        self._problems |= {run.file: problems[other], other: problems[run.file]}
-        return dataclasses.replace(run, file=other)
+
+    def _claimed(self) -> Path:
+        """An empty file behind all others, which no other window can get any more."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            numbered = [file.name for file in self._folder.glob(_NUMBERED)]
+            if not numbered:
+                (self._folder / _ORDER).unlink(missing_ok=True)  # of runs that are gone; their numbers come again
+            last = max([*numbered, *self._order()], default="0000.toml")
+            for number in range(int(last.removesuffix(".toml")) + 1, _MOST + 1):
+                with suppress(FileExistsError):
+                    file = self._folder / f"{number:04d}.toml"
+                    file.open("x").close()
+                    return file
+        except OSError as error:
+            raise UserError(f"{self._folder} takes no file ({error.strerror}); the run is not queued.") from error
+        raise UserError(f"The queue is full: its last number is {_MOST}; remove some runs.")
 
     def _is_there(self, run: QueuedRun) -> bool:
-        """Whether the run still is in its file; another may have changed places with it."""
+        """Whether the run still is in its file; another may have got the number when it was taken out."""
         return run.file.is_file() and self._read(run.file).settings == run.settings
 
     def _files(self) -> list[Path]:
-        return sorted(file for file in self._folder.glob("[0-9][0-9][0-9][0-9].toml") if file.is_file())
+        """Those of the runs, in their order; an empty one is a number that was claimed and is about to be written."""
+        order = {name: place for place, name in enumerate(self._order())}
+        files = [file for file in self._folder.glob(_NUMBERED) if _is_written(file)]
+        return sorted(files, key=lambda file: (order.get(file.name, len(order)), file.name))
+
+    def _order(self) -> list[str]:
+        """The names of the files that were put in order; those of runs that were taken out since are among them."""
+        try:
+            lines = (self._folder / _ORDER).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        return [line for line in lines if fnmatch(line, _NUMBERED)]
 
     def _read(self, file: Path) -> QueuedRun:
         settings: dict[str, Any] = {}
@@ -140,6 +166,13 @@ class RunQueue:
             return QueuedRun(file, settings, TrainingConfig(**settings), self._problems.get(file, ""))
         except UserError as error:
             return QueuedRun(file, settings, problem=in_window_words(str(error)))
+
+
+def _is_written(file: Path) -> bool:
+    try:
+        return file.is_file() and file.stat().st_size > 0
+    except FileNotFoundError:  # taken out between the two questions
+        return False
 
 
 def with_whole_paths(config: TrainingConfig) -> TrainingConfig:

@@ -90,6 +90,7 @@ class RunsPanel(ttk.Frame):
         put_with_scrollbars(self.tree, row=1)
         self._tip = Tooltip(self.tree, _TIP)
         self.tree.bind("<<TreeviewSelect>>", lambda _: self._refresh())
+        self.tree.bind("<FocusIn>", lambda _: self._select_first())
         self.tree.bind("<Configure>", lambda _: self._fit())
         self.tree.bind("<Motion>", self._point_at)
         for key, name in _KEYS.items():
@@ -122,7 +123,7 @@ class RunsPanel(ttk.Frame):
             self._acts[name](chosen)
 
     def _key(self, name: str, event: tk.Event[tk.Misc]) -> None:
-        if str(event.type) != "ButtonPress" or self.tree.identify_region(event.x, event.y) == "cell":
+        if event.type is not tk.EventType.ButtonPress or self.tree.identify_region(event.x, event.y) == "cell":
             self._press(name)
 
     @property
@@ -143,11 +144,16 @@ class RunsPanel(ttk.Frame):
         self._arrange()
         self.queue.show()
 
-    def select(self, folder: str) -> None:
-        """Select the brain in a folder, if it is listed."""
-        if folder in self._brains:
-            self.tree.selection_set(folder)
-            self.tree.see(folder)
+    def begin(self) -> None:
+        """Bring the keyboard into the list."""
+        self.tree.focus_set()
+
+    def _select_first(self) -> None:
+        """Have a row selected for the keys to start from."""
+        rows = self.tree.get_children()
+        if rows and not self.tree.selection():
+            self.tree.selection_set(rows[0])
+            self.tree.focus(rows[0])
 
     def _arrange(self) -> None:
         rows = {str(brain.folder): brain for brain in ordered(self._listed, self.order)}
@@ -160,6 +166,8 @@ class RunsPanel(ttk.Frame):
             self.tree.selection_set(chosen)
             self.tree.focus(focused if focused in rows else "")
             self._names.clear()
+            if str(self.tk.call("focus")) == str(self.tree):
+                self._select_first()
         changed = rows != self._brains or not self._names
         self._brains = rows
         if changed:

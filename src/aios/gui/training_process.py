@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class TrainingProcess:
     def __init__(self, brain_dir: Path, child: subprocess.Popen[bytes] | None = None) -> None:
         self.brain_dir = brain_dir
         self._child = child
+        self._session: SessionFile | None = None
         self._outlines = Outlines()
 
     @classmethod
@@ -83,7 +85,15 @@ class TrainingProcess:
         """What the training is doing now; None where nothing of it is left on disk."""
         if self._child is not None:
             self._child.poll()  # so that an ended child does not stay a zombie
-        return read_brain(self.brain_dir, self._outlines)
+        brain = read_brain(self.brain_dir, self._outlines)
+        if brain is not None and brain.session is not None:
+            self._session = brain.session
+        elif self._session is not None and self._session.alive:
+            # Its folder was moved or deleted: the training makes it anew, and what it is known by belongs there.
+            with suppress(OSError):  # where nothing can be written, what the disk tells has to do
+                self._session.save(self.brain_dir)
+                brain = read_brain(self.brain_dir, self._outlines)
+        return brain
 
     def ask(self, what: str) -> None:
         """Ask it to `pause` or `stop` (it saves and ends) or to `finish` (a short anneal and a regular end).

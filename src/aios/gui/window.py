@@ -147,7 +147,7 @@ class Window:
             if self._feeds_changed and self._is_due("refresh", _REFRESH_SECONDS):
                 self._feeds_changed = False
                 self.run_panel.refresh()
-                self.try_panel.show_samples(self.feeds[0].history.samples)
+                self.try_panel.show_samples(self.feeds[0].history.samples if self.feeds else ())
             self.run_panel.plot.redraw_if_due()
             if self._is_due("state", _STATE_SECONDS):
                 self._look_at_training()
@@ -270,7 +270,6 @@ class Window:
     def try_it(self) -> None:
         """Bring the trial to the front, ready to be typed in."""
         self.layout.open(2)
-        self.try_panel.begin()
 
     def _show_output(self) -> None:
         session = self.control.brain.session if self.control.brain is not None else None
@@ -279,7 +278,7 @@ class Window:
             show_text(self.root, self.look, self.inspector, "Output of the training", text)
 
     def _show_feeds(self, feeds: list[RunFeed]) -> None:
-        self.feeds, self._shows_run_command = feeds, True
+        self.feeds, self._shows_run_command, self._feeds_changed = feeds, True, True  # the samples are to follow
         self.run_panel.show(feeds)
         self.try_panel.choose(self.control.brain)
         self.layout.show_run(first=not self.root.winfo_viewable())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from aios.settings.config import field_types
+from aios.auto_lr.adaptive_lr import DEFAULT_LR
+from aios.settings.config import UNSEARCHED_LR, field_types
 
 _LABELS = {
     "lr": "Learning rate",
@@ -67,10 +68,11 @@ _FLAG = re.compile(r"--(no-)?([a-z][a-z-]*[a-z])")
 def lr_wording(auto: bool, profile: str) -> tuple[str, str]:
     """(label, hint) of the learning-rate field: its meaning depends on the tick box and the profile."""
     if not auto:
-        return "Learning rate (fixed)", "Stays as it is after the warm-up. Empty: 5e-5."
+        return "Learning rate (fixed)", f"Stays as it is after the warm-up. Empty: {DEFAULT_LR:g}."
     if profile == "rules":
-        return "Learning rate (starting point)", "The rules adjust it from here. Empty: 5e-5."
-    return "Learning rate (starting point)", "Empty: the search finds one; a run too short for that begins at 1e-3."
+        return "Learning rate (starting point)", f"The rules adjust it from here. Empty: {DEFAULT_LR:g}."
+    begins = f"a run too short for that begins at {UNSEARCHED_LR:g}"
+    return "Learning rate (starting point)", f"Empty: the search finds one; {begins}."
 
 
 def label_of(name: str) -> str:

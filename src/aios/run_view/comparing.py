@@ -25,12 +25,12 @@ def final_figures(histories: Sequence[RunHistory]) -> list[Row]:
 def _figures(history: RunHistory) -> dict[str, str]:
     evals = history.series("eval_loss")
     best = history.best_evaluation()
-    smooth, rates = history.series("smooth"), history.series("lr")
+    losses, rates = history.series(history.loss_key), history.series("lr")
     newest = float(evals.mean[-1]) if len(evals) else math.nan
     return {
         "State": history.state,
         "Steps": progress_text(history.step, history.total_steps),
-        "Training loss": _number(float(smooth.mean[-1]) if len(smooth) else math.nan),
+        "Training loss": _number(float(losses.mean[-1]) if len(losses) else math.nan),
         "Evaluation loss": _number(newest),
         "Best evaluation": f"{best[1]:.4f}" if best is not None else _NOTHING,
         "at step": f"{best[0]:,.0f}" if best is not None else _NOTHING,

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from aios.errors import UserError
 from aios.run_view import scales
-from aios.run_view.axes import style_axes
+from aios.run_view.axes import margins, style_axes
 from aios.run_view.curves import EVALUATION_MARKS, LINE_STYLES, Curve, Look, heights
 from aios.run_view.events import Adjustment
 from aios.run_view.history import RunHistory
@@ -202,19 +202,18 @@ class DrawnRun:
         self._background = None
         width, height = (float(inches) for inches in self.figure.get_size_inches())
         line = self.theme.font_size / 72
-        left, right = 6.6 * line / width, 1 - 2.4 * line / width
+        left, right, bottom, name = margins(width, self.theme.font_size)
         columns = [columns_that_fit(entries, (right - left) * width, self.theme) for entries in self._entries]
         above, between = (
             0.12 + 1.75 * line * max(1, rows_of(entries, n))
             for entries, n in zip(self._entries, columns, strict=True)
         )  # fmt: skip
-        bottom = 4.4 * line
         room = max(height - above - between - bottom, 0.2 * height)
         upper = bottom + RATE_SHARE * room + between
         self.lr_axes.set_position((left, bottom / height, right - left, RATE_SHARE * room / height))
         self.loss_axes.set_position((left, upper / height, right - left, max(height - above - upper, 0.1) / height))
         for axes, entries, n in zip((self.loss_axes, self.lr_axes), self._entries, columns, strict=True):
-            axes.yaxis.set_label_coords(-4.9 * line / ((right - left) * width), 0.5)
+            axes.yaxis.set_label_coords(name, 0.5)
             whole, short = _NAMES[axes is self.lr_axes]
             tall = axes.get_position().height * height
             axes.set_ylabel(whole if 0.6 * line * len(whole) < tall else short)

@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from aios.run_view.axes import letters_in
 from aios.run_view.curves import Curve, heights
 from aios.run_view.history import RunHistory
+from aios.run_view.reading import name_of
 from aios.run_view.theme import Theme
 
 Entries = list[tuple[str, Artist]]
@@ -71,12 +73,12 @@ def lr_entries(
 
 def columns_that_fit(entries: Entries, width: float, theme: Theme) -> int:
     """How many entries fit side by side over `width` inches."""
-    letter = 0.56 * theme.font_size / 72
+    room = letters_in(width, theme.font_size)
     for columns in range(len(entries), 1, -1):
         rows, more = divmod(len(entries), columns)  # matplotlib fills the columns one after the other
         ends = [rows * (at + 1) + min(at + 1, more) for at in range(columns)]
         parts = [entries[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-        if sum(max(len(name) + 6 for name, _ in part) for part in parts) * letter <= width:
+        if sum(max(len(name) + 6 for name, _ in part) for part in parts) <= room:
             return columns
     return 1
 
@@ -102,7 +104,8 @@ def _curve_name(runs: Sequence[tuple[str, RunHistory]], curve: Curve) -> str:
     name = label if len(label) <= _LABEL_LENGTH else label[: _LABEL_LENGTH - 1] + "\u2026"
     if curve.merged:
         return "merged model (evaluation)" if len(runs) == 1 else f"{name}, merged (evaluation)"
-    if len(curve.history.ranks) > 1:
-        worker = f"worker {curve.rank}" if curve.rank is not None else "all workers"
-        return worker if len(runs) == 1 else f"{name}, {worker}"
-    return "training loss (smoothed)" if len(runs) == 1 else name
+    if len(curve.history.ranks) > 1 and curve.rank is None:
+        return "all workers" if len(runs) == 1 else f"{name}, all workers"
+    if len(curve.history.ranks) > 1 or len(runs) > 1:
+        return name_of(name, curve.rank, len(runs) > 1)
+    return "training loss (smoothed)"

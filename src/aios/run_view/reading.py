@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from aios.errors import UserError
 from aios.file_names import LOG_FILE
@@ -22,8 +23,8 @@ class FollowedRun:
         self.follower = LogFollower(path, TRAIN_LINE if outline else None)
         self.history = RunHistory()
 
-    def refresh(self, max_bytes: int = POLL_BYTES) -> bool:
-        """Take what is new, at most `max_bytes` of it; whether there was anything, a restart included.
+    def refresh(self, max_bytes: int = POLL_BYTES) -> list[dict[str, Any]]:
+        """Take what is new, at most `max_bytes` of it, and return that; `follower.restarted`: it is of another log.
 
         Raises:
             UserError: when the file is there but cannot be read.
@@ -32,7 +33,7 @@ class FollowedRun:
         if self.follower.restarted:
             self.history = RunHistory()
         self.history.add(records)
-        return bool(records) or self.follower.restarted
+        return records
 
     def catch_up(self) -> RunHistory:
         """The history of all that the log holds now.
@@ -114,6 +115,13 @@ def labels_of(paths: Sequence[Path], histories: Sequence[RunHistory]) -> list[st
         if seen[name] > 1:
             names[at] = f"{name} ({seen[name]})"
     return names
+
+
+def name_of(label: str, rank: int | None, several_runs: bool) -> str:
+    """What a worker, or the only one, of the run called `label` is called: `worker 1`, among runs `label, worker 1`."""
+    if rank is None:
+        return label
+    return f"{label}, worker {rank}" if several_runs else f"worker {rank}"
 
 
 def _name(path: Path, history: RunHistory) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from aios.run_view import scales
-from aios.run_view.axes import style_axes
+from aios.run_view.axes import letters_in, margins, style_axes
 from aios.run_view.legends import Entries, columns_that_fit, put_legend, rows_of
 from aios.run_view.searches import SearchCurve
 from aios.run_view.theme import LIGHT, Theme
@@ -72,16 +72,15 @@ class SearchPicture:
         """Give margins, legend and reason their size in inches, whatever the figure's."""
         width, height = (float(inches) for inches in self.figure.get_size_inches())
         line = self._theme.font_size / 72
-        left, right = 6.6 * line / width, 1 - 2.4 * line / width
+        left, right, bottom, name = margins(width, self._theme.font_size)
         columns = columns_that_fit(self._entries, (right - left) * width, self._theme)
-        letters = max(20, int((right - left) * width / (0.56 * line)))
+        letters = max(20, letters_in((right - left) * width, self._theme.font_size))
         told = textwrap.wrap(self.curve.reason[:1].upper() + self.curve.reason[1:], letters)
         above = 0.16 + 1.75 * line * rows_of(self._entries, columns) + 1.4 * line * len(told)
-        bottom = 4.4 * line
         self.axes.set_position((left, bottom / height, right - left, max(height - above - bottom, 0.2) / height))
         self._title.set_text("\n".join(told))
         self._title.set_position((left, 1 - 0.08 / height))
-        self.axes.yaxis.set_label_coords(-4.9 * line / ((right - left) * width), 0.5)
+        self.axes.yaxis.set_label_coords(name, 0.5)
         put_legend(self.axes, self._entries, columns, self._theme)
 
     def csv_rows(self) -> Iterator[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aios.run_view.events import Record, number
 from aios.run_view.sentences import curve_of, has_curve
@@ -31,17 +31,26 @@ class SearchCurve:
     reason: str
     """How the rate was reached, in plain words."""
 
+    @classmethod
+    def of(cls, record: Record) -> SearchCurve:
+        """The curve in what a search logs: `adaptive_lr_climb`, `adaptive_lr_race`, or of earlier versions another."""
+        return cls(
+            how="race" if record.get("event") == "adaptive_lr_race" else "climb",
+            points=tuple(curve_of(record)),
+            lr=_rate(record, "lr") or _rate(record, "suggestion"),
+            edge=_rate(record, "edge"),
+            bounds=_bounds(record),
+            reason=str(record.get("reason", "")),
+        )
+
 
 def newest_search(decisions: Sequence[Decision]) -> SearchCurve | None:
     """The curve of the newest search among a run's decisions, None where none has one."""
     record = _newest(decisions)
     if record is None:
         return None
-    how = "race" if record.get("event") == "adaptive_lr_race" else "climb"
-    lr = _rate(record, "lr") or _rate(record, "suggestion")
-    return SearchCurve(
-        how, tuple(curve_of(record)), lr, _rate(record, "edge"), bounds_of(decisions), str(record.get("reason", ""))
-    )
+    curve = SearchCurve.of(record)
+    return replace(curve, bounds=bounds_of(decisions) or curve.bounds)
 
 
 def has_search(decisions: Sequence[Decision]) -> bool:
@@ -58,10 +67,15 @@ def bounds_of(decisions: Sequence[Decision]) -> tuple[float, float] | None:
     """(lr_min, lr_max) as the run logged them last, None where it did not."""
     for decision in reversed(decisions):
         if decision.record.get("event") in _BEGINNINGS:
-            low, high = _rate(decision.record, "lr_min"), _rate(decision.record, "lr_max")
-            if low is not None and high is not None:
-                return low, high
+            bounds = _bounds(decision.record)
+            if bounds is not None:
+                return bounds
     return None
+
+
+def _bounds(record: Record) -> tuple[float, float] | None:
+    low, high = _rate(record, "lr_min"), _rate(record, "lr_max")
+    return (low, high) if low is not None and high is not None else None
 
 
 def _rate(record: Record, key: str) -> float | None:

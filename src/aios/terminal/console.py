@@ -9,18 +9,26 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-from aios.quantities import show_bytes
+from aios.quantities import show_bytes, show_duration
 from aios.run_view.events import lr_of
-from aios.run_view.history import FINISHES
+from aios.run_view.history import FINISHES, progress_text
 from aios.run_view.sentences import sentence
 from aios.run_view.timeline import decision_from
 
 PLAIN_LINE_SECONDS = 5.0
 """Least time between two progress lines where the output is no terminal."""
 _SMOOTHING = 0.95
+
+
+class _Steps(ProgressColumn):
+    """Steps done, of how many."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"step {progress_text(int(task.completed), int(task.total or 0))}")
 
 
 class RunConsole:
@@ -33,7 +41,7 @@ class RunConsole:
         self._steps = steps
         self._console = Console(highlight=False, quiet=quiet)
         self._progress = Progress(
-            TextColumn("step {task.completed}/{task.total}"),
+            _Steps(),
             BarColumn(bar_width=None),
             TextColumn("{task.description}"),
             console=self._console,
@@ -111,7 +119,7 @@ class RunConsole:
             self._advance(record)
         elif now - self._last_line >= PLAIN_LINE_SECONDS or record["step"] in (1, self._steps):
             self._last_line = now
-            self.say(f"step {record['step']}/{self._steps}  {self._status(record)}")
+            self.say(f"step {progress_text(record['step'], self._steps)}  {self._status(record)}")
 
     def _advance(self, record: Mapping[str, Any]) -> None:
         if self._task is None:
@@ -122,11 +130,4 @@ class RunConsole:
         # Remaining time from this sitting's own steps, so that it is right at once after a resume.
         remaining = (self._steps - record["step"]) * (self._step_seconds or 0.0)
         speed = f"{record['tokens_per_sec']:,.0f} tok/s"
-        return f"loss {record['ce']:.3f}  lr {lr_of(record):.2e}  {speed}  ETA {clock(remaining)}"
-
-
-def clock(seconds: float) -> str:
-    """75 -> `1:15`, 3675 -> `1:01:15`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        return f"loss {record['ce']:.3f}  lr {lr_of(record):.2e}  {speed}  ETA {show_duration(remaining)}"

@@ -14,7 +14,7 @@ from aios.errors import UserError
 from aios.file_names import LOG_FILE
 from aios.run_view.follow import LogFollower
 from aios.run_view.history import RunHistory
-from aios.run_view.reading import log_at
+from aios.run_view.reading import FollowedRun, log_at
 from aios.terminal.console import PLAIN_LINE_SECONDS
 from aios.terminal.watch_view import progress_line, record_line, view
 
@@ -27,10 +27,19 @@ class Watched:
     """A log being watched: what it held so far, and each worker's newest training step."""
 
     def __init__(self, path: Path) -> None:
-        self.follower = LogFollower(path)
-        self.history = RunHistory()
+        self._run = FollowedRun(path)
         self.newest: dict[int | None, dict[str, Any]] = {}
         """The newest `train` record by rank; None where the log names no worker."""
+
+    @property
+    def follower(self) -> LogFollower:
+        """What reads it."""
+        return self._run.follower
+
+    @property
+    def history(self) -> RunHistory:
+        """What it held so far; another object once the log was replaced."""
+        return self._run.history
 
     def poll(self) -> list[dict[str, Any]]:
         """Take what is new in the log and return it.
@@ -38,12 +47,11 @@ class Watched:
         Raises:
             UserError: when the file cannot be read, or holds lines none of which is JSON.
         """
-        records = self.follower.poll()
+        records = self._run.refresh()
         if self.follower.restarted:
-            self.history, self.newest = RunHistory(), {}
+            self.newest = {}
         if (no_log := self.follower.no_log) is not None:
             raise UserError(no_log)
-        self.history.add(records)
         for record in records:
             if record.get("event") == "run_start":
                 self.newest = {rank: r for rank, r in self.newest.items() if rank not in (None, record.get("rank"))}

@@ -12,11 +12,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from aios.quantities import show_duration
 from aios.run_view.events import Record, loss_of, number
-from aios.run_view.history import RunHistory
+from aios.run_view.history import RunHistory, progress_text
 from aios.run_view.sentences import sentence
 from aios.run_view.series import Floats
-from aios.terminal.console import clock
 from aios.terminal.tables import timeline_table
 
 NEWEST = 5
@@ -61,13 +61,13 @@ def progress_line(history: RunHistory, newest: Newest, now: float) -> str:
     """One line for where there is no terminal: step, loss, learning rate, gradient norm, speed, time left."""
     record = newest[_first(newest)]
     loss = f"{_figure(loss_of(record))} (smoothed {_figure(_smoothed(history, None))})"
-    parts = [f"step {_steps(history)}", f"loss {loss}"]
+    parts = [f"step {progress_text(history.step, history.total_steps)}", f"loss {loss}"]
     if len(history.series("eval_loss")):
         parts.append(f"evaluation {_evaluated(history)}")
     parts += [f"lr {_rate(record)}", f"grad norm {_figure(number(record, 'grad_norm'))}"]
     parts.append(f"{_speed(newest)} tok/s")
     eta = history.eta_seconds(now)
-    return "  ".join(parts + ([f"ETA {clock(eta)}"] if eta is not None else []))
+    return "  ".join(parts + ([f"ETA {show_duration(eta)}"] if eta is not None else []))
 
 
 def record_line(record: Record) -> str | None:
@@ -100,13 +100,9 @@ def _heading(history: RunHistory, now: float) -> Text:
     name = history.config.get("brain_name")
     line = Text(str(name) if name else "training", style="bold")
     line.append(f"  {_STATES[history.state]}", style="cyan")
-    line.append(f"  step {_steps(history)}", style="default")
+    line.append(f"  step {progress_text(history.step, history.total_steps)}", style="default")
     eta = history.eta_seconds(now)
-    return line.append(f"  ETA {clock(eta)}" if eta is not None else "", style="default")
-
-
-def _steps(history: RunHistory) -> str:
-    return f"{history.step}" if history.total_steps is None else f"{history.step}/{history.total_steps}"
+    return line.append(f"  ETA {show_duration(eta)}" if eta is not None else "", style="default")
 
 
 def _progress(history: RunHistory) -> RenderableType:
@@ -159,7 +155,8 @@ def _silence(history: RunHistory, newest: Newest, now: float) -> str | None:
     usual = max((number(record, "step_time_s") for record in newest.values()), default=0.0)
     if silent < max(SILENT_SECONDS, SILENT_STEPS * usual):
         return None
-    return f"No step for {clock(silent)}: the training may have been killed; continue it with --resume (Ctrl-C leaves)."
+    killed = "the training may have been killed; continue it with --resume (Ctrl-C leaves)"
+    return f"No step for {show_duration(silent)}: {killed}."
 
 
 def _first(newest: Newest) -> int | None:

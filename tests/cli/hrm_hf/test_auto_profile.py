@@ -200,6 +200,16 @@ def test_lr_find_draws_and_trains_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [picture]
 
 
+def test_lr_find_leaves_an_earlier_picture_alone_where_it_searched_nothing(tmp_path: Path) -> None:
+    picture = tmp_path / "curve.png"
+    picture.write_bytes(b"an earlier one")
+    done = run_aios("hrm-hf", "lr-find", *train_args(tmp_path, "--steps=20", f"--output={picture}")[2:])
+    assert done.returncode == 0, done.stderr
+    assert "No suggestion: too few steps" in done.stdout
+    assert "curve" not in done.stdout
+    assert picture.read_bytes() == b"an earlier one"
+
+
 def test_profile_auto_is_what_the_ticked_box_means(tmp_path: Path) -> None:
     args = [arg for arg in train_args(tmp_path, "--steps=12") if not arg.startswith("--adaptive-lr-profile")]
     assert run_aios(*args).returncode == 0

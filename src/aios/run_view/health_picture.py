@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from aios.run_view import scales
-from aios.run_view.axes import style_axes
-from aios.run_view.curves import heights, widths
+from aios.run_view.axes import margins, style_axes
+from aios.run_view.curves import POINTS, heights, widths
 from aios.run_view.history import RunHistory
+from aios.run_view.reading import name_of
 from aios.run_view.theme import Theme
 from aios.run_view.timeline import Decision
 
-_POINTS = 1200  # of a curve at most: about one per pixel column
 _KEYS = (("grad_norm", "gradient norm"), ("tokens_per_sec", "tokens per second"))
 _SHARE_SHOWN = 0.995  # of the values; a single explosion may leave the picture upwards
 
@@ -28,13 +28,10 @@ class HealthPicture:
         self._build()
 
     def _curves(self) -> list[tuple[str, RunHistory, int | None]]:
-        curves = []
-        for label, history in self._runs:
-            for rank in history.ranks:
-                worker = f"worker {rank}" if rank is not None else ""
-                name = worker or label if len(self._runs) == 1 else f"{label} {worker}".strip()
-                curves.append((name, history, rank))
-        return curves
+        several = len(self._runs) > 1
+        return [
+            (name_of(label, rank, several), history, rank) for label, history in self._runs for rank in history.ranks
+        ]
 
     def _build(self) -> None:
         theme = self._theme
@@ -69,7 +66,7 @@ class HealthPicture:
             return
         tops = dict.fromkeys(self._axes, 0.0)
         for axes, line, key, history, rank in self._lines:
-            series = history.series(key, rank).thinned(_POINTS)
+            series = history.series(key, rank).thinned(POINTS)
             line.set_data(series.steps, series.mean)
             finite = sorted(series.mean[series.mean == series.mean])
             if finite:
@@ -82,12 +79,13 @@ class HealthPicture:
     def fit(self) -> None:
         """Give the margins their size in inches, whatever the figure's."""
         width, height = self._figure.get_size_inches()
-        line = self._theme.font_size / 72
-        top = 2.6 * line if len(self._built_for) > 1 else 1.2 * line
+        left, right, bottom, name = margins(width, self._theme.font_size)
+        top = (2.6 if len(self._built_for) > 1 else 1.2) * self._theme.font_size / 72
         self._figure.subplots_adjust(
-            left=6.6 * line / width, right=1 - 2.0 * line / width, bottom=min(0.3, 5.0 * line / height),
-            top=max(0.5, 1 - top / height), hspace=0.16,
-        )  # fmt: skip
+            left=left, right=right, bottom=min(0.3, bottom / height), top=max(0.5, 1 - top / height), hspace=0.16
+        )
+        for axes in self._axes:
+            axes.yaxis.set_label_coords(name, 0.5)
 
     def csv_rows(self) -> Iterator[list[str]]:
         """What is drawn, as rows of a table."""
