@@ -26,11 +26,11 @@ class ChangeMeter:
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
-        self._weights = [w.detach() for w in weights if w.numel()]
+        self._weights = [w for w in weights if w.numel()]
         device = self._weights[0].device if self._weights else None
         self._matrices = torch.tensor([w.ndim >= 2 for w in self._weights], device=device)
         roots = torch.tensor([math.sqrt(w.numel()) for w in self._weights], device=device)
-        first = self._norms(self._weights)
+        first = self._norms(self._now())
         usual = torch.where(first > 0, first / roots, torch.nan).nanmedian()
         layers = torch.tensor([_rms_of_layer(w) for w in self._weights], device=device)
         self._stand_in_norms = torch.where(first > 0, torch.nan, torch.where(usual.isnan(), layers, usual) * roots)
@@ -39,13 +39,13 @@ class ChangeMeter:
 
     def mark(self) -> None:
         """Remember the current weights."""
-        self._before = [w.clone() for w in self._weights]
+        self._before = [w.clone() for w in self._now()]
 
     def measure(self) -> Tensor:
         """The change since `mark`, a scalar on the device; 0 where there is none."""
         if not self._before:
             return torch.zeros(())
-        moved = self._norms(torch._foreach_sub(self._weights, self._before))
+        moved = self._norms(torch._foreach_sub(self._now(), self._before))
         sizes = self._norms(self._before)
         others = self._matrices & self._stand_in_norms.isnan() & (moved > 0)
         sizes = torch.where(others.any(), sizes, sizes.fmax(self._stand_in_norms))
@@ -54,6 +54,10 @@ class ChangeMeter:
         counts = torch.where(matrices.any(), matrices, changed)
         ratios = torch.where(counts, moved / sizes.clamp_min(torch.finfo(torch.float32).tiny), torch.nan)
         return torch.nan_to_num(ratios.nanmedian(), nan=0.0)
+
+    def _now(self) -> list[Tensor]:
+        """The weights, looked up anew: an optimizer may put other tensors in their places (`p.data = ...`)."""
+        return [w.detach() for w in self._weights]
 
     @staticmethod
     def _norms(tensors: Iterable[Tensor]) -> Tensor:
