@@ -54,6 +54,7 @@ class Snapshot:
                 if tensor.shape != copy.shape:  # a buffer that the first batch gave its size, as a quantizer's
                     tensor.resize_(copy.shape)
                 tensor.copy_(copy)
+        torch.clear_autocast_cache()  # it may hold casts of the weights
         for optimizer in self._optimizers:
             optimizer.restore()
         if self._scaler is not None and self._scale:
