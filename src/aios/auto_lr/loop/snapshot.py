@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from aios.auto_lr.loop.optimizer_copy import OptimizerCopy
 from aios.auto_lr.loop.random_state import host_state, rng_state, set_host_state, set_rng_state
-from aios.auto_lr.loop.weights import all_trained
+from aios.auto_lr.loop.weights import all_trained, left_to_others
 from aios.auto_lr.param_groups import as_several
 
 
@@ -18,7 +18,8 @@ class Snapshot:
 
     The copies live where the originals do (on the GPU for a GPU model), so that taking one costs no transfer;
     `bytes` says how much memory that is. Weights that the optimizers hold besides the model's are among them.
-    `tensors` are what is copied instead of all these where the weights are kept elsewhere. Raises ValueError for an
+    What of the model learns, but not by these optimizers, is left as it is: somebody else trains it. `tensors` are what
+    is copied instead of all these where the weights are kept elsewhere. Raises ValueError for an
     optimizer that keeps what cannot be copied; memory may run out.
     """
 
@@ -30,7 +31,7 @@ class Snapshot:
         tensors: Iterable[Tensor] | None = None,
     ) -> None:
         self._scaler = scaler
-        several = as_several(optimizers)
+        self._model, self._several = model, (several := as_several(optimizers))
         kept = list(tensors if tensors is not None else [*all_trained(model, several), *model.buffers()])
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept]
         self._buffers = [(part._buffers, name, own) for part in model.modules() for name, own in part._buffers.items()]
@@ -49,8 +50,11 @@ class Snapshot:
         """Bring model, optimizers, scaler and random state back; can be called again and again."""
         for buffers, name, own in self._buffers:
             buffers[name] = own  # a module may put another tensor in its place
+        others = {id(parameter) for parameter in left_to_others(self._model, self._several)}
         with torch.no_grad():
             for tensor, copy in self._tensors:
+                if id(tensor) in others:
+                    continue
                 if tensor.shape != copy.shape:  # a buffer that the first batch gave its size, as a quantizer's
                     tensor.resize_(copy.shape)
                 tensor.copy_(copy)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -118,6 +119,36 @@ def all_trained(model: nn.Module, optimizers: Iterable[Any]) -> list[Tensor]:
     known = {id(parameter) for parameter in own}
     held = (weight for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"])
     return own + [weight for weight in held if id(weight) not in known]
+
+
+def held_by(optimizers: Iterable[Any], model: nn.Module) -> list[Tensor]:
+    """Those of `all_trained` that the optimizers hold, in that order."""
+    held = {id(weight) for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"]}
+    return [weight for weight in all_trained(model, optimizers) if id(weight) in held]
+
+
+def left_to_others(model: nn.Module, optimizers: Iterable[Any]) -> list[nn.Parameter]:
+    """The parameters of `model` that learn, but not by these optimizers: somebody else trains them, or nobody does.
+
+    None are where the optimizers hold no parameter as the model does: they have the weights in another form.
+    """
+    held = {id(weight) for weight in held_by(optimizers, model)}
+    learning = trainable(model.parameters())
+    others = [weight for weight in learning if id(weight) not in held]
+    return others if len(others) < len(learning) else []
+
+
+@contextmanager
+def gradients_kept(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Have the gradients after the block be those of before it; within there are none at first."""
+    kept = [(parameter, parameter.grad) for parameter in parameters]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, grad in kept:
+            parameter.grad = grad
 
 
 def trainable(parameters: Iterable[Weight]) -> list[Weight]:
