@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from aios.auto_lr import AutoLR
-from auto_lr.problems import Forward, classifier, train
+from aios.auto_lr import AutoLR, AutoLRConfig
+from auto_lr.problems import Forward, classifier, train, train_plainly
 from auto_lr.searches import of
 
 
@@ -94,3 +95,38 @@ def test_a_look_and_a_climb_see_what_such_an_optimizer_moves() -> None:
         auto.search(forward)
         ends.append((looked.lr, train(auto, forward)[0][-1]))
     assert ends[1] == pytest.approx(ends[0])
+
+
+class DAdapt(torch.optim.SGD):
+    """Has the entries in its param groups that the optimizers of D-Adaptation have."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, lr=1.0)
+        for group in self.param_groups:
+            group.update(d=1e-6, k=0, numerator_weighted=0.0)
+
+
+def prodigy(params: Any) -> torch.optim.Optimizer:
+    made: torch.optim.Optimizer = pytest.importorskip("prodigyopt").Prodigy(params)
+    return made
+
+
+@pytest.mark.parametrize("make", [prodigy, DAdapt])
+@pytest.mark.parametrize("profile", ["auto", "rules"])
+def test_an_optimizer_that_finds_its_own_step_size_is_refused(make: Any, profile: Any) -> None:
+    model, _ = classifier()
+    with pytest.raises(ValueError, match=r"^(Prodigy|DAdapt) cannot be steered: it finds its own step size; .*fixed"):
+        AutoLR(model, make(model.parameters()), 100, AutoLRConfig(profile=profile))
+
+
+def test_at_a_fixed_rate_it_trains_as_without_us() -> None:
+    ends = []
+    for plain in (True, False):
+        model, forward = classifier()
+        optimizer = prodigy(model.parameters())
+        config = AutoLRConfig(profile="fixed", warmup_steps=0, max_grad_norm=math.inf)
+        auto = AutoLR(model, optimizer, 100, config)
+        losses = train_plainly(optimizer, forward, 100) if plain else train(auto, forward)[0]
+        ends.append(losses)
+    assert ends[1] == ends[0]
+    assert ends[0][-1] < 0.5 * ends[0][0]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, ignore
-from aios.auto_lr.loop.arguments import number_on, vector_on, whole_steps
+from aios.auto_lr.loop.arguments import check_no_own_step_size, number_on, vector_on, whole_steps
 from aios.auto_lr.loop.engine import Engine, in_process, overflowed
 from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
@@ -57,6 +57,8 @@ class AutoLR:
         self.config = config or AutoLRConfig()
         several = as_several(optimizers)
         self._groups = JoinedGroups(several)
+        if effective_config(self.config, self.engine).profile in ("auto", "rules"):
+            check_no_own_step_size(several)
         scales = start_scales(self._groups.param_groups, self.config.groups)
         self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
         self.step_count = 0
