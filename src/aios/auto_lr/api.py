@@ -57,10 +57,10 @@ class AutoLR:
         self.config = config or AutoLRConfig()
         several = as_several(optimizers)
         self._groups = JoinedGroups(several)
-        if effective_config(self.config, self.engine).profile in ("auto", "rules"):
-            check_no_own_step_size(several)
         scales = start_scales(self._groups.param_groups, self.config.groups)
         self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
+        if effective_config(self.config, self.engine).profile in ("auto", "rules"):
+            check_no_own_step_size(several)
         self.step_count = 0
         """Optimizer steps done."""
         self.batch = 0
