@@ -143,6 +143,8 @@ def test_a_group_added_on_the_way_joins_and_survives_a_rewind() -> None:
     assert any(event["event"] == "adaptive_lr_trouble" and event["rung"] == "rewind" for event in events)
     rates = [group["lr"] for group in optimizer.param_groups]
     assert rates[1] == pytest.approx(2 * rates[0])
+    (told,) = (event for event in events if event["event"] == "adaptive_lr_group")
+    assert (told["step"], told["group"], told["ratio"]) == (101, 1, pytest.approx(2.0))
 
 
 def test_another_state_may_be_loaded_into_the_optimizer_before_the_first_step() -> None:

@@ -189,5 +189,7 @@ def test_a_group_that_joins_the_first_of_several_optimizers_keeps_its_own_ratio(
         rates = [group["lr"] for optimizer in (one, other) for group in optimizer.param_groups]
         ratios = [rate / rates[0] for rate in rates]  # a decision may just have moved all of them
         assert ratios == pytest.approx([1, 0.5, 0.1] if step >= 20 else [1, 0.1])
+    (told,) = (event for event in events if event["event"] == "adaptive_lr_group")
+    assert (told["step"], told["group"], told["ratio"]) == (21, 1, pytest.approx(0.5))
     assert not [event for event in events if event["event"] == "adaptive_lr_trouble"]
     assert [event for event in events if event["event"] == "adaptive_lr_adjustment"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
-from aios.auto_lr.events import LogFn, ignore
+from aios.auto_lr.events import LogFn, group_joined, ignore
 from aios.auto_lr.loop.arguments import check_no_own_step_size, number_on, vector_on, whole_steps
 from aios.auto_lr.loop.engine import Engine, in_process, overflowed
 from aios.auto_lr.loop.evaluations import Evaluations, GoBack
@@ -184,6 +184,8 @@ class AutoLR:
             )
         rates = self._finding.begin_update(self.step_count)
         self._rates = rates or (self.control or self._begin()).before_step(self.step_count + 1)
+        for place, ratio in self._groups.joined().items():
+            self._log(group_joined(self.step_count + 1, place, ratio, self._rates[place]))
         return self._rates[0]
 
     def skips(self, loss: Tensor, grad_norm: Tensor) -> Tensor:

@@ -59,6 +59,12 @@ def disabled(step: int, reason: str, part: str | None = None) -> Event:
     return {"event": "adaptive_lr_disabled", "step": step, **named, "reason": reason}
 
 
+def group_joined(step: int, group: int, ratio: float, lr: float) -> Event:
+    """Param group number `group` was added on the way; it has `ratio` times the rate of the first, now `lr`."""
+    reason = "the rate that it was added with, over the initial one of the first group, is its ratio to that"
+    return {"event": "adaptive_lr_group", "step": step, "group": group, "ratio": ratio, "lr": lr, "reason": reason}
+
+
 def role_rate(step: int, role: str, factor: float, evidence: str, reason: str) -> Event:
     """A role trains at `factor` times the rate of the rest."""
     fields = {"role": role, "factor": factor, "evidence": evidence, "reason": reason}

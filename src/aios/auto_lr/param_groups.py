@@ -215,6 +215,7 @@ class JoinedGroups:
 
     def __init__(self, optimizers: Sequence[Any]) -> None:
         self._optimizers = tuple(optimizers)
+        self._known = self._counts()
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -223,6 +224,20 @@ class JoinedGroups:
             groups: list[dict[str, Any]] = self._optimizers[0].param_groups
             return groups
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
+
+    def joined(self) -> dict[int, float]:
+        """The places, among all, of the groups that were added since this was last asked, and their ratios to the
+        first: those of their rates."""
+        before, self._known = self._known, self._counts()
+        starts, groups = [sum(self._known[:i]) for i in range(len(before))], self.param_groups
+        counts = zip(starts, before, self._known, strict=True)
+        places = [start + place for start, known, now in counts for place in range(known, now)]
+        ratios = (initial_rate(groups[place]) / initial_rate(groups[0]) for place in places)
+        return {place: r * groups[place].get(SCALE, 1.0) for place, r in zip(places, ratios, strict=True)}
+
+    def _counts(self) -> list[int]:
+        """How many groups each optimizer has."""
+        return [len(optimizer.param_groups) for optimizer in self._optimizers]
 
 
 def set_learning_rate(groups: Sequence[dict[str, Any]], lr: float) -> list[float]:
