@@ -19,7 +19,7 @@ from aios.auto_lr.loop.limits import disabled_parts, effective_config, look_obst
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
-from aios.auto_lr.param_groups import JoinedGroups, as_several, begin_groups, initial_rate, start_scales
+from aios.auto_lr.param_groups import JoinedGroups, as_several, begin_groups, initial_rate, start_scales, take_new_rates
 from aios.auto_lr.plan import AutoLRConfig, Given, Plan, make_plan, resumed_plan
 from aios.auto_lr.search import Found, Trial
 from aios.auto_lr.state_forms import STATE_VERSION, read_state
@@ -57,6 +57,7 @@ class AutoLR:
         self.config = config or AutoLRConfig()
         several = as_several(optimizers)
         self._groups = JoinedGroups(several)
+        self._left = take_new_rates(self._groups.param_groups)
         scales = start_scales(self._groups.param_groups, self.config.groups)
         self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
         if effective_config(self.config, self.engine).profile in ("auto", "rules"):
@@ -317,6 +318,8 @@ class AutoLR:
         if self.begun:
             raise ValueError("load_state_dict comes before the first step: training has begun")
         saved = read_state(state)
+        for group, base in self._left:  # the run goes on from the bases that it began with
+            group["initial_lr"] = base
         step, learned = saved["step_count"], saved["control"]
         plan = None if learned is None else resumed_plan(self._given, learned, step, forget)
         self._finding.load_state_dict(saved)

@@ -23,8 +23,13 @@ ROLES = (BASE, ROUTER, ADAPTER)
 SCALE = "lr_scale"
 """Entry of a param group that holds the scale of its role; absent: 1."""
 
+WRITTEN = "lr_written"
+"""Entry of a param group whose `initial_lr` was put there by us: the rate that we wrote last."""
+
 ParamGroups = Sequence[Mapping[str, Any]]
 
+_SAME = 1e-6
+"""Relative difference up to which two rates are one: a rate may be an fp32 tensor."""
 _FACTORS = {
     LRDecision.INCREASE: "increase_factor",
     LRDecision.DECREASE: "decrease_factor",
@@ -157,12 +162,32 @@ def start_scales(groups: ParamGroups, settings: Mapping[str, GroupSettings]) -> 
     return {name: _start_scale(own, _unit(groups, name)) for name, own in settings.items() if own.said}
 
 
+def take_new_rates(groups: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], float]]:
+    """Have a rate that somebody has set since our last one take the place of the `initial_lr` that we left.
+
+    One that others put there, such as torch's schedulers, stays. Returns the groups in question with what we had left.
+    """
+    left = []
+    for group in groups:
+        if WRITTEN in group and not math.isclose(float(group["lr"]), group[WRITTEN], rel_tol=_SAME):
+            left.append((group, group.pop("initial_lr")))
+    return left
+
+
 def begin_groups(groups: Sequence[dict[str, Any]], scales: Mapping[str, float]) -> None:
     """Write into param groups what a search runs with: each one's base rate, and the `scales` of roles."""
     for group in groups:
-        # As a number, because a tensor LR is changed in place later (torch's schedulers put a tensor here).
-        group["initial_lr"] = initial_rate(group)
+        _set_base(group)
     write_scales(groups, scales)
+
+
+def _set_base(group: dict[str, Any]) -> None:
+    """Write its base rate into a group, and whether it is us who put it there."""
+    # As a number, because a tensor LR is changed in place later (torch's schedulers put a tensor there).
+    base, ours = initial_rate(group), "initial_lr" not in group
+    group["initial_lr"] = base
+    if ours:
+        group[WRITTEN] = base
 
 
 def write_scales(groups: Sequence[dict[str, Any]], scales: Mapping[str, float]) -> None:
@@ -247,7 +272,7 @@ def set_learning_rate(groups: Sequence[dict[str, Any]], lr: float) -> list[float
     """
     for group in groups:
         if "initial_lr" not in group:  # it was added on the way
-            group["initial_lr"] = initial_rate(group)
+            _set_base(group)
     first = groups[0]["initial_lr"]
     rates = [lr * (group["initial_lr"] / first) * group.get(SCALE, 1.0) for group in groups]
     for group, rate in zip(groups, rates, strict=True):
@@ -261,6 +286,8 @@ def write_learning_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"].fill_(rate)
     else:
         group["lr"] = rate
+    if WRITTEN in group:
+        group[WRITTEN] = rate
 
 
 class WrittenRates:
