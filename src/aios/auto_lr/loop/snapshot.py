@@ -17,10 +17,10 @@ class Snapshot:
     """Weights, buffers, optimizer state, loss scale and random state, copied; `restore` brings all back bit for bit.
 
     The copies live where the originals do (on the GPU for a GPU model), so that taking one costs no transfer;
-    `bytes` says how much memory that is. Weights that the optimizers hold besides the model's are among them.
-    What of the model learns, but not by these optimizers, is left as it is: somebody else trains it. `tensors` are what
-    is copied instead of all these where the weights are kept elsewhere. Raises ValueError for an
-    optimizer that keeps what cannot be copied; memory may run out.
+    `bytes` says how much memory that is. Weights that the optimizers hold besides the model's are among them. What
+    cannot be written in place is left out, for it cannot have changed. What of the model learns, but not by these
+    optimizers, is left as it is: somebody else trains it. `tensors` are what is copied instead of all these where the
+    weights are kept elsewhere. Raises ValueError for an optimizer that keeps what cannot be copied; memory may run out.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Snapshot:
         self._scaler = scaler
         self._model, self._several = model, (several := as_several(optimizers))
         kept = list(tensors if tensors is not None else [*all_trained(model, several), *model.buffers()])
-        self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept]
+        self._tensors = [(tensor, tensor.detach().clone()) for tensor in kept if _can_be_written(tensor)]
         self._buffers = [(part._buffers, name, own) for part in model.modules() for name, own in part._buffers.items()]
         of_model = frozenset(id(tensor) for tensor in [*kept, *model.parameters(), *model.buffers()])
         self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in several]
@@ -55,7 +55,9 @@ class Snapshot:
             for tensor, copy in self._tensors:
                 if id(tensor) in others:
                     continue
-                if tensor.shape != copy.shape:  # a buffer that the first batch gave its size, as a quantizer's
+                if (
+                    not tensor.is_nested and tensor.shape != copy.shape
+                ):  # a buffer that the first batch gave its size, as a quantizer's
                     tensor.resize_(copy.shape)
                 tensor.copy_(copy)
         torch.clear_autocast_cache()  # it may hold casts of the weights
@@ -65,3 +67,12 @@ class Snapshot:
             self._scaler.load_state_dict(self._scale)
         set_rng_state(self._rng)
         set_host_state(self._host)
+
+
+def _can_be_written(tensor: Tensor) -> bool:
+    """Whether `tensor` can change in place: not one of inference mode, nor one whose elements share memory."""
+    has_strides = tensor.layout is torch.strided and not tensor.is_nested
+    expanded = has_strides and any(
+        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+    return not (expanded or tensor.is_inference())
