@@ -73,7 +73,7 @@ class OptimizerCopy:
 def _trains(optimizer: Any) -> bool | None:
     """Whether an optimizer with modes, as Schedule-Free's, is in train mode; in the other it keeps averages in the
     weights' place. None for all others."""
-    first = next(iter(optimizer.param_groups), {})
+    first: dict[str, Any] = next(iter(optimizer.param_groups), {})
     mode: bool | None = first.get("train_mode", getattr(optimizer, "train_mode", None))
     return mode
 
