@@ -278,7 +278,7 @@ def test_setting_up_a_climb_leaves_running_statistics_alone() -> None:
     before = fingerprint(model, optimizer)
     auto = AutoLR(model, optimizer, 400)
     for group in before[2]:
-        group["initial_lr"] = group["lr"]
+        group["initial_lr"] = group["lr_written"] = group["lr"]
 
     auto.search(forward)
 

@@ -68,6 +68,7 @@ def test_the_search_leaves_no_trace_in_any_of_them() -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group.pop("initial_lr")
+            group.pop("lr_written")
     assert strip(states(model, optimizers)) == strip(before)
 
 
@@ -80,7 +81,8 @@ def train_a_little(model: nn.Module, optimizers: list[torch.optim.Optimizer], fo
 
 
 def strip(found: list[Any]) -> list[Any]:
-    return [[weights, state, [{k: v for k, v in g.items() if k != "initial_lr"} for g in groups]]
+    ours = ("initial_lr", "lr_written")
+    return [[weights, state, [{k: v for k, v in g.items() if k not in ours} for g in groups]]
             for weights, state, groups in found]  # fmt: skip
 
 
@@ -189,5 +191,7 @@ def test_a_group_that_joins_the_first_of_several_optimizers_keeps_its_own_ratio(
         rates = [group["lr"] for optimizer in (one, other) for group in optimizer.param_groups]
         ratios = [rate / rates[0] for rate in rates]  # a decision may just have moved all of them
         assert ratios == pytest.approx([1, 0.5, 0.1] if step >= 20 else [1, 0.1])
+    (told,) = (event for event in events if event["event"] == "adaptive_lr_group")
+    assert (told["step"], told["group"], told["ratio"]) == (21, 1, pytest.approx(0.5))
     assert not [event for event in events if event["event"] == "adaptive_lr_trouble"]
     assert [event for event in events if event["event"] == "adaptive_lr_adjustment"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
-from aios.auto_lr.events import LogFn, ignore
-from aios.auto_lr.loop.arguments import number_on, vector_on, whole_steps
+from aios.auto_lr.events import LogFn, group_joined, ignore
+from aios.auto_lr.loop.arguments import check_no_own_step_size, number_on, vector_on, whole_steps
 from aios.auto_lr.loop.engine import Engine, in_process, overflowed
 from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
@@ -19,7 +19,7 @@ from aios.auto_lr.loop.limits import disabled_parts, effective_config, look_obst
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
-from aios.auto_lr.param_groups import JoinedGroups, as_several, begin_groups, initial_rate, start_scales
+from aios.auto_lr.param_groups import JoinedGroups, as_several, begin_groups, initial_rate, start_scales, take_new_rates
 from aios.auto_lr.plan import AutoLRConfig, Given, Plan, make_plan, resumed_plan
 from aios.auto_lr.search import Found, Trial
 from aios.auto_lr.state_forms import STATE_VERSION, read_state
@@ -57,8 +57,11 @@ class AutoLR:
         self.config = config or AutoLRConfig()
         several = as_several(optimizers)
         self._groups = JoinedGroups(several)
+        self._left = take_new_rates(self._groups.param_groups)
         scales = start_scales(self._groups.param_groups, self.config.groups)
         self.engine: Engine = engine or in_process(model, several, scaler, self.config.max_grad_norm)
+        if effective_config(self.config, self.engine).profile in ("auto", "rules"):
+            check_no_own_step_size(several)
         self.step_count = 0
         """Optimizer steps done."""
         self.batch = 0
@@ -185,6 +188,8 @@ class AutoLR:
             )
         rates = self._finding.begin_update(self.step_count)
         self._rates = rates or (self.control or self._begin()).before_step(self.step_count + 1)
+        for place, ratio in self._groups.joined().items():
+            self._log(group_joined(self.step_count + 1, place, ratio, self._rates[place]))
         return self._rates[0]
 
     def skips(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
@@ -311,6 +316,8 @@ class AutoLR:
         if self.begun:
             raise ValueError("load_state_dict comes before the first step: training has begun")
         saved = read_state(state)
+        for group, base in self._left:  # the run goes on from the bases that it began with
+            group["initial_lr"] = base
         step, learned = saved["step_count"], saved["control"]
         plan = None if learned is None else resumed_plan(self._given, learned, step, forget)
         self._finding.load_state_dict(saved)

@@ -57,3 +57,9 @@ def disabled(step: int, reason: str, part: str | None = None) -> Event:
     """A `part` of the adaptive learning rate, or all of it, is not there in this run."""
     named = {} if part is None else {"part": part}
     return {"event": "adaptive_lr_disabled", "step": step, **named, "reason": reason}
+
+
+def group_joined(step: int, group: int, ratio: float, lr: float) -> Event:
+    """Param group number `group` was added on the way; it has `ratio` times the rate of the first, now `lr`."""
+    reason = "the rate that it was added with, over the initial one of the first group, is its ratio to that"
+    return {"event": "adaptive_lr_group", "step": step, "group": group, "ratio": ratio, "lr": lr, "reason": reason}

@@ -22,8 +22,13 @@ BASE = "base"
 SCALE = "lr_scale"
 """Entry of a param group that holds the scale of its role; absent: 1."""
 
+WRITTEN = "lr_written"
+"""Entry of a param group whose `initial_lr` was put there by us: the rate that we wrote last."""
+
 ParamGroups = Sequence[Mapping[str, Any]]
 
+_SAME = 1e-6
+"""Relative difference up to which two rates are one: a rate may be an fp32 tensor."""
 _FACTORS = {
     LRDecision.INCREASE: "increase_factor",
     LRDecision.DECREASE: "decrease_factor",
@@ -156,12 +161,32 @@ def start_scales(groups: ParamGroups, settings: Mapping[str, GroupSettings]) -> 
     return {name: _start_scale(own, _unit(groups, name)) for name, own in settings.items() if own.said}
 
 
+def take_new_rates(groups: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], float]]:
+    """Have a rate that somebody has set since our last one take the place of the `initial_lr` that we left.
+
+    One that others put there, such as torch's schedulers, stays. Returns the groups in question with what we had left.
+    """
+    left = []
+    for group in groups:
+        if WRITTEN in group and not math.isclose(float(group["lr"]), group[WRITTEN], rel_tol=_SAME):
+            left.append((group, group.pop("initial_lr")))
+    return left
+
+
 def begin_groups(groups: Sequence[dict[str, Any]], scales: Mapping[str, float]) -> None:
     """Write into param groups what a search runs with: each one's base rate, and the `scales` of roles."""
     for group in groups:
-        # As a number, because a tensor LR is changed in place later (torch's schedulers put a tensor here).
-        group["initial_lr"] = initial_rate(group)
+        _set_base(group)
     write_scales(groups, scales)
+
+
+def _set_base(group: dict[str, Any]) -> None:
+    """Write its base rate into a group, and whether it is us who put it there."""
+    # As a number, because a tensor LR is changed in place later (torch's schedulers put a tensor there).
+    base, ours = initial_rate(group), "initial_lr" not in group
+    group["initial_lr"] = base
+    if ours:
+        group[WRITTEN] = base
 
 
 def write_scales(groups: Sequence[dict[str, Any]], scales: Mapping[str, float]) -> None:
@@ -214,6 +239,7 @@ class JoinedGroups:
 
     def __init__(self, optimizers: Sequence[Any]) -> None:
         self._optimizers = tuple(optimizers)
+        self._known = self._counts()
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -223,6 +249,20 @@ class JoinedGroups:
             return groups
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
+    def joined(self) -> dict[int, float]:
+        """The places, among all, of the groups that were added since this was last asked, and their ratios to the
+        first: those of their rates."""
+        before, self._known = self._known, self._counts()
+        starts, groups = [sum(self._known[:i]) for i in range(len(before))], self.param_groups
+        counts = zip(starts, before, self._known, strict=True)
+        places = [start + place for start, known, now in counts for place in range(known, now)]
+        ratios = (initial_rate(groups[place]) / initial_rate(groups[0]) for place in places)
+        return {place: r * groups[place].get(SCALE, 1.0) for place, r in zip(places, ratios, strict=True)}
+
+    def _counts(self) -> list[int]:
+        """How many groups each optimizer has."""
+        return [len(optimizer.param_groups) for optimizer in self._optimizers]
+
 
 def set_learning_rate(groups: Sequence[dict[str, Any]], lr: float) -> list[float]:
     """Give base `lr` and every group its ratio to the first (that of their `initial_lr`) times its role's scale.
@@ -231,7 +271,7 @@ def set_learning_rate(groups: Sequence[dict[str, Any]], lr: float) -> list[float
     """
     for group in groups:
         if "initial_lr" not in group:  # it was added on the way
-            group["initial_lr"] = initial_rate(group)
+            _set_base(group)
     first = groups[0]["initial_lr"]
     rates = [lr * (group["initial_lr"] / first) * group.get(SCALE, 1.0) for group in groups]
     for group, rate in zip(groups, rates, strict=True):
@@ -245,6 +285,8 @@ def write_learning_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"].fill_(rate)
     else:
         group["lr"] = rate
+    if WRITTEN in group:
+        group[WRITTEN] = rate
 
 
 class WrittenRates:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.events import LogFn
 from aios.auto_lr.loop.trial import EngineTrial, run_of
-from aios.auto_lr.loop.weights import all_trained
+from aios.auto_lr.loop.weights import held_by
 from aios.auto_lr.param_groups import as_several
 from aios.errors import UserError
 from aios.integrations.accelerated import (
@@ -181,8 +181,8 @@ class AutoLRLoop:
             self._step.follow()
 
     def _trained(self) -> list[Tensor]:
-        """The model's weights, and those that an optimizer alone holds: a loss may have some."""
-        return all_trained(self._model, [inner(optimizer) for optimizer in self._optimizers])
+        """What the optimizers hold: weights of the model, and of a loss that has some."""
+        return held_by([inner(optimizer) for optimizer in self._optimizers], self._model)
 
     def _clear_gradients(self) -> None:
         for optimizer in self._optimizers:

@@ -129,6 +129,11 @@ def _roles(record: Record) -> str:
     return f"{weights} train at {share} times the rate of the rest: {value_of(record, 'reason')}."
 
 
+def _group(record: Record) -> str:
+    share = f"{value_of(record, 'ratio', '.3g')} times the rate of the first"
+    return f"Param group {value_of(record, 'group')} joined; it trains at {share}, now {_rate(record, 'lr')}."
+
+
 def _adjusted(record: Record) -> str:
     old, new = number(record, "old_lr"), number(record, "new_lr")
     because = f", because {plain_reason(value_of(record, 'reason'))}." if record.get("reason") else "."
@@ -297,6 +302,7 @@ _SENTENCES: dict[str, Words] = {
     "adaptive_lr_climb": _climb,
     "adaptive_lr_race": _race,
     "adaptive_lr_roles": _roles,
+    "adaptive_lr_group": _group,
     "adaptive_lr_adjustment": _adjusted,
     "adaptive_lr_trouble": _trouble,
     "adaptive_lr_challenge": _challenge,

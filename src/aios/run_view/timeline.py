@@ -23,6 +23,7 @@ _KINDS = {
     "adaptive_lr_climb": "climb",
     "adaptive_lr_race": "race",
     "adaptive_lr_roles": "roles",
+    "adaptive_lr_group": "roles",
     "adaptive_lr_adjustment": "adjustment",
     "adaptive_lr_trouble": "trouble",
     "worker_restarted": "trouble",

@@ -151,3 +151,32 @@ def test_bytes_count_weights_and_both_moments() -> None:
 
     counters = 4 * len(list(model.parameters()))
     assert Snapshot(model, optimizer).bytes == 3 * weights + counters
+
+
+def inference(shape: tuple[int, ...]) -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.randn(shape)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: torch.randn(1, 16).expand(32, 16), lambda: inference((32, 16))], ids=["expanded", "inference"]
+)
+@pytest.mark.parametrize("frozen_weight", [False, True])
+def test_what_cannot_be_written_in_place_is_left_as_it_is(make: Any, frozen_weight: bool) -> None:
+    """Statistics or features computed once, which training without us never touches."""
+    model, forward = classifier()
+    shift = make()
+    if frozen_weight:
+        model.register_parameter("shift", nn.Parameter(shift, requires_grad=False))
+    else:
+        model.register_buffer("shift", shift)
+    optimizer, before = adamw(model), shift.tolist()
+    snapshot, weights = Snapshot(model, optimizer), [p.tolist() for p in model.parameters()]
+    assert snapshot.bytes == 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    train_plainly(optimizer, forward, 3)
+    model.shift = nn.Parameter(torch.zeros(1), requires_grad=False) if frozen_weight else torch.zeros(1)
+    snapshot.restore()
+    if not frozen_weight:
+        assert model.shift is shift
+        assert [p.tolist() for p in model.parameters()] == weights
+    assert shift.tolist() == before

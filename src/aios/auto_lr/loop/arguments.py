@@ -67,6 +67,21 @@ def check_steerable(optimizers: Iterable[Any]) -> None:
             )
 
 
+_OWN_STEP_SIZE = ("d_coef", "growth_rate", "numerator_weighted")
+"""Entries of a param group beside `d`, the step size that Prodigy or an optimizer of D-Adaptation has found so far."""
+
+
+def check_no_own_step_size(optimizers: Iterable[Any]) -> None:
+    """Raise ValueError for an optimizer that multiplies the rate by a step size that it finds itself, as it goes: a
+    rate found while that is small is far too high later."""
+    for optimizer in optimizers:
+        if any("d" in group and any(name in group for name in _OWN_STEP_SIZE) for group in optimizer.param_groups):
+            raise ValueError(
+                f"{type(optimizer).__name__} cannot be steered: it finds its own step size; take "
+                'AutoLRConfig(profile="fixed"), which leaves the rate as it is, or another optimizer'
+            )
+
+
 def number_on(device: torch.device, value: Any, name: str) -> Tensor:
     """`value` as a scalar on `device`, detached; ValueError, saying `name` and value, unless it is one real number."""
     if isinstance(value, Tensor):

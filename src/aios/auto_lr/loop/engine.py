@@ -16,7 +16,7 @@ from aios.auto_lr.loop.arguments import check_steerable, check_trains, check_who
 from aios.auto_lr.loop.frozen import FrozenCopies
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.loop.update import clip_and_update
-from aios.auto_lr.loop.weights import all_trained, trainable
+from aios.auto_lr.loop.weights import held_by, trainable
 from aios.auto_lr.recovery import Restorable
 
 
@@ -79,7 +79,7 @@ class InProcess:
     """Model and optimizers in this process."""
 
     model: nn.Module
-    """Whose weights are trained."""
+    """Whose weights are trained; those that learn, but not by `optimizers`, are left to others."""
     optimizers: Sequence[torch.optim.Optimizer]
     """Of its parameters, or anything with `param_groups`, `state`, `step` and `zero_grad`."""
     scaler: torch.amp.GradScaler
@@ -105,7 +105,7 @@ class InProcess:
     @property
     def weights(self) -> Sequence[Tensor]:
         """As `Engine.weights`."""
-        return trainable(all_trained(self.model, self.optimizers))
+        return trainable(held_by(self.optimizers, self.model))
 
     def agreed(self, number: Tensor) -> Tensor:
         """As `Engine.agreed`, over `workers`."""

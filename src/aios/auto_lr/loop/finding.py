@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from aios.auto_lr.loop.role_plan import MEASURED, RolePlan, check_factors, kept_
 from aios.auto_lr.loop.scaled_updates import begin_updates, leave_updates, scale_updates
 from aios.auto_lr.loop.trial import Paired, find_unit
 from aios.auto_lr.loop.update import check_dense
-from aios.auto_lr.loop.weights import looks_trained, resolution, trainable
+from aios.auto_lr.loop.weights import gradients_kept, left_to_others, looks_trained, resolution, trainable
 from aios.auto_lr.plan import AutoLRConfig
 from aios.auto_lr.race import run_race
 from aios.auto_lr.search import BUDGET, SHORTEST_RUN, Found, Trial
@@ -51,7 +51,8 @@ class Finding:
     def begin(self, step: int, batch: int, trial: Trial | None) -> Found | None:
         """What is found at once; None where the steps to come, from `step` on, are a climb."""
         try:
-            found = self._at_once(batch, trial)
+            with self._others_kept():
+                found = self._at_once(batch, trial)
             if found is None:
                 self.climbing = Climbing(self._new_climb(), self._engine, step)
         except BaseException:
@@ -142,9 +143,10 @@ class Finding:
     def look(self, batch: int, trial: Trial) -> Found:
         """What `begin`, and the climb if there is one, finds on the batches from `batch` on; all is taken back."""
         try:
-            found = self._at_once(batch, trial)
-            if found is None:
-                found = climb_and_restore(self._new_climb(), self._engine, trial, batch)
+            with self._others_kept():
+                found = self._at_once(batch, trial)
+                if found is None:
+                    found = climb_and_restore(self._new_climb(), self._engine, trial, batch)
             return found
         finally:
             self._take_back_roles()
@@ -153,6 +155,10 @@ class Finding:
         """Nothing has been planned: no run has begun."""
         leave_updates(self._engine.optimizers)
         self.roles = None
+
+    def _others_kept(self) -> AbstractContextManager[None]:
+        """Have a trial in the block leave no gradient on weights that others train."""
+        return gradients_kept(left_to_others(self._model, self._engine.optimizers))
 
     def end_roles(self) -> None:
         """Let updates be what the optimizers make of them: training is over."""
@@ -215,8 +221,9 @@ class Finding:
         return Climb.for_run(self._steps, self._climb_config)
 
     def _was_trained(self) -> bool:
+        others = {id(weight) for weight in left_to_others(self._model, self._engine.optimizers)}
         with self._engine.whole_model():
-            return looks_trained(trainable(self._model.parameters()))
+            return looks_trained(w for w in trainable(self._model.parameters()) if id(w) not in others)
 
     def _race_from_start(self, trial: Trial, batch: int) -> Found:
         """Race rates on the batches from `batch` on."""

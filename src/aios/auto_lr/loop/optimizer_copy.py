@@ -51,8 +51,12 @@ class OptimizerCopy:
         return sum(tensor.nbytes for tensor in tensors)
 
     def restore(self) -> None:
-        """Bring the optimizer back and clear its gradients; can be called again and again."""
+        """Bring the optimizer back and clear its gradients; can be called again and again.
+
+        The weights are back before. An optimizer with modes stays in that of now, whatever it was copied in.
+        """
         optimizer = self._optimizer
+        trains = _trains(optimizer)
         for name, back in self._attributes.items():
             vars(optimizer)[name] = back()
         state = getattr(optimizer, "state", {})
@@ -62,7 +66,17 @@ class OptimizerCopy:
             state[key] = _brought_back(in_use.get(key), own)
         for group, saved in zip(optimizer.param_groups, self._groups, strict=False):  # others were added since
             group.update({name: _brought_back(value, copy) for name, (value, copy) in saved.items()})
+        if trains is not _trains(optimizer):
+            (optimizer.train if trains else optimizer.eval)()
         optimizer.zero_grad(set_to_none=True)
+
+
+def _trains(optimizer: Any) -> bool | None:
+    """Whether an optimizer with modes, as Schedule-Free's, is in train mode; in the other it keeps averages in the
+    weights' place. None for all others."""
+    first: dict[str, Any] = next(iter(optimizer.param_groups), {})
+    mode: bool | None = first.get("train_mode", getattr(optimizer, "train_mode", None))
+    return mode
 
 
 @cache

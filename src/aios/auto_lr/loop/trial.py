@@ -93,7 +93,8 @@ class EngineTrial:
     """A `Trial` of what `run` computes of `model` and `engine` updates, as the real training does.
 
     `followed` is the place, among the numbers of `run`, of the one to return. It is read back at every step: trials
-    are short. Raises ValueError where a step leaves sparse gradients.
+    are short. Within `torch.autocast` every batch meets the weights of now, not those that it has cast before. Raises
+    ValueError where a step leaves sparse gradients.
     """
 
     def __init__(self, model: nn.Module, engine: Engine, run: Run, followed: int = 0) -> None:
@@ -103,6 +104,7 @@ class EngineTrial:
 
     def evaluate(self, batch: int) -> float:
         """Training loss on the batch; leaves no gradients."""
+        torch.clear_autocast_cache()
         if not self._differentiates:
             try:
                 with torch.no_grad():
@@ -115,6 +117,7 @@ class EngineTrial:
 
     def train(self, batch: int, lr: float) -> float:
         """Training loss on the batch, then one clipped update with `lr`."""
+        torch.clear_autocast_cache()
         set_learning_rate(self._groups.param_groups, lr)
         numbers = update_once(self._engine, lambda: self._learn(batch))
         return float(numbers.reshape(-1)[self._followed])

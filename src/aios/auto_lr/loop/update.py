@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.loop.weights import all_trained
+from aios.auto_lr.loop.weights import held_by
 
 
 def check_dense(model: nn.Module) -> None:
@@ -41,14 +41,15 @@ def clip_and_update(
 ) -> Tensor:
     """Clip, update and clear the gradients; returns the norm before clipping, a scalar on the device.
 
-    An update that `must_skip` is left out by all optimizers: weights and moments stay as they were. Fused optimizers
-    read that on the device, so the host never waits for it; for others it is read back. The loss scale follows the
-    overflows that `scaler` finds itself and nothing else: an update skipped for a reason of ours counts as one with
-    finite gradients.
+    Those of weights that the optimizers do not hold belong to somebody else: they are neither counted nor cleared. An
+    update that `must_skip` is left out by all optimizers: weights and moments stay as they were. Fused optimizers read
+    that on the device, so the host never waits for it; for others it is read back. The loss scale follows the overflows
+    that `scaler` finds itself and nothing else: an update skipped for a reason of ours counts as one with finite
+    gradients.
     """
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
-    grad_norm = nn.utils.clip_grad_norm_(all_trained(model, optimizers), max_grad_norm)
+    grad_norm = nn.utils.clip_grad_norm_(held_by(optimizers, model), max_grad_norm)
     skip = must_skip(loss, grad_norm, skip_above)
     for optimizer in optimizers:
         _step_unless(skip, optimizer)
@@ -56,7 +57,6 @@ def clip_and_update(
         scaler.update()
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    model.zero_grad(set_to_none=True)  # it may have parameters that no optimizer trains
     return grad_norm
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -27,10 +28,10 @@ class ChangeMeter:
     """
 
     def __init__(self, weights: Iterable[Tensor], device: torch.device) -> None:
-        self._weights, self._device = [w.detach() for w in weights if w.numel()], device
+        self._weights, self._device = [w for w in weights if w.numel()], device
         self._matrices = torch.tensor([w.ndim >= 2 for w in self._weights], device=device)
         roots = torch.tensor([math.sqrt(w.numel()) for w in self._weights], device=device)
-        first = self._norms(self._weights)
+        first = self._norms(self._now())
         usual = torch.where(first > 0, first / roots, torch.nan).nanmedian()
         layers = torch.tensor([_rms_of_layer(w) for w in self._weights], device=device)
         self._stand_in_norms = torch.where(first > 0, torch.nan, torch.where(usual.isnan(), layers, usual) * roots)
@@ -39,13 +40,13 @@ class ChangeMeter:
 
     def mark(self) -> None:
         """Remember the current weights."""
-        self._before = [w.clone() for w in self._weights]
+        self._before = [w.clone() for w in self._now()]
 
     def measure(self) -> Tensor:
         """The change since `mark`, a scalar on the device; 0 where there is none."""
         if not self._before:
             return torch.zeros((), device=self._device)
-        moved = self._norms(torch._foreach_sub(self._weights, self._before))
+        moved = self._norms(torch._foreach_sub(self._now(), self._before))
         sizes = self._norms(self._before)
         others = self._matrices & self._stand_in_norms.isnan() & (moved > 0)
         sizes = torch.where(others.any(), sizes, sizes.fmax(self._stand_in_norms))
@@ -54,6 +55,10 @@ class ChangeMeter:
         counts = torch.where(matrices.any(), matrices, changed)
         ratios = torch.where(counts, moved / sizes.clamp_min(torch.finfo(torch.float32).tiny), torch.nan)
         return torch.nan_to_num(ratios.nanmedian(), nan=0.0)
+
+    def _now(self) -> list[Tensor]:
+        """The weights, looked up anew: an optimizer may put other tensors in their places (`p.data = ...`)."""
+        return [w.detach() for w in self._weights]
 
     def _norms(self, tensors: Iterable[Tensor]) -> Tensor:
         """The L2 norm of each."""
@@ -115,6 +120,36 @@ def all_trained(model: nn.Module, optimizers: Iterable[Any]) -> list[Tensor]:
     known = {id(parameter) for parameter in own}
     held = (weight for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"])
     return own + [weight for weight in held if id(weight) not in known]
+
+
+def held_by(optimizers: Iterable[Any], model: nn.Module) -> list[Tensor]:
+    """Those of `all_trained` that the optimizers hold, in that order."""
+    held = {id(weight) for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"]}
+    return [weight for weight in all_trained(model, optimizers) if id(weight) in held]
+
+
+def left_to_others(model: nn.Module, optimizers: Iterable[Any]) -> list[nn.Parameter]:
+    """The parameters of `model` that learn, but not by these optimizers: somebody else trains them, or nobody does.
+
+    None are where the optimizers hold no parameter as the model does: they have the weights in another form.
+    """
+    held = {id(weight) for weight in held_by(optimizers, model)}
+    learning = trainable(model.parameters())
+    others = [weight for weight in learning if id(weight) not in held]
+    return others if len(others) < len(learning) else []
+
+
+@contextmanager
+def gradients_kept(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Have the gradients after the block be those of before it; within there are none at first."""
+    kept = [(parameter, parameter.grad) for parameter in parameters]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, grad in kept:
+            parameter.grad = grad
 
 
 def trainable(parameters: Iterable[Weight]) -> list[Weight]:
