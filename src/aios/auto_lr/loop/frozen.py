@@ -82,5 +82,5 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _is_plain(parameter: Tensor) -> bool:
-    known = type(parameter) in (Tensor, nn.Parameter) and not parameter.is_quantized
+    known = type(parameter) in (Tensor, nn.Parameter) and not (parameter.is_quantized or parameter.is_meta)
     return known and parameter.is_contiguous() and parameter.element_size() in _INTEGERS and parameter.numel() > 0
