@@ -105,12 +105,13 @@ def list_brains(bundle_dir: Path, outlines: Outlines | None = None) -> list[Brai
     return sorted(brains, key=lambda brain: brain.modified, reverse=True)
 
 
-def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
+def read_brain(folder: Path, outlines: Outlines | None = None, started: SessionFile | None = None) -> Brain | None:
     """What is known of the brain in `folder`; None where nothing was ever trained there, or it cannot be read.
 
-    `outlines`, kept between calls, spares reading the log anew.
+    `outlines`, kept between calls, spares reading the log anew. `started` is the training that the caller itself has
+    started there: as long as that lives, it counts, whatever has become of the folder.
     """
-    session = read_session(folder)
+    session = started if started is not None and started.alive else read_session(folder)
     log = Path(session.log) if session is not None else folder / LOG_NAME
     try:
         modified = log.stat().st_mtime if log.is_file() else 0.0

@@ -80,11 +80,11 @@ def _train(given: dict[str, Any], place: WorkerPlace | None, lock: BrainLock) ->
     elif origin.config.parallel_independent:
         from aios.cli.hrm_hf.parallel_training_v3 import train_independently
 
-        train_independently(origin)
+        train_independently(origin, lock)
     else:
         from aios.cli.hrm_hf.train_actv1 import train_actv1
 
-        train_actv1(origin)
+        train_actv1(origin, lock)
 
 
 hrm_hf.command("train", cls=_TrainCommand)(train)

@@ -40,9 +40,11 @@ def shown_command(arguments: list[str]) -> str:
 class TrainingProcess:
     """One training, started here or found: what it is doing, and how it is asked to stop."""
 
-    def __init__(self, brain_dir: Path, child: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(
+        self, brain_dir: Path, child: subprocess.Popen[bytes] | None = None, session: SessionFile | None = None
+    ) -> None:
         self.brain_dir = brain_dir
-        self._child = child
+        self._child, self._session = child, session
         self._outlines = Outlines()
 
     @classmethod
@@ -76,13 +78,13 @@ class TrainingProcess:
             steps=steps or config.steps,
         )
         session.save(folder)
-        return cls(folder, child)
+        return cls(folder, child, session)
 
     def look(self) -> Brain | None:
         """What the training is doing now; None where nothing of it is left on disk."""
         if self._child is not None:
             self._child.poll()  # so that an ended child does not stay a zombie
-        return read_brain(self.brain_dir, self._outlines)
+        return read_brain(self.brain_dir, self._outlines, self._session)
 
     def ask(self, what: str) -> None:
         """Ask it to `pause` or `stop` (it saves and ends) or to `finish` (a short anneal and a regular end).
@@ -99,7 +101,7 @@ class TrainingProcess:
         request = FINISH.encode() if what == "finish" else b""
         try:
             if brain.session is not None:
-                replace(brain.session, asked=what).save(self.brain_dir)
+                self._note(brain.session, what)
             replace_file(stop_file, lambda file: file.write(request), durable=False)  # never seen half written
         except OSError as error:
             raise UserError(
@@ -111,8 +113,15 @@ class TrainingProcess:
         brain = self.look()
         if brain is None or brain.session is None or not brain.session.alive:
             return
-        replace(brain.session, asked="kill").save(self.brain_dir)
+        self._note(brain.session, "kill")
         os.killpg(brain.session.pid, signal.SIGKILL)
+
+    def _note(self, session: SessionFile, asked: str) -> None:
+        """Keep beside the brain what was asked, for all windows."""
+        asking = replace(session, asked=asked)
+        asking.save(self.brain_dir)
+        if self._session is not None:
+            self._session = asking
 
 
 def _spawn(command: list[str], output: Path) -> subprocess.Popen[bytes]:

@@ -23,7 +23,8 @@ from aios.data.dataset import DataSplit, data_id
 from aios.distributed.workers import PATIENCE
 from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
-from aios.runs.storage import StorageError, writing
+from aios.runs.lock import BrainLock
+from aios.runs.storage import StorageError, hold_on, writing
 from aios.runs.training_log import TrainingLog
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class RunKeeper:
     """What is trained and evaluated on."""
     log: TrainingLog
     """Synced before each checkpoint, so a power cut leaves no gap."""
+    lock: BrainLock
+    """The brain's, held by this process."""
     started: float = field(default_factory=time.time)
     """Unix seconds."""
     created: float = field(init=False)
@@ -61,9 +64,11 @@ class RunKeeper:
         Called by every worker; the main one writes for all, under DeepSpeed each its own part.
 
         Raises:
-            StorageError: when the disk takes no more; older checkpoints stay, and nothing of this one.
+            StorageError: when the disk takes no more, or another run trains the brain by now; older checkpoints stay,
+                and nothing of this one.
         """
         run, brain_dir = self.run, self.run.config.brain_dir
+        hold_on(self.lock, brain_dir)
         run.auto.keep_snapshot()
         with run.workers.waiting_at_most(PATIENCE):  # disks may be slow: for the end of it, too
             try:
