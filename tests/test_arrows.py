@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "aios"
 DOOR = SOURCE / "auto_lr" / "adaptive_lr.py"
 FIXED = "aios.cli.hrm_hf.adaptive_lr"
-TRAINER = "aios.cli"
+ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
+COMMENTS = 66
+"""The column of its picture of layers from which on it says what each holds."""
 TORCH_IN_AUTO_LR = ("api.py", "loop")
 
 
@@ -37,21 +40,31 @@ def into(module: str, *targets: str) -> bool:
     return any(module == target or module.startswith(f"{target}.") for target in targets)
 
 
+PARTS = {path.stem for path in SOURCE.iterdir() if not path.name.startswith(("__", "py.typed"))}
 ALL = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name not in ("cli", "__pycache__"))
 
 
-@pytest.mark.parametrize(
-    ("folders", "forbidden"),
-    [
-        (ALL, (TRAINER,)),
-        (("engines", "terminal"), ("aios.gui",)),
-        (("core", "data", "runs", "distributed"), ("aios.settings", "aios.engines", TRAINER, "aios.gui")),
-        (("brains",), ("aios.settings", "aios.engines", "aios.terminal", "aios.gui")),
-    ],
-    ids=["nothing below cli imports it", "engines and terminal", "the lowest folders", "the list of brains"],
-)
-def test_no_arrow_runs_back_up(folders: list[str], forbidden: tuple[str, ...]) -> None:
-    assert not [(file, module) for file, module in arrows(*folders) if into(module, *forbidden)]
+def drawn() -> tuple[dict[str, int], set[tuple[str, str]]]:
+    """(how deep each folder or module lies, the arrows within a layer), as docs/architecture.md draws them."""
+    behind = ARCHITECTURE.read_text(encoding="utf-8").partition("none goes up.\n\n")[2]
+    picture = "\n".join(line[:COMMENTS] for line in behind.partition("\n\n")[0].split("\n"))
+    layers = enumerate(picture.split("-" * 60))
+    level = {word: depth for depth, layer in layers for word in re.findall(r"\w+", layer) if word in PARTS}
+    return level, set(re.findall(r"(\w+) ──► (\w+)", picture))
+
+
+def test_every_import_goes_along_an_arrow_or_down() -> None:
+    level, arrows_within = drawn()
+    assert set(level) == PARTS
+    wrong = []
+    for file in (file for file in SOURCE.rglob("*.py") if file != DOOR):
+        part = Path(file.relative_to(SOURCE).parts[0]).stem
+        for module in (module for module in imports(file) if module.startswith("aios.")):
+            other = module.split(".")[1]
+            may = part == other or (part, other) in arrows_within or other not in level or part not in level
+            if not may and level[other] <= level[part]:
+                wrong.append((str(file.relative_to(SOURCE)), module))
+    assert not wrong
 
 
 def test_of_the_commands_only_gui_imports_the_window() -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 from aios.errors import UserError
 
 DISTRIBUTION = "aios-autolr"
-_OF_COMMANDS = {"matplotlib": "plot", "pyarrow": "data", "zstandard": "data"}
+_OF_COMMANDS = {"PIL": "gui", "matplotlib": "plot", "pyarrow": "data", "zstandard": "data"}
 """The extra of a package that a command imports, by its import name; all others belong to `hrm`."""
 
 

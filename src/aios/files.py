@@ -54,8 +54,6 @@ def replace_file(
 
 def fsync(path: Path) -> None:
     """Wait until a file's contents, or a folder's entries, are on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders, and its renames need none
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

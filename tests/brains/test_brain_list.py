@@ -149,7 +149,15 @@ def test_records_beyond_reason_are_survived(tmp_path: Path, text: str) -> None:
     assert state_of(tmp_path).loss == 5.25
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_record_is_one_here_where_it_is_one_for_those_who_follow_the_log(tmp_path: Path) -> None:
+    log = write_log(tmp_path, START, TRAIN)
+    before = log.read_bytes()
+    log.write_bytes(before + '{"event": "final", "step": 3, "note": "a\u2028line of a letter"}\n'.encode())
+    assert state_of(tmp_path).state is State.FINISHED
+    log.write_bytes(before + b'{"event": "final", "step": 3, "note": "no \xff UTF-8"}\n')
+    assert state_of(tmp_path).state is State.UNFINISHED
+
+
 def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "pipes").mkdir()
     for name in ("training.json", "metrics.jsonl", "config.json", "model.safetensors"):

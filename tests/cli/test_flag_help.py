@@ -8,9 +8,9 @@ import pytest
 import typer
 
 from aios.cli.app import app
-from aios.cli.flags import parse_config
 from aios.settings.config import PANELS, TrainingConfig, field_types
 from aios.settings.flag_values import allowed_types
+from parsed_flags import parse_config
 from training_process import run_aios
 
 FIELDS = dataclasses.fields(TrainingConfig)

@@ -35,6 +35,13 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_a_system_that_it_does_not_run_on_is_told_so_at_once() -> None:
+    elsewhere = 'import sys; sys.platform = "win32"; from aios.__main__ import main; main()'
+    done = subprocess.run([sys.executable, "-c", elsewhere], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: The aios command needs Linux or macOS;")
+
+
 def test_a_student_needs_its_origin_no_more_once_it_is_trained(tmp_path: Path) -> None:
     train(tmp_path, "--steps=2", "--brain-name=parent")
     train(tmp_path, "--steps=2", f"--student-init={tmp_path / 'parent'}")

@@ -109,8 +109,8 @@ def test_the_learning_rate_says_what_it_is() -> None:
 
 
 def test_sentences_of_the_command_line_lose_their_flags() -> None:
-    assert in_window_words("--batch-size is 'x', but it takes a value of type int.") == (
-        "“Batch size” is 'x', but it takes a whole number."
+    assert in_window_words("--batch-size is 'x', but it must be a whole number.") == (
+        "“Batch size” is 'x', but it must be a whole number."
     )
     assert in_window_words("no effect with --no-auto-adjust-lr") == "no effect with “Auto-adjust learning rate” off"
     assert in_window_words("see --unknown-thing") == "see --unknown-thing"

@@ -16,13 +16,13 @@ from typer.main import get_command
 from aios.brains.brain_list import State, read_brain
 from aios.brains.process_identity import birth_of
 from aios.brains.session_file import SessionFile
-from aios.cli.flags import parse_config
 from aios.cli.hrm_commands import hrm_hf
 from aios.errors import UserError
 from aios.gui.training_control import TrainingControl, resume_config
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
 from aios.settings.config import TrainingConfig
 from brains.left_behind import START, TRAIN, write_log
+from parsed_flags import parse_config
 from training_process import TIMEOUT, read_log
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 from absent_packages import hide
+from aios.settings.settings_file import parse_settings_file
 
 ROOT = Path(__file__).parents[2]
 OF_EXTRAS = ("transformers", "tokenizers", "safetensors", "yaml", "rich", "typer", "matplotlib")
@@ -56,6 +60,28 @@ def test_a_command_names_the_extra_that_it_lacks(tmp_path: Path, absent: str, co
     done = run_without(tmp_path, (absent,), "-m", "aios", *command.format(log=log).split())
     sentence = f"this needs the package {absent}, which is not installed: pip install 'aios-autolr[{extra}]'"
     assert (done.returncode, done.stderr) == (2, f"Error: {sentence}\n")
+
+
+def imported(file: Path) -> set[str]:
+    """The packages that `file` imports, wherever in it; its own aside."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
+    return {name.partition(".")[0] for name in names} - {"aios"}
+
+
+def plain(name: str) -> str:
+    """The name of a distribution, without what may be written in several ways."""
+    return re.split(r"[^\w.-]", name)[0].lower().replace("_", "-")
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    project = parse_settings_file(ROOT / "pyproject.toml")["project"]
+    needed = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    declared, distributions = set(map(plain, needed)), packages_distributions()
+    for file in (ROOT / "src").rglob("*.py"):
+        for name in imported(file) - sys.stdlib_module_names:
+            assert declared & set(map(plain, distributions.get(name, [name]))), f"{file} imports {name}"
 
 
 @pytest.mark.slow

@@ -153,6 +153,14 @@ def test_the_best_evaluation_is_one_of_the_data_of_now() -> None:
     assert history.best_evaluation() == (0, 9.0)
 
 
+def test_an_older_log_that_does_not_name_a_setting_had_it_at_its_default() -> None:
+    before = {**start(), "config": {"steps": 200, "batch_size": 8}}
+    for now, best in (({"ema": 0.0}, (100, 4.0)), ({"ema": 0.999}, (120, 5.0))):
+        going_on = {**resumed(100, 1.0), "config": {**before["config"], **now}}
+        history = history_of([before, evaluated(100, 4.0), going_on, evaluated(120, 5.0)])
+        assert history.best_evaluation() == best
+
+
 def test_the_anneal_of_a_run_that_goes_on_inside_it_is_shown_from_there() -> None:
     anneal = {"event": "adaptive_lr_anneal", "step": 700, "start": 700, "end": 1000, "reason": "end_of_run"}
     again = [anneal, resumed(850, 1.0), {**anneal, "step": 850}]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, read_card
+from aios.file_names import BRAIN_FILE
+from aios.runs.brain import BrainCard, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import save_checkpoint
 from aios.runs.publishing import publish
 

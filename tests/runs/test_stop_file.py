@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from aios.runs.stop_file import FINISH, STOP, StopFile
+from aios.runs.stop_file import Request, StopFile
 
 
 def test_a_request_that_is_empty_while_it_is_written_is_what_it_becomes(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_request_that_is_empty_while_it_is_written_is_what_it_becomes(tmp_path
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert StopFile(path, ours=True).asked() == FINISH
+    assert StopFile(path, ours=True).asked() is Request.FINISH
     writer.join()
 
 
@@ -27,4 +27,4 @@ def test_a_request_that_stays_empty_stops(tmp_path: Path) -> None:
     path = tmp_path / "STOP"
     assert StopFile(path, ours=True).asked() is None
     path.touch()
-    assert StopFile(path, ours=True).asked() == STOP
+    assert StopFile(path, ours=True).asked() is Request.STOP

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,6 @@ def test_appends_across_openings_and_stamps_the_time(tmp_path: Path) -> None:
     assert all(r["ts"] > 1.6e9 for r in records)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
 @pytest.mark.parametrize("with_folder", [False, True])
 def test_a_log_taken_away_is_brought_back_whole_for_all_who_write_it(tmp_path: Path, with_folder: bool) -> None:
     path = tmp_path / "brain" / "metrics.jsonl"

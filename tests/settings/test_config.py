@@ -10,9 +10,10 @@ import pytest
 import typer
 
 from aios.cli.app import app
-from aios.cli.flags import parse_config
 from aios.errors import UserError
-from aios.settings.config import UNSEARCHED_LR, TrainingConfig, field_types
+from aios.run_view.logged_settings import ALWAYS_SAID, OUTPUTS, SAID_LATER
+from aios.settings.config import UNSEARCHED_LR, TrainingConfig, field_types, path_fields
+from parsed_flags import parse_config
 
 COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]
 
@@ -87,6 +88,18 @@ def test_cli_round_trip_of_all_fields() -> None:
 def test_defaults_are_the_dataclass_ones() -> None:
     assert parse_config(COMMAND, []) == TrainingConfig()
     assert TrainingConfig().to_cli_args() == []
+
+
+def test_what_older_runs_do_not_name_is_at_its_default_there() -> None:
+    defaults = TrainingConfig().to_dict()
+    assert {name: defaults[name] for name in SAID_LATER} == SAID_LATER
+    assert set(ALWAYS_SAID) <= set(defaults)
+
+
+def test_places_to_write_to_are_paths() -> None:
+    assert set(OUTPUTS) <= set(path_fields())
+    assert path_fields()["student_init"] == "FOLDER"
+    assert "model" not in path_fields()
 
 
 @pytest.mark.parametrize("name", TOGETHER)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios.cli.app import app
-from aios.cli.flags import parse_config
 from aios.errors import UserError
 from aios.settings.config import TrainingConfig
 from aios.settings.config_file import load_config_file, save_config_file
+from parsed_flags import parse_config
 from training_process import read_log, run_aios, train
 
 COMMAND = typer.main.get_command(app).commands["hrm-hf"].commands["train"]
@@ -87,10 +87,11 @@ def test_every_format_loads_with_underscores_or_dashes(tmp_path: Path, name: str
         ("a.toml", "use_moe = 1", ["use_moe = 1", "true or false"]),
         ("a.toml", 'lr = "fast"', ["lr = 'fast'", "a number"]),
         ("a.toml", "lr = true", ["lr = True", "a number"]),
-        ("a.json", '{"lr": 1' + 400 * "0" + "}", ["lr is too large"]),
         ("a.json", '{"steps": null}', ["steps = None", "whole number"]),
         ("a.yaml", "brain_name: 2024-01-01", ["brain_name = ", "text in quotes"]),
         ("a.yaml", "cuda_ids: 1", ["cuda_ids = 1", "text in quotes"]),
+        ("a.yaml", "eval_segments: true", ["eval_segments = True has the wrong type; write a whole number"]),
+        ("a.json", '{"lr": 1' + 400 * "0" + "}", ["lr = ", "too large a number"]),
         ("a.toml", 'preset = "huge"', ["preset = 'huge'", "tiny, small, base"]),
         ("a.yaml", "preset: [tiny]", ["preset = ['tiny']", "tiny, small, base"]),
         ("a.yaml", "- 1", ["[1]", "where settings belong"]),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from aios.settings.deepspeed import (
     check_deepspeed,
     check_same_engine,
     deepspeed_settings,
-    has_scheduler,
     optimizer_settings,
     snapshot_obstacle,
     with_file_lr,
@@ -119,11 +120,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         check_deepspeed(TrainingConfig(deepspeed_config=str(tmp_path / "nowhere.json")))
 
 
-def test_a_scheduler_is_found_only_where_there_is_one(tmp_path: Path) -> None:
-    assert has_scheduler(config_with(tmp_path, zero(1, scheduler={"type": "WarmupLR"})))
-    assert not has_scheduler(config_with(tmp_path, zero(1, scheduler={})))
-    assert not has_scheduler(TrainingConfig(zero_stage="zero1"))
-    assert not has_scheduler(TrainingConfig())
+def test_a_scheduler_of_deepspeeds_is_handed_on(tmp_path: Path) -> None:
+    asked = {"type": "WarmupLR"}
+    assert deepspeed_settings(config_with(tmp_path, zero(1, scheduler=asked)), 1)["scheduler"] == asked
+    deepspeed_settings(config_with(tmp_path, zero(1, scheduler={})), 1)
+
+
+def test_what_is_decided_of_a_file_is_decided_of_one_version_of_it(tmp_path: Path) -> None:
+    asked = zero(1, scheduler={"type": "WarmupLR"}, optimizer={"type": "Adam", "params": {"adam_w_mode": True}})
+    path = config_with(tmp_path, asked).deepspeed_config
+    counted = f"""
+import sys
+from aios.settings.config import TrainingConfig
+from aios.settings.deepspeed import deepspeed_settings
+read = []
+sys.addaudithook(lambda event, args: read.append(args[0]) if event == "open" and str(args[0]) == {path!r} else None)
+deepspeed_settings(TrainingConfig(deepspeed_config={path!r}), 1)
+print(len(read))
+"""
+    done = subprocess.run([sys.executable, "-c", counted], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "1\n"
 
 
 def test_an_adamw_section_sets_what_no_flag_does(tmp_path: Path) -> None:

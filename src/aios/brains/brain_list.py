@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Collection, Iterator
@@ -11,12 +10,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from aios.brains.printed_output import last_error, tail_text
+from aios.brains.printed_output import last_error, tail
 from aios.brains.session_file import SessionFile, read_session
 from aios.errors import UserError
+from aios.file_names import LOG_FILE
 from aios.run_view.events import BEGINNINGS, number
+from aios.run_view.follow import record_of
 from aios.run_view.history import RunHistory, progress_text
-from aios.run_view.reading import LOG_NAME, Outlines
+from aios.run_view.reading import Outlines
 from aios.runs.brain import holds_brain, list_checkpoints
 from aios.runs.brain_name import numbered
 from aios.runs.lock import holder_of
@@ -112,7 +113,7 @@ def read_brain(folder: Path, outlines: Outlines | None = None, started: SessionF
     started there: as long as that lives, it counts, whatever has become of the folder.
     """
     session = started if started is not None and started.alive else read_session(folder)
-    log = Path(session.log) if session is not None else folder / LOG_NAME
+    log = Path(session.log) if session is not None else folder / LOG_FILE
     try:
         modified = log.stat().st_mtime if log.is_file() else 0.0
         held = is_held(folder)
@@ -220,18 +221,10 @@ def _ending(records: list[dict[str, Any]], since: float) -> dict[str, Any] | Non
 
 def tail_records(log: Path) -> Iterator[dict[str, Any]]:
     """The records in the last part of a log, oldest first; lines that are no record are passed over."""
-    for line in tail_text(log).splitlines():
-        record = _record(line)
+    for line in tail(log).split(b"\n"):
+        record = record_of(line)
         if record is not None:
             yield record
-
-
-def _record(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def free_name(bundle_dir: Path, name: str, queued: Collection[Path] = ()) -> str:
@@ -254,5 +247,5 @@ def locate(target: Path) -> tuple[Path, Path]:
     """(log, brain folder) that `target`, a log or a brain's folder, means."""
     if target.is_dir():
         session = read_session(target)
-        return (Path(session.log) if session is not None else target / LOG_NAME), target
+        return (Path(session.log) if session is not None else target / LOG_FILE), target
     return target, target.parent

@@ -63,10 +63,15 @@ def _newest_part(lines: list[str]) -> list[str]:
     return lines[begins[-1] + 1 :] if begins else lines
 
 
-def tail_text(path: Path, size: int = _TAIL_BYTES) -> str:
-    """The last `size` bytes of a file as text; OSError where it is none that can be read."""
+def tail_text(path: Path) -> str:
+    """The last part of a file as text; OSError where it is none that can be read."""
+    return tail(path).decode("utf-8", errors="replace")
+
+
+def tail(path: Path) -> bytes:
+    """The last `_TAIL_BYTES` of a file; OSError where it is none that can be read."""
     if not path.is_file():  # a pipe would be waited for
         raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
     with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - size))
-        return file.read(size).decode("utf-8", errors="replace")
+        file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+        return file.read(_TAIL_BYTES)

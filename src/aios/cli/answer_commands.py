@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -16,7 +16,7 @@ from aios.cli.flags import DebugOption, with_options
 from aios.cli.hrm_hf.trained_brain import TrainedBrain, WeightsPlace, Which, find_weights, open_while_trained
 from aios.errors import UserError
 from aios.settings.answering import Answering
-from aios.settings.config import TrainingConfig
+from aios.settings.config import Device, TrainingConfig
 from aios.settings.flag_values import is_utf8
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ TemperatureOption = Annotated[float, typer.Option(help="Divides the logits; 0: a
 TopKOption = Annotated[int, typer.Option(help="Draw among so many likeliest tokens; 0: among all.")]
 TopPOption = Annotated[float, typer.Option(help="Draw among the likeliest tokens with this share of the probability.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of what is drawn.")]
-DeviceOption = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
 
 
 class _Asked(NamedTuple):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from aios.cli.flag_help import HelpAllOption
 from aios.settings.config import TrainingConfig, field_types
@@ -89,9 +88,3 @@ def _was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     # By name: typer brings its own copy of click in some versions, and with it another enum.
     return source is not None and source.name != "DEFAULT"
-
-
-def parse_config(command: TyperCommand, args: Sequence[str]) -> TrainingConfig:
-    """The config that `args` mean to `command`; the inverse of `TrainingConfig.to_cli_args`."""
-    context = cast(typer.Context, command.make_context(command.name, list(args)))
-    return TrainingConfig(**given_flags(context))

@@ -12,7 +12,7 @@ import typer
 
 from aios.cli.flags import DebugOption
 from aios.errors import UserError
-from aios.runs.brain import check_writable
+from aios.runs.writable import check_writable
 
 FORMATS = (".png", ".svg", ".pdf", ".jpg", ".webp")
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from aios.errors import UserError, shown
+from aios.file_names import CONFIG_FILE
 from aios.files import NotPlainError, read_at_most
 
 CODE_KEYS = ("auto_map", "auto_mapping", "custom_generate", "custom_pipelines", "trust_remote_code")
 """Keys by which transformers and peft find code that comes with a folder, or allow it to run."""
 _MAY_ASK = (
-    "config.json",
+    CONFIG_FILE,
     "generation_config.json",
     "tokenizer_config.json",
     "processor_config.json",
@@ -75,20 +77,34 @@ def _read(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_each_key_once)
+        return parse_json(text)
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply to be read; choose another folder.") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); choose another folder.") from error
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
+def parse_json(text: str) -> Any:
+    """JSON in which no object has a key twice.
+
+    Raises:
+        ValueError: for a key that is there twice, and what `json.loads` raises.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    refuse_duplicates(key for key, _ in pairs)
+    return dict(pairs)
+
+
+def refuse_duplicates(keys: Iterable[str]) -> None:
+    """Raise ValueError, naming it, for a key that is there twice."""
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
             raise ValueError(f"the key {shown(key)} is there twice")
-        found[key] = value
-    return found
+        seen.add(key)
 
 
 def _code_key(value: Any) -> str | None:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from aios.core.exact_tensors import check_exact
 from aios.distributed.merging import merge_shares, weighted_mean
+from aios.file_names import WEIGHTS_FILE
 from aios.files import fsync
 
-WEIGHTS_FILE = "model.safetensors"
 _STATE_FILE = "state.pt"
 _REPORT_FILE = "report.json"
 

@@ -21,7 +21,7 @@ from aios.gui.read_only_text import move_on
 from aios.gui.tooltip import Tooltip
 from aios.quantities import show_bytes
 
-_OPENERS = {"linux": (("xdg-open",), ("gio", "open")), "darwin": (("open",),), "win32": (("explorer",),)}
+_OPENERS = {"linux": (("xdg-open",), ("gio", "open")), "darwin": (("open",),)}
 _LOOK_MS = 200
 
 
@@ -137,7 +137,7 @@ class BrainCare:
         code = opening.poll()
         if code is None:
             self._root.after(_LOOK_MS, self._see_it_open, opening, program, folder)
-        elif code != 0 and sys.platform != "win32":  # explorer.exe ends with 1 when all is well
+        elif code != 0:
             raise UserError(f"{program} could not open {folder}; open it in a file manager of yours.")
 
 

@@ -19,14 +19,16 @@ from aios.brains.notes import NOTES_FILE
 from aios.brains.printed_output import OUTPUT_FILE
 from aios.brains.session_file import SESSION_FILE, read_session
 from aios.errors import UserError
+from aios.file_names import BEST_FOLDER, BRAIN_FILE, CHECKPOINTS_FOLDER, LOG_FILE, STOP_FILE
 from aios.gui.wording import in_window_words
-from aios.run_view.reading import LOG_NAME, Outlines
-from aios.runs.brain import BRAIN_FILE, list_checkpoints, read_card
+from aios.run_view.reading import Outlines
+from aios.runs.brain import list_checkpoints, read_card
 from aios.runs.brain_name import why_not_a_name
 from aios.runs.lock import LOCK_FILE, BrainLock
 
 _OURS = (
-    *("checkpoints", "best", BRAIN_FILE, LOG_NAME, SESSION_FILE, OUTPUT_FILE, NOTES_FILE, LOCK_FILE, "STOP"),
+    *(CHECKPOINTS_FOLDER, BEST_FOLDER, BRAIN_FILE, LOG_FILE, STOP_FILE),
+    *(SESSION_FILE, OUTPUT_FILE, NOTES_FILE, LOCK_FILE),
     *(".*.new", ".partial-*", "*.folder-[0-9]*"),
 )
 
@@ -134,7 +136,7 @@ def _why_not_ours(folder: Path) -> str | None:
     cards = (read_card(place) for place in (folder, *list_checkpoints(folder)))
     if read_session(folder) is not None or any(card is not None for card in cards):
         return None
-    log = folder / LOG_NAME
+    log = folder / LOG_FILE
     if log.is_file() and not log.is_symlink() and Outlines().of(log).records > 0:
         return None
     return "holds no card, no training and no log of a brain"

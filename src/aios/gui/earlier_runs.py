@@ -11,9 +11,9 @@ from typing import Any
 
 from aios.brains.brain_list import tail_records
 from aios.errors import UserError
+from aios.file_names import LOG_FILE
 from aios.run_view.events import number
 from aios.run_view.follow import LogFollower
-from aios.run_view.reading import LOG_NAME
 from aios.settings.config import TrainingConfig
 from aios.settings.estimate import RunSize, step_seconds
 from aios.settings.fits import likely_device, size_of_run
@@ -48,7 +48,7 @@ def usual_step_seconds(foreseen: Forecast) -> float | None:
 
 def _earlier(foreseen: Forecast, device: str) -> Iterator[tuple[RunSize, float]]:
     """(size, seconds of a step) of the newest runs on a device of that kind and with the same tokenizer."""
-    logs = [log for log in Path(foreseen.config.bundle_dir).glob(f"*/{LOG_NAME}") if log.is_file()]
+    logs = [log for log in Path(foreseen.config.bundle_dir).glob(f"*/{LOG_FILE}") if log.is_file()]
     for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)[:_MOST_LOGS]:
         begun = next(iter(LogFollower(log).poll(_BEGINNING)), {})
         config = _config_of(begun.get("config"))

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from aios.errors import UserError
 from aios.gui.earlier_runs import foresee
 from aios.gui.wording import fields_named, in_window_words, label_of
-from aios.settings.config import LEARNING_RATE, TrainingConfig, field_types
+from aios.settings.config import LEARNING_RATE, TrainingConfig, field_types, path_fields
+from aios.settings.flag_values import allowed_types
 from aios.settings.forecast import Forecast
 from aios.settings.preflight import check_folders, check_inputs
 
@@ -31,15 +32,8 @@ MAIN_FIELDS = tuple(
     if f.metadata["main"] and f.name not in RATE_FIELDS + _NOT_IN_FORM
 )
 _WITH_AUTO_ONLY = ("adaptive_lr_profile", "adaptive_lr_config")
-_PATHS: dict[str, Kind] = {
-    "dataset_file": "dataset",
-    "eval_file": "dataset",
-    "adaptive_lr_config": "file",
-    "deepspeed_config": "file",
-    "student_init": "folder",
-    "bundle_dir": "folder",
-    "tensorboard": "folder",
-}
+_DATASETS = ("dataset_file", "eval_file")
+_NEW_FILES = ("log_file", "stop_file")  # no dialog of files that are there leads to one
 _UNSET = {"dataset_file": BUNDLED_TEXT}
 _AUTOMATIC = "automatic"  # None of a field that is else on or off
 _ON_OFF = {"on": True, "off": False}
@@ -85,17 +79,16 @@ def _spec(f: dataclasses.Field[Any]) -> FieldSpec:
 
 
 def _kind_of(name: str) -> tuple[Kind, tuple[str, ...]]:
-    hint = field_types()[name]
-    arms = getattr(hint, "__args__", (hint,))
-    if name in _PATHS:
-        return _PATHS[name], ()
-    if hint is bool:
+    if name in _DATASETS:
+        return "dataset", ()
+    if name in path_fields() and name not in _NEW_FILES:
+        return "file" if path_fields()[name] == "FILE" else "folder", ()
+    kinds, choices = allowed_types(field_types()[name])
+    if kinds == (bool,):
         return "switch", ()
-    if bool in arms:
+    if bool in kinds:
         return "choice", (_AUTOMATIC, *_ON_OFF)
-    if getattr(hint, "__origin__", None) is Literal:
-        return "choice", tuple(map(str, arms))
-    return "text", ()
+    return ("choice", tuple(map(str, choices))) if choices else ("text", ())
 
 
 def show_value(name: str, value: Any) -> Text:
@@ -114,14 +107,13 @@ def read_text(name: str, text: Text) -> Any:
     if isinstance(text, bool):
         return text
     text = text.strip()
-    hint = field_types()[name]
-    arms = getattr(hint, "__args__", (hint,))
-    if bool in arms:
+    kinds, _ = allowed_types(field_types()[name])
+    if bool in kinds:
         return _ON_OFF.get(text)
-    if type(None) in arms and text in ("", _UNSET.get(name)):
+    if type(None) in kinds and text in ("", _UNSET.get(name)):
         return None
     for number in (int, float):
-        if number in arms:
+        if number in kinds:
             try:
                 return number(text)
             except ValueError:
@@ -216,6 +208,6 @@ def _blamed(sentence: str, values: Mapping[str, Any]) -> str | None:
         if name in values:
             return name
     for name, value in values.items():
-        if name in _PATHS and str(value) in sentence:
+        if name in path_fields() and str(value) in sentence:
             return name
     return None

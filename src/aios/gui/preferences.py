@@ -6,12 +6,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from aios.core.foreign_json import parse_json
 from aios.errors import UserError
 from aios.files import replace_file
 from aios.places import config_folder
 from aios.settings.config import TrainingConfig
 from aios.settings.config_file import load_config_file, save_config_file
-from aios.settings.settings_file import parse_json, read_small_file
+from aios.settings.settings_file import read_small_file
 
 MOST_RECENT = 8
 """Datasets remembered."""

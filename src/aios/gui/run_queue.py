@@ -16,14 +16,9 @@ from typing import Any
 from aios.errors import UserError
 from aios.gui.wording import in_window_words
 from aios.places import config_folder
-from aios.settings.config import TrainingConfig
+from aios.settings.config import TrainingConfig, path_fields
 from aios.settings.config_file import load_config_file, save_config_file
 
-_PLACES = (
-    *("dataset_file", "eval_file", "adaptive_lr_config", "deepspeed_config", "student_init", "bundle_dir"),
-    *("tensorboard", "log_file", "stop_file"),
-)
-"""Settings that are paths; the tokenizer is one where there is such a folder."""
 _MOST = 999
 
 
@@ -149,7 +144,7 @@ class RunQueue:
 
 def with_whole_paths(config: TrainingConfig) -> TrainingConfig:
     """The same run, whatever the current folder is."""
-    given = {name: getattr(config, name) for name in _PLACES}
-    if config.model is not None and os.path.exists(config.model):
+    given = {name: getattr(config, name) for name in path_fields()}
+    if config.model is not None and os.path.exists(config.model):  # else it is a name
         given["model"] = config.model
     return dataclasses.replace(config, **{name: os.path.abspath(path) for name, path in given.items() if path})

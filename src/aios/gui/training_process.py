@@ -16,10 +16,11 @@ from aios.brains.printed_output import OUTPUT_FILE, open_output
 from aios.brains.process_identity import birth_of
 from aios.brains.session_file import SessionFile
 from aios.errors import UserError
+from aios.file_names import STOP_FILE
 from aios.files import replace_file
 from aios.run_view.reading import Outlines
 from aios.runs.lock import holder_of, refusal
-from aios.runs.stop_file import FINISH, StopFile
+from aios.runs.stop_file import Request, StopFile
 from aios.settings.config import TrainingConfig
 
 
@@ -95,10 +96,10 @@ class TrainingProcess:
         brain = self.look()
         if brain is None or brain.state is not State.RUNNING:
             return  # it ended by itself in the meantime; a stop file would stop the next run
-        stop_file = Path(brain.session.stop_file) if brain.session is not None else self.brain_dir / "STOP"
-        if stop_file.absolute() != self.brain_dir.absolute() / "STOP":
+        stop_file = Path(brain.session.stop_file) if brain.session is not None else self.brain_dir / STOP_FILE
+        if stop_file.absolute() != self.brain_dir.absolute() / STOP_FILE:
             StopFile(stop_file, ours=False).check()  # the session may be a stranger's: no document is replaced
-        request = FINISH.encode() if what == "finish" else b""
+        request = Request.FINISH.content if what == "finish" else b""
         try:
             if brain.session is not None:
                 self._note(brain.session, what)

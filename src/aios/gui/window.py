@@ -15,6 +15,7 @@ from typing import Any
 from aios.brains.brain_list import Brain, State, free_name, list_brains, locate
 from aios.brains.printed_output import tail_text
 from aios.errors import RunError, UserError
+from aios.file_names import LOG_FILE
 from aios.gui.arrangement import Arrangement
 from aios.gui.automation import Inspector
 from aios.gui.background import Background
@@ -36,7 +37,7 @@ from aios.gui.settings_files import ask_and_export, ask_and_import
 from aios.gui.training_control import TrainingControl, resume_config
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
 from aios.gui.try_panel import TryPanel
-from aios.run_view.reading import LOG_NAME, Outlines
+from aios.run_view.reading import Outlines
 from aios.settings.config import TrainingConfig
 
 TICK_MS = 100
@@ -330,7 +331,7 @@ class Window:
         self.control.attach(folder)
         if self.control.brain is None or self.control.brain.log.absolute() != log:
             self.control.attach(None)
-        name = folder.name if target.is_dir() or log.name == LOG_NAME else log.stem
+        name = folder.name if target.is_dir() or log.name == LOG_FILE else log.stem
         self._show_feeds([RunFeed(name, log)])
 
     def attach_running(self) -> None:

@@ -62,7 +62,6 @@ AUTO_SENTENCE = (
 """What the tick box does, in one sentence."""
 
 _FLAG = re.compile(r"--(no-)?([a-z][a-z-]*[a-z])")
-_TYPES = {"type int": "whole number", "type float": "number", "type str": "text", "type bool": "yes or no"}
 
 
 def lr_wording(auto: bool, profile: str) -> tuple[str, str]:
@@ -87,10 +86,7 @@ def fields_named(sentence: str) -> list[str]:
 
 def in_window_words(sentence: str) -> str:
     """A sentence written for the command line with the window's labels in place of flags."""
-    sentence = _FLAG.sub(_label, sentence)
-    for kind, plain in _TYPES.items():
-        sentence = sentence.replace(f"a value of {kind}", f"a {plain}")
-    return sentence.replace(" is '',", " is empty,")
+    return _FLAG.sub(_label, sentence).replace(" is '',", " is empty,")
 
 
 def _label(match: re.Match[str]) -> str:

@@ -21,9 +21,9 @@ from aios.replay.recording import RecordedSitting, Recording, Step
 from aios.run_view.events import Adjustment, adjustment_from, number
 from aios.settings.adaptive_lr_file import SETTING_TYPES
 from aios.settings.config import field_types
-from aios.settings.flag_values import allowed_types
+from aios.settings.flag_values import allowed_types, wrong_type
 from aios.settings.learning_rate import auto_lr_config
-from aios.settings.settings_file import TYPE_NOUNS, unknown_key
+from aios.settings.settings_file import unknown_key
 
 PROFILE = "profile"
 """The key of `--set` that is no AdaptiveLRConfig field."""
@@ -91,7 +91,7 @@ def _parsed(key: str, text: str) -> Any:
     try:
         return _BOOLS[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError) as error:
-        raise UserError(f"--set {key}={text} has the wrong type; write {TYPE_NOUNS[kind]}.") from error
+        raise UserError(f"--set {key}={text} {wrong_type((kind,))}.") from error
 
 
 def replay(recording: Recording, choice: Choice) -> Replay:

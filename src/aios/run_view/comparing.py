@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aios.run_view.history import RunHistory, progress_text
+from aios.run_view.logged_settings import OUTPUTS
 
 Row = tuple[str, list[str]]
 """(what it is, its value in each run)."""
-_NAMES = frozenset({"brain_name", "bundle_dir", "log_file", "stop_file", "tensorboard", "resume"})
+_NAMES = frozenset({"brain_name", "bundle_dir", "resume", *OUTPUTS})
 _NOTHING = "\u2014"
 
 

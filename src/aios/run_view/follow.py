@@ -135,17 +135,22 @@ class LogFollower:
             self.good_lines += len(lines) - len(told)
             lines = told
         for line in lines:
-            try:
-                record = json.loads(line.decode())
-            except (ValueError, RecursionError):  # no JSON, no UTF-8, or nested beyond reason
-                self.bad_lines += bool(line.strip())
-                continue
-            if isinstance(record, dict):
+            record = record_of(line)
+            if record is not None:
                 records.append(record)
             else:
-                self.bad_lines += 1
+                self.bad_lines += bool(line.strip())
         self.good_lines += len(records)
         return records
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """The record that a line of a log holds; None for one that holds none."""
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, or nested beyond reason
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _read_to_a_line_end(file: BinaryIO, max_bytes: int) -> bytes:

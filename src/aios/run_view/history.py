@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from aios.run_view.events import MAX_STEP, Adjustment, Phase, RunEvent, Sample, loss_of, number
+from aios.run_view.logged_settings import same_evaluation
 from aios.run_view.pace import Pace
 from aios.run_view.sentences import sentence
 from aios.run_view.series import EMPTY, BucketSeries, Series
 from aios.run_view.smoothing import Smoother
 from aios.run_view.timeline import Decision, decision_from
-from aios.settings.evaluated_by import EVALUATED_BY
 
 MAX_DECISIONS = 10_000
 """Decisions kept, adjustments among them; of more, the newest."""
@@ -270,9 +270,8 @@ class RunHistory:
         config, run_id, self.started = record.get("config"), record.get("run_id"), number(record, "ts")
         before = self.config
         self.config = config if isinstance(config, dict) else {}
-        self._comparable_after = (
-            step if _evaluates_otherwise(before, self.config) else min(self._comparable_after, step)
-        )
+        comparable = same_evaluation(before, self.config)
+        self._comparable_after = min(self._comparable_after, step) if comparable else step
         self._final_best, self._resumed = None, record.get("event") == "run_resumed"
         self.run_id = str(run_id) if run_id is not None else None
         self.unigram_entropy = number(record, "unigram_entropy") if "unigram_entropy" in record else None
@@ -372,11 +371,6 @@ def progress_text(step: int, total: int | None) -> str:
 
 def _cut(phase: Phase, step: int) -> Phase:
     return Phase(phase.kind, min(phase.start, step), min(phase.end, step))
-
-
-def _evaluates_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether settings that evaluations depend on differ, as far as both logs have them."""
-    return any(before[name] != now[name] for name in EVALUATED_BY if name in before and name in now)
 
 
 _HANDLERS: dict[str, Callable[[RunHistory, dict[str, Any], int, int | None], None]] = {

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aios.errors import UserError
+from aios.file_names import LOG_FILE
 from aios.run_view.follow import POLL_BYTES, TRAIN_LINE, LogFollower
 from aios.run_view.history import RunHistory
-
-LOG_NAME = "metrics.jsonl"
-"""The log's name in a brain's folder."""
 
 
 class FollowedRun:
@@ -68,7 +66,7 @@ class Outlines:
 def log_at(path: Path) -> Path | None:
     """The log that `path` names, itself or the one in the brain's folder; None while there is none."""
     if path.is_dir():
-        inside = path / LOG_NAME
+        inside = path / LOG_FILE
         return inside if inside.is_file() else None
     return path if path.exists() else None
 
@@ -83,8 +81,8 @@ def find_log(path: Path) -> Path:
     if log is not None:
         return log
     if path.is_dir():
-        raise UserError(f"The folder {path} holds no {LOG_NAME}; give a training log or the folder of a brain.")
-    raise UserError(f"There is no log {path}; give a training log ({LOG_NAME}) or the folder of a brain.")
+        raise UserError(f"The folder {path} holds no {LOG_FILE}; give a training log or the folder of a brain.")
+    raise UserError(f"There is no log {path}; give a training log ({LOG_FILE}) or the folder of a brain.")
 
 
 def read_history(path: Path) -> RunHistory:
@@ -99,7 +97,7 @@ def read_history(path: Path) -> RunHistory:
     if (no_log := run.follower.no_log) is not None:
         raise UserError(no_log)
     if run.history.records == 0:
-        raise UserError(f"{log} holds no records of a training run; give a {LOG_NAME} that `aios hrm-hf train` wrote.")
+        raise UserError(f"{log} holds no records of a training run; give a {LOG_FILE} that `aios hrm-hf train` wrote.")
     return run.history
 
 
@@ -122,4 +120,4 @@ def _name(path: Path, history: RunHistory) -> str:
     brain = history.config.get("brain_name")
     if isinstance(brain, str) and brain:
         return brain
-    return path.name if path.is_dir() or path.name != LOG_NAME else path.resolve().parent.name
+    return path.name if path.is_dir() or path.name != LOG_FILE else path.resolve().parent.name

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aios.errors import UserError
+from aios.file_names import BEST_FOLDER, BRAIN_FILE, CHECKPOINTS_FOLDER, WEIGHTS_FILE
 
-BRAIN_FILE = "brain.json"
 SET_ASIDE = ".partial-replaced-"
 """How the folder of a checkpoint is called, before its name, while another of the same step takes its place."""
 _NAME = re.compile(rf"({re.escape(SET_ASIDE)})?step-(0|[1-9][0-9]{{0,17}})")  # 18 digits fit into 64 bits
@@ -41,12 +39,12 @@ class BrainCard:
 
 def checkpoint_dir(brain_dir: Path) -> Path:
     """The folder that holds the brain's checkpoints."""
-    return brain_dir / "checkpoints"
+    return brain_dir / CHECKPOINTS_FOLDER
 
 
 def best_dir(brain_dir: Path) -> Path:
     """The folder that shows the brain of the best evaluation."""
-    return brain_dir / "best"
+    return brain_dir / BEST_FOLDER
 
 
 def list_checkpoints(brain_dir: Path) -> list[Path]:
@@ -73,7 +71,7 @@ def is_set_aside(checkpoint: Path) -> bool:
 
 def holds_brain(brain_dir: Path) -> bool:
     """Whether there is something in the folder that a fresh run would overwrite."""
-    return bool(list_checkpoints(brain_dir)) or (brain_dir / "model.safetensors").exists()
+    return bool(list_checkpoints(brain_dir)) or (brain_dir / WEIGHTS_FILE).exists()
 
 
 def read_card(folder: Path) -> BrainCard | None:
@@ -107,32 +105,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def check_writable(folder: Path, flag: str) -> None:
-    """Refuse, before anything is made, a folder named by `flag` that nothing can be saved in.
-
-    Raises:
-        UserError: when the folder, or the nearest parent that exists, is a file, a link that leads nowhere, or cannot
-            be written in, or when there can be no such folder.
-    """
-    try:
-        existing = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
-        if not existing.is_dir():
-            what = "a link to nowhere" if existing.is_symlink() and not existing.exists() else "a file"
-            raise UserError(f"{existing} is {what}, so nothing can be saved in {folder}; choose another {flag}.")
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"Nothing can be saved in {folder} ({error.strerror}); choose another {flag} or free it."
-        ) from error
-
-
-def _is_there(path: Path) -> bool:
-    """Whether anything is, a link to nowhere too; raises OSError for a path that nothing can have."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True

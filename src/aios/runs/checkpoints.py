@@ -96,7 +96,7 @@ def save_checkpoint(
     partial.rename(final)
     fsync(folder)
     _remember(final, None)
-    _clear_partial(folder)
+    clear_leftovers(brain_dir, set_aside=True)
     _prune(brain_dir, final, keep, spared)
     return SavedCheckpoint(final, size, time.perf_counter() - begun)
 
@@ -106,7 +106,7 @@ def open_partial(brain_dir: Path, step: int) -> Path:
     folder = checkpoint_dir(brain_dir)
     folder.mkdir(parents=True, exist_ok=True)
     put_back(brain_dir)
-    _clear_partial(folder)
+    clear_leftovers(brain_dir, set_aside=True)
     partial = partial_path(brain_dir, step, os.getpid())
     partial.mkdir()
     return partial
@@ -160,13 +160,14 @@ def find_damage(path: Path) -> str | None:
     return damage
 
 
-def clear_leftovers(brain_dir: Path) -> None:
+def clear_leftovers(brain_dir: Path, set_aside: bool) -> None:
     """Clear away what saves that failed or were killed have left, so that its room is free again.
 
-    A checkpoint that was set aside stays. For a process that no other one saves beside.
+    `set_aside`: whether checkpoints that were set aside go, too, as they may where others have their places. For a
+    process that no other one saves beside.
     """
     for leftover in checkpoint_dir(brain_dir).glob(_PARTIAL_PREFIX + "*"):
-        if not is_set_aside(leftover):
+        if set_aside or not is_set_aside(leftover):
             _remove(leftover)
 
 
@@ -229,11 +230,6 @@ def _format_of(state: Any) -> int:
     """The format's version; 0 where there is none."""
     version = state.get("format_version") if isinstance(state, dict) else None
     return version if type(version) is int else 0
-
-
-def _clear_partial(folder: Path) -> None:
-    for leftover in folder.glob(_PARTIAL_PREFIX + "*"):
-        _remove(leftover)
 
 
 def _prune(brain_dir: Path, newest: Path, keep: int, spared: int | None) -> None:

@@ -8,12 +8,13 @@ A folder that is deleted or moved while its brain is trained takes the lock with
 after it (`renew`).
 
 A launcher locks the first of two bytes, the worker that writes the second, a lone process both: so a brain stays closed
-while the workers of a killed launcher still save. On Windows `msvcrt.locking` locks the same bytes.
+while the workers of a killed launcher still save.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shlex
@@ -28,17 +29,17 @@ from pathlib import Path
 from types import TracebackType
 
 from aios.errors import UserError
-from aios.runs.brain import check_writable
+from aios.runs.writable import check_writable
 
 LOCK_FILE = ".lock"
 RUN, WRITER = 0, 1
 """The two bytes: the run as a whole, and the process that writes for it."""
 _FIRST_BYTE = 1 << 30
-"""Behind any text: Windows locks out readers of a locked byte, too."""
+"""Behind any text."""
 _TRIES, _PAUSE = 5, 0.05
 """How often, and after how many seconds, a lock that is held is tried again: a window that looks holds it briefly."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+_NO_LINKS = os.O_NOFOLLOW
 """A link in its place, in a stranger's brain say, would have another file written."""
 _COMMAND_LENGTH = 200
 
@@ -232,38 +233,19 @@ def _read_holder(file: int) -> Holder:
         return _UNKNOWN
 
 
-if sys.platform == "win32":
-    import msvcrt
+def _lock(file: int, part: int, shared: bool = False) -> bool:
+    """Lock one byte; False when another process has it.
 
-    def _lock(file: int, part: int, shared: bool = False) -> bool:
-        """Lock one byte; False when another process has it. Windows knows no shared locks here."""
-        os.lseek(file, _FIRST_BYTE + part, os.SEEK_SET)
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except PermissionError:
-            return False
-        finally:
-            os.lseek(file, 0, os.SEEK_SET)
-        return True
+    Raises:
+        OSError: where there are no locks.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.lockf(file, kind | fcntl.LOCK_NB, 1, _FIRST_BYTE + part)
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
+        return False
+    return True
 
-    def _unlock(file: int, part: int) -> None:
-        os.lseek(file, _FIRST_BYTE + part, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
-else:
-    import fcntl
 
-    def _lock(file: int, part: int, shared: bool = False) -> bool:
-        """Lock one byte; False when another process has it.
-
-        Raises:
-            OSError: where there are no locks.
-        """
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.lockf(file, kind | fcntl.LOCK_NB, 1, _FIRST_BYTE + part)
-        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
-            return False
-        return True
-
-    def _unlock(file: int, part: int) -> None:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, _FIRST_BYTE + part)
+def _unlock(file: int, part: int) -> None:
+    fcntl.lockf(file, fcntl.LOCK_UN, 1, _FIRST_BYTE + part)

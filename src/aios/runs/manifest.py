@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aios.errors import shown
+from aios.file_names import CONFIG_FILE
 from aios.files import fsync
 
 MANIFEST_FILE = "manifest.json"
 STATE_FILE = "state.pt"
-CONFIG_FILE = "config.json"
 _MAX_BYTES = 1 << 24  # of a manifest: enough for a hundred thousand files
 _MAX_NAME = 1024
 _HEX_DIGITS = frozenset("0123456789abcdef")

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from aios.file_names import BRAIN_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from aios.files import fsync, replace_file
-from aios.runs.brain import BRAIN_FILE
 from aios.runs.manifest import MANIFEST_FILE, STATE_FILE
 
 TOKENIZER_MARK = "tokenizer_config.json"
 """Every tokenizer that transformers saves has it."""
-_OF_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+_OF_WEIGHTS = (WEIGHTS_FILE, "model-*-of-*.safetensors", WEIGHTS_INDEX_FILE)
 _OF_MODEL = (*_OF_WEIGHTS, "generation_config.json")
 _OF_TOKENIZER = (
     *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),

@@ -5,17 +5,28 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from aios.errors import UserError
 from aios.files import read_at_most
 
-STOP = "stop_file"
-"""Save and stop at once: what the file asks for unless it says otherwise."""
-FINISH = "FINISH"
-"""What it may contain to ask for a short anneal and a regular end instead."""
 
-_REQUESTS = (b"", b"STOP", FINISH.encode())
+class Request(str, Enum):
+    """What the file asks for, by what it holds."""
+
+    STOP = "STOP"
+    """Save and stop at once; what is meant as well by a file that holds nothing, or anything else."""
+    FINISH = "FINISH"
+    """A short anneal and a regular end."""
+
+    @property
+    def content(self) -> bytes:
+        """What to write into the file to ask for it."""
+        return self.value.encode()
+
+
+_REQUESTS = (b"", *(request.content for request in Request))
 _MOST_BYTES = 64
 _BEING_WRITTEN = 0.1
 """Seconds after which an empty file is not being written any more."""
@@ -36,13 +47,13 @@ class StopFile:
         """Whether anything is: a file, a folder, a link to nowhere."""
         return os.path.lexists(self.path)
 
-    def asked(self) -> str | None:
-        """`STOP` or `FINISH`; None while nothing is there. Never fails, whatever is there."""
+    def asked(self) -> Request | None:
+        """What is asked for; None while nothing is there. Never fails, whatever is there."""
         if not self.is_there:
             return None
         if self._content() == b"":
             time.sleep(_BEING_WRITTEN)  # `echo FINISH > STOP` makes an empty file first
-        return FINISH if self._content() == FINISH.encode() else STOP
+        return Request.FINISH if self._content() == Request.FINISH.content else Request.STOP
 
     def check(self) -> None:
         """Refuse a place where no request can appear, or where something else lies.

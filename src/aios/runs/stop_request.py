@@ -6,7 +6,7 @@ import os
 import signal
 from types import FrameType, TracebackType
 
-from aios.runs.stop_file import FINISH, StopFile
+from aios.runs.stop_file import Request, StopFile
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -26,18 +26,19 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def reason(self) -> str | None:
-        """Why to stop (`signal`, `launcher_gone`, `stop_file`), `FINISH` once when that was asked for, else None."""
+        """Why to stop, as it is logged: `signal`, `launcher_gone`, `stop_file`; `Request.FINISH` once when that was
+        asked for, else None."""
         if self._signal is not None:
             return "signal"
         if self._launcher is not None and os.getppid() != self._launcher:
             return "launcher_gone"
         asked = self._stop_file.asked() if self._stop_file is not None else None
-        if asked != FINISH:
-            return asked
+        if asked is not Request.FINISH:
+            return "stop_file" if asked is not None else None
         if self._finishing:
             return None
         self._finishing = self.honoured() is not None  # the run goes on, and finds what could not be removed again
-        return FINISH
+        return Request.FINISH
 
     def honoured(self) -> str | None:
         """Take the stop file away, so that the next run does not stop on it; a sentence where it has to stay."""

@@ -10,7 +10,8 @@ from typing import Any
 from aios.auto_lr.adaptive_lr import AdaptiveLRConfig
 from aios.auto_lr.param_groups import ADAPTER, BASE, ROLES, ROUTER, GroupSettings
 from aios.errors import UserError, shown
-from aios.settings.settings_file import TYPE_NOUNS, parse_settings_file, text_as_number, unknown_key
+from aios.settings.flag_values import typed
+from aios.settings.settings_file import is_yaml, parse_settings_file, unknown_key
 
 SETTING_TYPES: Mapping[str, type] = {field.name: type(field.default) for field in fields(AdaptiveLRConfig)}
 """The settings there are, by name."""
@@ -83,10 +84,7 @@ def _typed(path: Path, place: object, key: Any, value: Any, types: Mapping[str, 
     """`value`, found at `place`, if it has the type of setting `key`; a whole number will do for a number."""
     if key not in types:
         raise unknown_key(place, key, types)
-    kind = types[key]
-    if kind is float and isinstance(value, str) and path.suffix.lower() in (".yaml", ".yml"):
-        value = text_as_number(value)
-    accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-        raise UserError(f"{place}: {key} = {shown(value)} has the wrong type; write {TYPE_NOUNS[kind]}.")
-    return value
+    try:
+        return typed(value, (types[key],), yaml=is_yaml(path))
+    except ValueError as error:
+        raise UserError(f"{place}: {key} = {shown(value)} {error}.") from error

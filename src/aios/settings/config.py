@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from aios.auto_lr.adaptive_lr import DEFAULT_LR
 from aios.auto_lr.anneal import DEFAULT_FRACTION
-from aios.auto_lr.plan import WARMUP_FRACTION
+from aios.auto_lr.plan import WARMUP_FRACTION, OnOverfit
 from aios.core.architecture import PRESETS, Architecture
 from aios.data.decoding import UTF_8, known_encoding
+from aios.file_names import LOG_FILE, STOP_FILE
 from aios.runs.stop_file import StopFile
 from aios.settings.config_checks import check_config
 from aios.settings.flag_values import flag_name
@@ -42,6 +44,10 @@ def _flag(
     return field(default=default, metadata=metadata)
 
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+"""Where to compute; `auto`: on the best there is."""
+_PATHS = ("FILE", "FOLDER")
+"""The words for what takes a path."""
 UNSEARCHED_LR = 1e-3
 """Where a new model begins under profile `auto` if nothing is given and nothing found, as in runs too short for it."""
 
@@ -102,7 +108,7 @@ class TrainingConfig:
         LEARNING_RATE,
         "A rate of its own for what is applied many times over: a new model's blocks (profile auto, not DeepSpeed).",
     )
-    on_overfit: Literal["finish", "keep-best", "ignore"] = _flag(
+    on_overfit: OnOverfit = _flag(
         "finish",
         LEARNING_RATE,
         "When the evaluation loss has turned up. finish: back to the best state, a short anneal, the end (profile auto "
@@ -214,7 +220,7 @@ class TrainingConfig:
         value="FILE",
     )
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = _flag("auto", HARDWARE, "Where to train.", main=True)
+    device: Device = _flag("auto", HARDWARE, "Where to train.", main=True)
     cuda_ids: str | None = _flag(None, HARDWARE, "CUDA device numbers, comma separated.", value="NUMBERS")
     amp: bool | None = _flag(None, HARDWARE, "Mixed precision (autocast). Default: on for CUDA.")
     model_dtype: Literal["fp32", "bf16", "fp16"] = _flag(
@@ -295,12 +301,12 @@ class TrainingConfig:
     @property
     def log_path(self) -> Path:
         """The training log (JSON lines)."""
-        return Path(self.log_file) if self.log_file else self.brain_dir / "metrics.jsonl"
+        return Path(self.log_file) if self.log_file else self.brain_dir / LOG_FILE
 
     @property
     def stop_path(self) -> Path:
         """The file whose appearance asks the run to save and stop."""
-        return Path(self.stop_file) if self.stop_file else self.brain_dir / "STOP"
+        return Path(self.stop_file) if self.stop_file else self.brain_dir / STOP_FILE
 
     @property
     def watched_stop_file(self) -> StopFile:
@@ -344,6 +350,12 @@ class TrainingConfig:
 def field_types() -> dict[str, Any]:
     """The resolved type of each field of `TrainingConfig`, by name."""
     return {name: kind for name, kind in get_type_hints(TrainingConfig).items() if not name.isupper()}
+
+
+@functools.cache
+def path_fields() -> Mapping[str, Literal["FILE", "FOLDER"]]:
+    """The fields that are paths, and whether of a file or of a folder; the tokenizer may be a folder's, too."""
+    return {f.name: f.metadata["value"] for f in dataclasses.fields(TrainingConfig) if f.metadata["value"] in _PATHS}
 
 
 def _field_args(f: dataclasses.Field[Any], value: Any) -> list[str]:

@@ -10,7 +10,7 @@ from aios.auto_lr.saved_state import LARGEST
 from aios.data.decoding import known_encoding
 from aios.errors import UserError, shown
 from aios.runs.brain_name import why_not_a_name
-from aios.settings.flag_values import allowed_types, flag_name, is_utf8, require
+from aios.settings.flag_values import allowed_types, fits, flag_name, is_utf8, nouns, require
 
 if TYPE_CHECKING:
     from aios.settings.config import TrainingConfig
@@ -50,11 +50,7 @@ def _check_types(config: TrainingConfig, kinds: Mapping[str, Any]) -> None:
         types, literals = allowed_types(kind)
         if literals and value not in literals:
             raise UserError(f"{flag_name(name)} is {shown(value)}; choose one of {', '.join(map(str, literals))}.")
-        number_as_float = float in types and isinstance(value, int) and not isinstance(value, bool)
-        wrong_bool = isinstance(value, bool) and bool not in types
-        if types and not number_as_float and (wrong_bool or not isinstance(value, types)):
-            wanted = " or ".join(t.__name__ for t in types if t is not type(None))
-            raise UserError(f"{flag_name(name)} is {shown(value)}, but it takes a value of type {wanted}.")
+        require(not types or fits(value, types), name, value, nouns(types))
         if isinstance(value, str) and not _is_clean(value):
             raise UserError(
                 f"{flag_name(name)} {shown(value)} holds a NUL character or bytes that are no UTF-8; rename it."

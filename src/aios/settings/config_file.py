@@ -16,8 +16,8 @@ import yaml
 from aios.errors import UserError, shown
 from aios.files import replace_file
 from aios.settings.config import TrainingConfig, field_types
-from aios.settings.flag_values import allowed_types
-from aios.settings.settings_file import TYPE_NOUNS, parse_settings_file, text_as_number, unknown_key
+from aios.settings.flag_values import allowed_types, typed
+from aios.settings.settings_file import is_yaml, parse_settings_file, unknown_key
 
 
 def load_config_file(path: str | Path) -> dict[str, Any]:
@@ -90,27 +90,7 @@ def _typed(path: Path, name: str, value: Any) -> Any:
         if isinstance(value, str) and value in choices:
             return value
         raise UserError(f"{path}: {name} = {shown(value)} is not allowed; choose one of {', '.join(choices)}.")
-    if value is None and type(None) in kinds:
-        return None
-    if float in kinds:
-        return _number(path, name, value)
-    if type(value) not in kinds:
-        raise _wrong_type(path, name, value)
-    return value
-
-
-def _number(path: Path, name: str, value: Any) -> float:
-    if isinstance(value, str) and path.suffix.lower() in (".yaml", ".yml"):
-        value = text_as_number(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _wrong_type(path, name, value)
     try:
-        return float(value)
-    except OverflowError as error:
-        raise UserError(f"{path}: {name} is too large a number; write a smaller one.") from error
-
-
-def _wrong_type(path: Path, name: str, value: Any) -> UserError:
-    kinds, _ = allowed_types(field_types()[name])
-    wanted = " or ".join(TYPE_NOUNS[kind] for kind in kinds if kind is not type(None))
-    return UserError(f"{path}: {name} = {shown(value)} has the wrong type; write {wanted}.")
+        return typed(value, kinds, yaml=is_yaml(path))
+    except ValueError as error:
+        raise UserError(f"{path}: {name} = {shown(value)} {error}.") from error

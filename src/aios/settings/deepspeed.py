@@ -11,15 +11,15 @@ from typing import Any
 from aios.errors import UserError, shown
 from aios.extras import remedy
 from aios.settings.config import TrainingConfig
-from aios.settings.settings_file import parse_json, read_small_file
+from aios.settings.deepspeed_file import DeepSpeedFile
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 """What the workers split among them: optimizer state; and gradients; and weights (Rajbhandari et al. 2020)."""
 SCHEDULERS = ("LRRangeTest", "OneCycle", "WarmupLR", "WarmupDecayLR", "WarmupCosineLR")
 """DeepSpeed's own."""
-AUTO = "auto"
-"""What files written for other trainers say for "as the trainer has it"."""
 
+_ZERO = "zero_optimization"
+_OFFLOADED = ("offload_param", "offload_optimizer")
 _REMEDY = "take it out of the file"
 _OPTIMIZERS = ("Adam", "AdamW")
 _WRITERS = ("tensorboard", "csv_monitor", "wandb", "comet", "nebula", "autotuning")
@@ -47,7 +47,7 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
     Raises:
         UserError: when the file cannot be read or contradicts a flag.
     """
-    asked = read_settings(config.deepspeed_config)
+    file = DeepSpeedFile.read(config.deepspeed_config)
     decided = {
         "train_micro_batch_size_per_gpu": (config.batch_size, "--batch-size"),
         "gradient_accumulation_steps": (config.gradient_accumulation_steps, "--gradient-accumulation-steps"),
@@ -56,54 +56,36 @@ def deepspeed_settings(config: TrainingConfig, world_size: int | None) -> dict[s
     if world_size is not None:
         names = "--batch-size x --gradient-accumulation-steps x the number of workers"
         decided["train_batch_size"] = (config.sequences_per_step(world_size), names)
-    _check_file(config, asked, decided)
-    zero = {**_section(asked, "zero_optimization", config), "stage": zero_stage(config)}
-    for part in ("offload_param", "offload_optimizer"):
-        _section(zero, part, config)
+    _check_file(config, file, decided)
+    zero = {**file.section(_ZERO), "stage": _stage(config, file)}
+    for part in _OFFLOADED:
+        file.section(_ZERO, part)
     return {
         # Its default would refuse torch's AdamW beside an offloaded optimizer.
         "zero_force_ds_cpu_optimizer": False,
-        **{key: value for key, value in asked.items() if key != "optimizer"},
+        **{key: value for key, value in file.settings.items() if key != "optimizer"},
         **{key: value for key, (value, _) in decided.items()},
-        "zero_optimization": zero,
+        _ZERO: zero,
     }
 
 
-def _check_file(config: TrainingConfig, asked: Mapping[str, Any], decided: Mapping[str, tuple[Any, str]]) -> None:
+def _check_file(config: TrainingConfig, file: DeepSpeedFile, decided: Mapping[str, tuple[Any, str]]) -> None:
     """Refuse a file that contradicts the flags (`decided`: value and flag by key) or asks for what is not done."""
     for key, (value, flag) in decided.items():
-        if key in asked and asked[key] != value:
+        if key in file.settings and file.settings[key] != value:
             raise UserError(
-                f"{config.deepspeed_config} sets {key} to {shown(asked[key])}, but {flag} is {value}; change one, or "
+                f"{file.path} sets {key} to {shown(file.settings[key])}, but {flag} is {value}; change one, or "
                 f"{_REMEDY}."
             )
-    _check_number_types(config, asked)
-    _check_writers(config, asked)
-    if _section(asked, "checkpoint", config).get("load_universal"):
+    _check_number_types(config, file)
+    _check_writers(file)
+    if file.section("checkpoint").get("load_universal"):
         raise UserError(
-            f"{config.deepspeed_config} asks for a universal checkpoint, which DeepSpeed reads in a way that can run "
+            f"{file.path} asks for a universal checkpoint, which DeepSpeed reads in a way that can run "
             f"code from it; {_REMEDY}."
         )
-    optimizer_settings(config)
-    has_scheduler(config)
-
-
-def read_settings(path: str | None) -> dict[str, Any]:
-    """The user's file without its "auto" entries; {} where there is none.
-
-    Raises:
-        UserError: when it cannot be read as a JSON object.
-    """
-    if path is None:
-        return {}
-    try:
-        settings = parse_json(read_small_file(Path(path)).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"--deepspeed-config {path} is no valid JSON ({error}); correct it.") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"--deepspeed-config {path} holds a {type(settings).__name__}; it must hold a JSON object.")
-    cleaned: dict[str, Any] = _without_auto(settings)
-    return cleaned
+    _optimizer(config, file)
+    _check_scheduler(file)
 
 
 def zero_stage(config: TrainingConfig) -> int:
@@ -112,10 +94,13 @@ def zero_stage(config: TrainingConfig) -> int:
     Raises:
         UserError: when they contradict each other, or neither names one.
     """
-    if not config.uses_deepspeed:
-        return 0
+    return _stage(config, DeepSpeedFile.read(config.deepspeed_config)) if config.uses_deepspeed else 0
+
+
+def _stage(config: TrainingConfig, file: DeepSpeedFile) -> int:
+    """The ZeRO stage of a run with DeepSpeed."""
     flag = STAGES.get(config.zero_stage)
-    in_file = _section(read_settings(config.deepspeed_config), "zero_optimization", config).get("stage")
+    in_file = file.section(_ZERO).get("stage")
     if in_file is None and flag is not None:
         return flag
     if not isinstance(in_file, int) or in_file not in STAGES.values() or isinstance(in_file, bool):
@@ -132,19 +117,14 @@ def zero_stage(config: TrainingConfig) -> int:
     return in_file
 
 
-def has_scheduler(config: TrainingConfig) -> bool:
-    """Whether the user's file brings a learning-rate scheduler of DeepSpeed's, which then decides alone.
-
-    Raises:
-        UserError: when DeepSpeed has no such scheduler.
-    """
-    kind = _section(read_settings(config.deepspeed_config), "scheduler", config).get("type")
+def _check_scheduler(file: DeepSpeedFile) -> None:
+    """Refuse a learning-rate scheduler that DeepSpeed has not; with one of its own it decides alone."""
+    kind = file.section("scheduler").get("type")
     if kind is not None and kind not in SCHEDULERS:  # those of torch do not take ZeRO's optimizer
         raise UserError(
-            f"{config.deepspeed_config} asks for the scheduler {shown(kind)}; choose one of {', '.join(SCHEDULERS)}, "
-            f"or {_REMEDY} and let the adaptive learning rate decide."
+            f"{file.path} asks for the scheduler {shown(kind)}; choose one of {', '.join(SCHEDULERS)}, or {_REMEDY} "
+            "and let the adaptive learning rate decide."
         )
-    return kind is not None
 
 
 def optimizer_settings(config: TrainingConfig) -> dict[str, Any]:
@@ -153,19 +133,22 @@ def optimizer_settings(config: TrainingConfig) -> dict[str, Any]:
     Raises:
         UserError: for another optimizer, a parameter AdamW does not take, or an LR that contradicts --lr.
     """
-    asked = read_settings(config.deepspeed_config)
-    section = _section(asked, "optimizer", config)
-    kind, parameters = section.get("type", "AdamW"), _section(section, "params", config)
+    return _optimizer(config, DeepSpeedFile.read(config.deepspeed_config))
+
+
+def _optimizer(config: TrainingConfig, file: DeepSpeedFile) -> dict[str, Any]:
+    """As `optimizer_settings`, of a file that was read."""
+    kind, parameters = file.section("optimizer").get("type", "AdamW"), file.section("optimizer", "params")
     # DeepSpeed's Adam decouples weight decay, that is, is AdamW, unless told otherwise.
     unsuited = kind not in _OPTIMIZERS or parameters.pop("adam_w_mode", True) is not True
     parameters.pop("torch_adam", None)
     unknown = sorted(set(parameters) - {"lr", "betas", "eps", "weight_decay"})
     if unsuited or unknown:
         what = f"the optimizer parameter {shown(unknown[0])}" if unknown else f"optimizer {shown(kind)}"
-        raise UserError(f"{config.deepspeed_config} asks for {what}, but training uses AdamW; {_REMEDY}.")
+        raise UserError(f"{file.path} asks for {what}, but training uses AdamW; {_REMEDY}.")
     if config.lr is not None and parameters.get("lr", config.lr) != config.lr:
         raise UserError(
-            f"{config.deepspeed_config} sets the optimizer's lr to {shown(parameters['lr'])}, but --lr is {config.lr}; "
+            f"{file.path} sets the optimizer's lr to {shown(parameters['lr'])}, but --lr is {config.lr}; "
             f"change one, or {_REMEDY}."
         )
     _check_parameters(parameters, config)
@@ -198,23 +181,23 @@ def with_file_lr(config: TrainingConfig) -> TrainingConfig:
     return config if lr is None else dataclasses.replace(config, lr=float(lr))
 
 
-def _check_number_types(config: TrainingConfig, asked: Mapping[str, Any]) -> None:
+def _check_number_types(config: TrainingConfig, file: DeepSpeedFile) -> None:
     """Refuse a file that turns on another type than the flags do; the engine turns on what they say."""
     for section, flag in (("bf16", "--model-dtype bf16"), ("fp16", "--model-dtype fp16"), ("torch_autocast", "--amp")):
-        turned_on = _section(asked, section, config).get("enabled", False)
+        turned_on = file.section(section).get("enabled", False)
         wanted = config.amp is True if section == "torch_autocast" else config.model_dtype == section
         if turned_on and not wanted:
-            raise UserError(f"{config.deepspeed_config} turns {section} on; give {flag} instead, or {_REMEDY}.")
+            raise UserError(f"{file.path} turns {section} on; give {flag} instead, or {_REMEDY}.")
 
 
-def _check_writers(config: TrainingConfig, asked: Mapping[str, Any]) -> None:
+def _check_writers(file: DeepSpeedFile) -> None:
     """Refuse a file that has DeepSpeed write logs of its own: where a run writes is for the flags to say."""
-    found = [name for name in _WRITERS if _section(asked, name, config).get("enabled", False) is not False]
-    if _section(asked, "flops_profiler", config).get("output_file") is not None:
+    found = [name for name in _WRITERS if file.section(name).get("enabled", False) is not False]
+    if file.section("flops_profiler").get("output_file") is not None:
         found.append("flops_profiler's output_file")
     if found:
         raise UserError(
-            f"{config.deepspeed_config} asks for {found[0]}, which writes beside the training log; {_REMEDY} (there is "
+            f"{file.path} asks for {found[0]}, which writes beside the training log; {_REMEDY} (there is "
             "--tensorboard)."
         )
 
@@ -225,9 +208,9 @@ def check_inherited_settings(config: TrainingConfig) -> None:
     Raises:
         UserError: when it does.
     """
-    zero = _section(read_settings(config.deepspeed_config), "zero_optimization", config)
-    for part in ("offload_param", "offload_optimizer"):
-        if _section(zero, part, config).get("nvme_path") is not None:
+    file = DeepSpeedFile.read(config.deepspeed_config)
+    for part in _OFFLOADED:
+        if file.section(_ZERO, part).get("nvme_path") is not None:
             raise UserError(
                 f"The resumed run's {config.deepspeed_config} swaps to the nvme_path of its {part}, and a place to "
                 "write to is not taken over; give --deepspeed-config again."
@@ -236,8 +219,8 @@ def check_inherited_settings(config: TrainingConfig) -> None:
 
 def snapshot_obstacle(settings: Mapping[str, Any]) -> str | None:
     """Why the training state cannot be copied in memory and brought back exactly; None when it can."""
-    zero = settings["zero_optimization"]
-    for part in ("offload_param", "offload_optimizer"):
+    zero = settings[_ZERO]
+    for part in _OFFLOADED:
         device = zero.get(part, {}).get("device", "none")
         if device == "nvme" or (device != "none" and zero["stage"] == 3):
             return f"deepspeed_{part}_{device}"
@@ -267,16 +250,3 @@ def check_same_engine(config: TrainingConfig, saved_stage: int, checkpoint: Path
 
 def _asked_for(config: TrainingConfig) -> str:
     return f"--zero-stage {config.zero_stage}" if config.zero_stage != "none" else "--deepspeed-config"
-
-
-def _section(settings: Mapping[str, Any], name: str, config: TrainingConfig) -> dict[str, Any]:
-    section = settings.get(name) or {}
-    if not isinstance(section, dict):
-        raise UserError(f"{config.deepspeed_config} sets {name} to {shown(section)}; it must be a JSON object.")
-    return section
-
-
-def _without_auto(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: _without_auto(v) for key, v in value.items() if v != AUTO}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -41,10 +42,6 @@ def _physical_memory() -> int | None:
 
 
 def _address_space() -> int | None:
-    if sys.platform == "win32":
-        return None
-    import resource
-
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if limit == resource.RLIM_INFINITY else limit
 

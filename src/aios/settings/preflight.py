@@ -10,9 +10,11 @@ from pathlib import Path
 from aios.data.text_source import check_dataset
 from aios.errors import UserError
 from aios.extras import remedy
-from aios.runs.brain import check_writable, holds_brain
+from aios.file_names import CONFIG_FILE
+from aios.runs.brain import holds_brain
 from aios.runs.tensorboard_log import check_tensorboard
 from aios.runs.training_log import check_log
+from aios.runs.writable import check_writable
 from aios.settings.config import TrainingConfig
 from aios.settings.deepspeed import check_deepspeed
 from aios.settings.learning_rate import auto_lr_config
@@ -28,8 +30,8 @@ def check_inputs(config: TrainingConfig) -> None:
         if text is not None:
             check_dataset(text, config.text_encoding)
     student = None if config.resume else config.student_init  # a checkpoint has all that was taken from it
-    if student is not None and not os.path.isfile(Path(student) / "config.json"):
-        raise UserError(f"--student-init {student} is no brain folder: it has no config.json.")
+    if student is not None and not os.path.isfile(Path(student) / CONFIG_FILE):
+        raise UserError(f"--student-init {student} is no brain folder: it has no {CONFIG_FILE}.")
     if config.tensorboard is not None:
         check_tensorboard()
     if config.use_peft:

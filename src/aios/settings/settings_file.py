@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Hashable
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from aios.core.foreign_json import parse_json, refuse_duplicates
 from aios.errors import UserError, one_line, shown
 from aios.files import NotPlainError, read_at_most
 
@@ -23,8 +23,6 @@ else:
 
 MAX_BYTES = 64 * 1024
 """Largest file of settings that is read; a long one is a few thousand bytes."""
-TYPE_NOUNS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
-"""What to write for a value of a type."""
 _REASON_CHARS = 200
 _MAX_DEPTH = 50
 """Brackets of YAML within one another: its scanner takes seconds for a thousand, settings have two or three."""
@@ -44,8 +42,7 @@ class _PlainYaml(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping; refuses a key that is there twice."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        _refuse_duplicates(keys)
+        refuse_duplicates(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         return super().construct_mapping(node, deep)
 
 
@@ -59,28 +56,6 @@ def _depth(text: str) -> int:
     """How deep brackets lie within one another at most, those in strings and comments counted as well."""
     steps = (1 if char in "[{" else -1 for char in text if char in "[]{}")
     return max(accumulate(steps, lambda depth, step: max(0, depth + step), initial=0))
-
-
-def parse_json(text: str) -> Any:
-    """JSON in which no object has a key twice.
-
-    Raises:
-        ValueError: for a key that is there twice, and what `json.loads` raises.
-    """
-    return json.loads(text, object_pairs_hook=_object)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _refuse_duplicates([key for key, _ in pairs])
-    return dict(pairs)
-
-
-def _refuse_duplicates(keys: list[str]) -> None:
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            raise ValueError(f"the key {shown(key)} is there twice; leave one out")
-        seen.add(key)
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {
@@ -133,6 +108,11 @@ def parse_settings_file(path: Path) -> Any:
         raise UserError(f"{path}: not valid {path.suffix[1:]} ({reason}); correct the syntax.") from error
 
 
+def is_yaml(path: Path) -> bool:
+    """Whether a file is read as YAML."""
+    return PARSERS.get(path.suffix.lower()) is _parse_yaml
+
+
 def unknown_key(place: object, key: object, known: Collection[str]) -> UserError:
     """The error for a key at `place` that is none of those `known`; names the nearest one."""
     near = difflib.get_close_matches(str(key)[:_REASON_CHARS], known, n=1)
@@ -142,11 +122,3 @@ def unknown_key(place: object, key: object, known: Collection[str]) -> UserError
         else f"known keys: {textwrap.shorten(', '.join(known), _REASON_CHARS, placeholder=' ...')}."
     )
     return UserError(f"{place}: unknown key {shown(key)}; {hint}")
-
-
-def text_as_number(text: str) -> float | str:
-    """`text` as a number if it is one: YAML 1.1 reads 5e-5 (no dot) as a string."""
-    try:
-        return float(text)
-    except ValueError:
-        return text

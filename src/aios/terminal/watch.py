@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.live import Live
 
 from aios.errors import UserError
+from aios.file_names import LOG_FILE
 from aios.run_view.follow import LogFollower
 from aios.run_view.history import RunHistory
-from aios.run_view.reading import LOG_NAME, log_at
+from aios.run_view.reading import log_at
 from aios.terminal.console import PLAIN_LINE_SECONDS
 from aios.terminal.watch_view import progress_line, record_line, view
 
@@ -87,7 +88,7 @@ def _awaited(path: Path, console: Console) -> Path:
     waits = False
     while (log := log_at(path)) is None:
         if not waits:
-            named = path / LOG_NAME if path.is_dir() else path
+            named = path / LOG_FILE if path.is_dir() else path
             _say(console, f"There is no log {named} yet; waiting for a training to begin it (Ctrl-C leaves).")
         waits = True
         time.sleep(POLL_SECONDS)

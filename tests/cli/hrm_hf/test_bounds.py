@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import pytest
 
 from many_commands import Done, run_many
 from training_process import run_aios, train, train_args
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, pipes and devices")
 
 LONGEST_SENTENCE = 500
 HUGE = (10**6, 10**12, 10**18, 10**30, 2**53, 2**63, 2**64, "9" * 4000)

@@ -283,6 +283,16 @@ def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "(MASTER_PORT) is in use" in done.stderr
 
 
+@pytest.mark.parametrize("asked", ["abc", "99999", "-1", "9" * 5000])
+def test_what_is_no_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv("MASTER_PORT", asked)
+    done = run_aios(*train_args(tmp_path, *DDP))
+    assert done.returncode == 2
+    assert "MASTER_PORT is '" in done.stderr
+    assert "it must be a port, 1 to 65535" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_workers_that_refuse_are_not_started_again(tmp_path: Path) -> None:
     train(tmp_path, "--steps=5")

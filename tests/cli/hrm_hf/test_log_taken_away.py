@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
-
-import pytest
 
 from training_process import read_log, start_training, train_records, wait_for_step
 
 
-@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
 def test_a_folder_deleted_in_mid_run_is_there_again_at_the_end_with_all_of_its_log(tmp_path: Path) -> None:
     brain = tmp_path / "brain"
     process = start_training(tmp_path, "--steps=60", "--eval-every=0", "--save-every=0")

@@ -48,20 +48,21 @@ def _was_trained_alike(state: Mapping[str, Any], config: TrainingConfig) -> bool
 
 def best_saved(state: Mapping[str, Any], config: TrainingConfig) -> Evaluation | None:
     """The best evaluation that the checkpoint dict `state` knows of; None where `config` does not heed them."""
-    watch = _watch(state)
+    watch = _watch(_learned(state))
     return watch.best if watch is not None and auto_lr_config(config).overfit_policy != "ignore" else None
 
 
 def ended_by_overfitting(state: Mapping[str, Any], config: TrainingConfig) -> bool:
     """Whether the run of `state` had ended because its evaluation loss had turned up, and is asked for no more."""
-    watch, control = _watch(state), _learned(state)["control"]
+    learned = _learned(state)
+    watch, control = _watch(learned), learned["control"]
     if watch is None or not watch.finishing or control is None or auto_lr_config(config).overfit_policy != "finish":
         return False
     return control["anneal"]["end"] <= state["step"] and config.steps <= state["config"]["steps"]
 
 
-def _watch(state: Mapping[str, Any]) -> OverfitWatch | None:
-    saved = _learned(state).get("evaluations")
+def _watch(learned: Mapping[str, Any]) -> OverfitWatch | None:
+    saved = learned.get("evaluations")
     return OverfitWatch.from_state(saved) if saved is not None else None
 
 

@@ -18,9 +18,10 @@ from aios.cli.hrm_hf.run_log import NO_TAGS, open_log
 from aios.data.tokenizer import bundled_corpus_path
 from aios.engines.deepspeed import SHARDS
 from aios.engines.weight_average import AVERAGE_FILE
+from aios.file_names import BRAIN_FILE, CONFIG_FILE
 from aios.files import replace_file
 from aios.run_view.follow import LogFollower
-from aios.runs.brain import BRAIN_FILE, best_dir, card_bytes, creation_time, read_card
+from aios.runs.brain import best_dir, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, last_damage
 from aios.runs.publishing import Published, publish
 from aios.runs.storage import writing
@@ -69,7 +70,7 @@ def republish(origin: Origin, say: Say) -> None:
     brain_dir, checkpoint = origin.config.brain_dir, origin.weights
     best = best_saved(origin.state, origin.config)
     with writing(brain_dir, brain_dir):
-        clear_leftovers(brain_dir)
+        clear_leftovers(brain_dir, set_aside=False)
         in_best = show_best(brain_dir, best)
         if has_ended(origin) and not _was_stopped(origin, _read_ending(origin.config.log_path, origin.step)):
             checkpoint = shown_at_end(brain_dir, checkpoint, best)
@@ -157,7 +158,7 @@ def _renew_card(config: TrainingConfig, step: int, checkpoint: Path) -> bool:
     before = read_card(brain_dir)
     if before is not None and before.trained_steps == step:
         return False
-    architecture = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    architecture = json.loads((checkpoint / CONFIG_FILE).read_text(encoding="utf-8"))
     created = creation_time(brain_dir) or checkpoint.stat().st_mtime
     card = brain_card(config, config.dataset_file or str(bundled_corpus_path()), architecture, step, created)
     replace_file(brain_dir / BRAIN_FILE, lambda file: file.write(card_bytes(card)), over_folder=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from aios.errors import shown
+from aios.run_view.logged_settings import OUTPUTS
 from aios.settings.flag_values import flag_name
 
 _PLACE = ("bundle_dir", "brain_name", "resume")  # where the brain is now: only the flags say that
-_OUTPUTS = ("log_file", "stop_file", "tensorboard")
 
 
 def inherit(saved: Mapping[str, Any], given: Mapping[str, Any], brain_dir: Path) -> tuple[dict[str, Any], list[str]]:
@@ -22,7 +22,7 @@ def inherit(saved: Mapping[str, Any], given: Mapping[str, Any], brain_dir: Path)
 
     `saved` is the config of the checkpoint, `given` what this run was told, `brain_dir` the brain's folder.
     """
-    left = {name: saved[name] for name in _OUTPUTS if _leads_outside(saved.get(name), brain_dir)}
+    left = {name: saved[name] for name in OUTPUTS if _leads_outside(saved.get(name), brain_dir)}
     kept = {name: value for name, value in saved.items() if name not in _PLACE and name not in left}
     return kept, [_sentence(name, value, brain_dir) for name, value in left.items() if name not in given]
 

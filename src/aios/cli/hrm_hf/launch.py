@@ -25,10 +25,12 @@ from aios.distributed.launch_notes import expect_notes, refused
 from aios.distributed.parent import STOP_SECONDS
 from aios.distributed.supervisor import how_it_ended
 from aios.engines.device import cuda_devices, device_kind
-from aios.errors import RunError, UserError
+from aios.errors import RunError, UserError, shown
 from aios.runs.lock import BrainLock
 from aios.settings.config import TrainingConfig
 from aios.terminal.console import RunConsole
+
+_LAST_PORT = 65535
 
 
 def worker_count(config: TrainingConfig) -> int:
@@ -58,7 +60,7 @@ def launch(origin: Origin, args: list[str], lock: BrainLock) -> None:
     is passed on to them.
 
     Raises:
-        UserError: when there is no such device, the data cannot be trained on, or the port of MASTER_PORT is taken.
+        UserError: when there is no such device, the data cannot be trained on, or MASTER_PORT is no port that is free.
         RunError: when workers were lost more often than --max-restarts.
     """
     config = origin.config
@@ -100,13 +102,24 @@ def _on_this_machine(count: int, max_restarts: int) -> LaunchConfig:
 
 def _free_port() -> int:
     """Where the workers meet: MASTER_PORT where it is set, else any free port (0)."""
-    port = int(os.environ.get("MASTER_PORT", "0"))
+    port = _asked_port()
     with closing(socket.socket()) as probe:
         try:
             probe.bind(("localhost", port))
         except OSError as error:
             raise UserError(f"Port {port} (MASTER_PORT) is in use; choose another or unset it.") from error
     return port
+
+
+def _asked_port() -> int:
+    """MASTER_PORT; 0 where it is not set."""
+    asked = os.environ.get("MASTER_PORT", "")
+    if asked in ("", "0"):
+        return 0
+    number = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= len(str(_LAST_PORT)) else 0
+    if not 1 <= number <= _LAST_PORT:
+        raise UserError(f"MASTER_PORT is {shown(asked)}; it must be a port, 1 to {_LAST_PORT}, or not set.")
+    return number
 
 
 def _explained(error: ChildFailedError, config: TrainingConfig) -> UserError | RunError:

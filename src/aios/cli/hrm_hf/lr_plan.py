@@ -8,8 +8,8 @@ from typing import Any
 from aios.auto_lr.search import SHORTEST_RUN, Found
 from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.train_epoch import TrainingRun, run_trial
+from aios.run_view.logged_settings import same_evaluation
 from aios.settings.config import TrainingConfig
-from aios.settings.evaluated_by import EVALUATED_BY
 
 HIGHEST_USUAL_LR = 0.1
 """A step of AdamW moves a weight by up to the learning rate: above, every step overwrites what was learned."""
@@ -74,6 +74,4 @@ def look(run: TrainingRun) -> Found:
 
 def still_comparable(learned: Mapping[str, Any], state: Mapping[str, Any], config: TrainingConfig) -> Mapping[str, Any]:
     """`learned`, of the checkpoint dict `state`; without its evaluations where those of `config` are other ones."""
-    before, now = state["config"], config.to_dict()
-    same = all(before.get(name, getattr(TrainingConfig, name)) == now[name] for name in EVALUATED_BY)
-    return learned if same else {**learned, "evaluations": None}
+    return learned if same_evaluation(state["config"], config.to_dict()) else {**learned, "evaluations": None}

@@ -15,6 +15,7 @@ from aios.cli.hrm_hf.inherited import inherit
 from aios.core.architecture import Architecture
 from aios.core.foreign_json import read_foreign_json, refuse_code
 from aios.errors import UserError
+from aios.file_names import CONFIG_FILE
 from aios.runs.brain import holds_brain
 from aios.settings.adaptive_lr_file import check_roles
 from aios.settings.config import TrainingConfig
@@ -160,7 +161,7 @@ def _agreed_shape(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _read_shape(folder: Path) -> dict[str, Any]:
     refuse_code(folder)
-    path = folder / "config.json"
+    path = folder / CONFIG_FILE
     saved = read_foreign_json(path)
     try:
         shape = {name: saved[name] for name in (*_BODY_FIELDS, "use_moe")}

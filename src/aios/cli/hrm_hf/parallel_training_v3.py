@@ -46,7 +46,7 @@ from aios.engines.device import cuda_devices, device_kind
 from aios.errors import RunError, UserError
 from aios.runs.checkpoints import checkpoint_path, put_back
 from aios.runs.lock import BrainLock
-from aios.runs.stop_file import FINISH
+from aios.runs.stop_file import Request
 from aios.runs.stop_request import StopRequest
 from aios.runs.storage import writing
 from aios.settings.config import TrainingConfig
@@ -141,12 +141,12 @@ class MergedRunKeeper(RunKeeper):
 
 def open_run(origin: Origin, setup: Setup, sitting: Sitting, task: Task, lock: BrainLock) -> MergedRunKeeper:
     """The run as the supervisor keeps it, at its first checkpoint: the weights that all workers start from."""
-    ranks, saved = range(task.world_size), origin.state
+    saved = origin.state
     own = split_state(saved, 0, task.world_size) if saved is not None else None
     run = build_run(replace(origin, state=own), setup, sitting.log_fn)
     keeper = MergedRunKeeper(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log, lock)
     if saved is None or own is None:
-        keeper.states = [RunKeeper.state(keeper) for _ in ranks]
+        keeper.states = [keeper.own_state()] * task.world_size
         keeper.save()
         return keeper
     run.auto.move_to(origin.step)
@@ -278,7 +278,7 @@ class Supervision:
 
     def _heed(self, reason: str | None) -> None:
         """Pass on a request to stop or to finish soon."""
-        if reason == FINISH:
+        if reason is Request.FINISH:
             self._crew.tell_all({"order": ORDER_FINISH}, standing=True)
         elif reason is not None:
             self._order_stop(reason)

@@ -24,9 +24,10 @@ from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, train_epoch
 from aios.data.dataset import data_id
 from aios.distributed.environment import WorkerPlace
 from aios.distributed.heartbeat import Heartbeat
-from aios.distributed.merge_files import WEIGHTS_FILE, Report, hand_in, round_folder
+from aios.distributed.merge_files import Report, hand_in, round_folder
 from aios.distributed.orders import Orders
 from aios.errors import RunError
+from aios.file_names import WEIGHTS_FILE
 from aios.runs.checkpoints import load_state
 from aios.runs.storage import StorageError, writing
 

@@ -21,7 +21,8 @@ from aios.cli.hrm_hf.train_epoch import TrainingRun, evaluate, shown_weights
 from aios.core.hrm_models import load_model, read_config
 from aios.data.dataset import DataSplit, data_id
 from aios.distributed.workers import PATIENCE
-from aios.runs.brain import BRAIN_FILE, BrainCard, card_bytes, creation_time, read_card
+from aios.file_names import BRAIN_FILE
+from aios.runs.brain import BrainCard, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
 from aios.runs.lock import BrainLock
 from aios.runs.storage import StorageError, hold_on, writing
@@ -79,13 +80,17 @@ class RunKeeper:
                         path = self._write(last) if run.workers.is_main else checkpoint_path(brain_dir, run.step)
             except StorageError:
                 if run.workers.is_main:
-                    clear_leftovers(brain_dir)
+                    clear_leftovers(brain_dir, set_aside=False)
                 raise
             run.workers.wait()
         return path
 
     def state(self) -> dict[str, Any]:
-        """The checkpoint dict of the run as it stands."""
+        """The checkpoint dict."""
+        return self.own_state()
+
+    def own_state(self) -> dict[str, Any]:
+        """The checkpoint dict of the run of this process as it stands."""
         return collect_state(self.run, data_id(self.data.train, self.run.config.seed))
 
     def _write_together(self, last: bool) -> Path:

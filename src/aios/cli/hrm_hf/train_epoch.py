@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -24,7 +24,7 @@ from aios.data.dataset import EvalBatches, TrainBatches
 from aios.distributed.workers import Workers
 from aios.engines.device import Precision
 from aios.engines.engine import ASKED, MODEL_NUMBERS, TrainEngine
-from aios.runs.stop_file import FINISH
+from aios.runs.stop_file import Request
 from aios.settings.config import TrainingConfig
 from aios.settings.learning_rate import auto_lr_config
 
@@ -106,7 +106,7 @@ class TrainingRun:
         """Ask all workers, with the next step's numbers, to stop or finish for `reason`."""
         if reason is not None and self._own_reason is None:
             self._own_reason = reason
-            self.asked[ASKED.index("finish" if reason == FINISH else "stop")] = 1.0
+            self.asked[ASKED.index("finish" if reason is Request.FINISH else "stop")] = 1.0
 
     def heed(self) -> None:
         """Do what was asked for by any worker; all of them hear it with the same step."""
@@ -247,16 +247,18 @@ def evaluate(run: TrainingRun, saved: bool = False) -> float:
         run.auto.flush()
     first, every = (0, 1) if run.engine.in_step else (run.workers.rank, run.workers.world_size)
     run.model.eval()
-    total, tokens = 0.0, 0.0
+    losses: list[Tensor] = []  # on the device, so that no batch waits for the one before
+    targets: list[int] = []
     # No inference mode: what ZeRO-3 gathers in it could not be trained on afterwards.
     with shown_weights(run), torch.no_grad():
         for rows in islice(run.eval_batches, first, None, every):
-            targets, batch = rows.targets, rows.to(run.device)
+            batch = rows.to(run.device)
             with run.precision.autocast_context(run.device):
-                ce = run.model(**batch._asdict()).ce
-            total, tokens = total + float(ce) * targets, tokens + targets
+                losses.append(run.model(**batch._asdict()).ce)
+            targets.append(rows.targets)
             run.beat()
     run.model.train()
+    total, tokens = _weighted_sum(losses, targets), float(sum(targets))
     counts = every > 1 or run.workers.is_main  # where all have taken all, one speaks for them: they must decide alike
     total, tokens = run.workers.sum(*(total, tokens) if counts else (0.0, 0.0))
     loss = total / tokens
@@ -264,6 +266,14 @@ def evaluate(run: TrainingRun, saved: bool = False) -> float:
     run.log_fn({"event": "eval", "step": run.step, "loss": loss, "ppl": perplexity(loss), "tokens": int(tokens)})
     run.auto.report_eval(loss)
     return loss
+
+
+def _weighted_sum(losses: Sequence[Tensor], counts: Sequence[int]) -> float:
+    """The losses of batches (scalars on one device), each times its count of targets, added up in double precision."""
+    total = 0.0
+    for loss, count in zip(torch.stack(tuple(losses)).tolist() if losses else (), counts, strict=True):
+        total += loss * count  # one by one: `sum` rounds in another way since Python 3.12
+    return total
 
 
 def sample(run: TrainingRun) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from aios.errors import UserError
+from aios.file_names import CONFIG_FILE
 from aios.runs.brain import best_dir, holds_brain
 from aios.runs.lock import holder_of
 from aios.settings.config import TrainingConfig
@@ -79,7 +80,7 @@ def find_weights(config: TrainingConfig, which: Which | None) -> WeightsPlace:
 
 
 def _shows_brain(folder: Path) -> bool:
-    return (folder / "config.json").exists()
+    return (folder / CONFIG_FILE).exists()
 
 
 def _newest(brain_dir: Path) -> WeightsPlace:

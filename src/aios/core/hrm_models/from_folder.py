@@ -17,9 +17,8 @@ from aios.core.foreign_json import read_foreign_json, refuse_code
 from aios.core.hrm_models.configuration_hrm import HRMConfig
 from aios.core.hrm_models.modeling_hrm import HRMForCausalLM
 from aios.errors import UserError, shown
+from aios.file_names import CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 
-WEIGHTS_FILE = "model.safetensors"
-_INDEX_FILE = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _WEIGHT_TYPES = ("float32", "bfloat16", "float16")
 
@@ -31,7 +30,7 @@ def read_config(folder: Path) -> HRMConfig:
         UserError: when it describes no HRM, or asks for code or quantised weights.
     """
     refuse_code(folder)
-    path = folder / "config.json"
+    path = folder / CONFIG_FILE
     saved = read_foreign_json(path)
     _check_kind(saved, path)
     try:
@@ -68,7 +67,7 @@ def load_model(folder: Path, config: HRMConfig) -> HRMForCausalLM:
     weights = {name: tensor for file in files for name, tensor in read_tensors(file).items()}
     with torch.device("meta"):  # no numbers are drawn for what is replaced anyway
         model = HRMForCausalLM(config)
-    check_exact(weights, model.state_dict(), files[0] if len(files) == 1 else folder / _INDEX_FILE)
+    check_exact(weights, model.state_dict(), files[0] if len(files) == 1 else folder / WEIGHTS_INDEX_FILE)
     model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
     return model.eval()
 
@@ -77,7 +76,7 @@ def _weight_files(folder: Path) -> list[Path]:
     """The safetensors file of a model, or those its index names."""
     if os.path.lexists(folder / WEIGHTS_FILE):
         return [folder / WEIGHTS_FILE]
-    index = folder / _INDEX_FILE
+    index = folder / WEIGHTS_INDEX_FILE
     if os.path.lexists(index):
         places = read_foreign_json(index).get("weight_map")
         names = list(places.values()) if isinstance(places, dict) else []
