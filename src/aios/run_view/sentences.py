@@ -293,6 +293,7 @@ _SENTENCES: dict[str, Words] = {
     "worker_restarted": lambda r: f"Worker {value_of(r, 'worker')} {value_of(r, 'reason')} and starts again here.",
     "adaptive_lr_init": _init,
     "lr_asked": _asked,
+    "evaluations_anew": lambda record: f"Evaluations begin anew: {value_of(record, 'reason')} since those before.",
     "adaptive_lr_search": _search,
     "adaptive_lr_climb": _climb,
     "adaptive_lr_race": _race,

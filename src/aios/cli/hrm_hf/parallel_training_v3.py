@@ -150,7 +150,7 @@ def open_run(origin: Origin, setup: Setup, sitting: Sitting, task: Task, lock: B
         keeper.save()
         return keeper
     run.auto.move_to(origin.step)
-    learned = still_comparable(read_checkpoint(own), saved, origin.config)
+    learned = still_comparable(read_checkpoint(own), saved, run)
     run.auto.evaluations.load_state_dict(learned.get("evaluations"), finishing=False)
     put_back(origin.config.brain_dir)  # where the workers look for it
     return keeper

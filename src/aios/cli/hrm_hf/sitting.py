@@ -121,6 +121,7 @@ def _start_record(origin: Origin, setup: Setup, run_id: str, world_size: int) ->
         "resumed_from": str(origin.weights) if resumed else None,
         "dataset": data.dataset_name,
         "train_tokens": data.train.stop - data.train.start,
+        "eval_id": setup.eval_batches.id,
         "eval_tokens": data.eval.stop - data.eval.start,
         "unigram_entropy": setup.unigram_entropy if setup.workers.is_main else math.nan,
     }
