@@ -19,6 +19,8 @@ from aios.terminal.console import RunConsole
 def lr_find(origin: Origin, picture: Path) -> Found:
     """Search as a run from `origin` would, draw the curve into `picture`, print the suggestion; trains nothing.
 
+    Where no rate was tried there is no curve, and `picture` stays what it was.
+
     Raises:
         UserError: for input that cannot be trained on, or a picture that cannot be written.
     """
@@ -27,13 +29,14 @@ def lr_find(origin: Origin, picture: Path) -> Found:
     # Always as a fresh search: a resumed run would not search again.
     run = build_run(replace(origin, state=None), setup, ignore)
     found = look(run)
-    draw_curve(found, picture)
     if found.lr is None:
         console.say(f"No suggestion: {found.reason}.")
     else:
         console.say(f"Suggested learning rate: {found.lr:.3g} ({found.reason}).")
         console.say(f"Finding it costs a run of {origin.config.steps} steps {found.steps} that do not train.")
-    console.say(f"The curve is in {picture}.")
+    if found.rates:
+        draw_curve(found, picture)
+        console.say(f"The curve is in {picture}.")
     return found
 
 

@@ -102,7 +102,11 @@ class RunConsole:
         if name != "Learning rate":
             return [(name, value)]
         counted = (
-            ", ".join(f"{count} {decision.replace('_', ' ')}" for decision, count in self.decisions.items()) or "none"
+            ", ".join(
+                f"{count} {decision.replace('_', ' ')}{'' if count == 1 else 's'}"
+                for decision, count in self.decisions.items()
+            )
+            or "none"
         )
         return [(name, value), ("LR adjustments", f"{counted} in this sitting")]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aios.data.tokenizer import bundled_corpus_path
 from aios.replay.recording import read_recording
 from aios.replay.replay import Choice, replay
 from aios.settings.config import UNSEARCHED_LR
@@ -198,6 +199,34 @@ def test_lr_find_draws_and_trains_nothing(tmp_path: Path) -> None:
     assert "Finding it costs a run of 300 steps" in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert sorted(tmp_path.iterdir()) == [picture]
+
+
+def test_a_climb_whose_evaluations_were_lower_is_named_at_the_end(tmp_path: Path) -> None:
+    text = tmp_path / "tiny.txt"
+    text.write_text(bundled_corpus_path().read_text(encoding="utf-8")[:1500], encoding="utf-8")
+    done = run_aios(
+        *("hrm-hf", "train", "--preset=tiny", "--max-seq-len=32", "--batch-size=4", "--device=cpu", "--steps=200"),
+        *(f"--dataset-file={text}", "--eval-every=5", f"--bundle-dir={tmp_path}", "--brain-name=brain"),
+    )
+    assert done.returncode == 0, done.stderr
+    brain = tmp_path / "brain"
+    (climb,), (final,) = read_log(brain, "adaptive_lr_climb"), read_log(brain, "final")
+    evals = {r["step"]: r["loss"] for r in read_log(brain, "eval") if r["step"] <= climb["step"]}
+    lowest = min(evals, key=lambda step: evals[step])
+    assert evals[lowest] < final["best_eval_loss"]
+    assert (final["climb_step"], final["climb_eval_loss"]) == (lowest, evals[lowest])
+    told = f"the {evals[lowest]:.4f} of step {lowest} was on the way up in the search, whose evaluations do not count."
+    assert told in done.stdout
+
+
+def test_lr_find_without_a_search_leaves_the_picture_alone(tmp_path: Path) -> None:
+    picture = tmp_path / "curve.png"
+    picture.write_bytes(b"an earlier curve")
+    done = run_aios("hrm-hf", "lr-find", *train_args(tmp_path, "--steps=40", f"--output={picture}")[2:])
+    assert done.returncode == 0, done.stderr
+    assert "No suggestion: too few steps for a search" in done.stdout
+    assert "The curve is in" not in done.stdout
+    assert picture.read_bytes() == b"an earlier curve"
 
 
 def test_profile_auto_is_what_the_ticked_box_means(tmp_path: Path) -> None:

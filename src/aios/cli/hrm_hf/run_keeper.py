@@ -149,7 +149,7 @@ class RunKeeper:
         run.auto.log_summary()
         if stop_reason is None:
             best, brain_dir = run.auto.evaluations.best, run.config.brain_dir
-            run.log_fn(final_record(run.step, self.result(), best, brain_dir, checkpoint))
+            run.log_fn(final_record(run.step, self.result(), best, brain_dir, checkpoint, run.climb_eval))
 
     def result(self) -> dict[str, Any]:
         """The `totals` of the run as it stands."""
