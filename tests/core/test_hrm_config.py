@@ -26,6 +26,7 @@ VOCAB = 2048
         ("halt_max_steps", 0),
         ("expansion", 0.0),
         ("expansion", math.inf),
+        ("expansion", 2_000_000),
         ("rms_norm_eps", math.nan),
         ("rope_theta", -1.0),
         ("initializer_range", 0.0),
@@ -40,14 +41,14 @@ def test_impossible_value_is_refused_by_name_and_value(field: str, value: Any) -
 
 
 def test_heads_must_split_the_width_into_even_parts() -> None:
-    with pytest.raises(ValueError, match=r"hidden_size 30 .*num_heads 4"):
+    with pytest.raises(ValueError, match="hidden_size 30 does not split into 4 attention heads"):
         HRMConfig(hidden_size=30, num_heads=4)
-    with pytest.raises(ValueError, match=r"hidden_size 12 .*num_heads 4"):
+    with pytest.raises(ValueError, match="hidden_size 12 does not split into 4 attention heads"):
         HRMConfig(hidden_size=12, num_heads=4)
 
 
 def test_top_k_is_bounded_by_the_experts_only_when_there_are_experts() -> None:
-    with pytest.raises(ValueError, match=r"num_experts_per_tok 3 .*num_experts 2"):
+    with pytest.raises(ValueError, match="num_experts_per_tok is 3, more than the 2 experts"):
         HRMConfig(use_moe=True, num_experts=2, num_experts_per_tok=3)
     assert HRMConfig(use_moe=False, num_experts=2, num_experts_per_tok=3).num_experts == 2
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aios.auto_lr.saved_state import LARGEST
+from aios.core.architecture import LARGEST_EXPANSION, SIZES, flaw_of
 from aios.data.decoding import known_encoding
 from aios.errors import UserError, shown
 from aios.runs.brain_name import why_not_a_name
@@ -21,8 +22,6 @@ LARGEST_SEED = 2**63 - 1
 """Largest that every random generator in use takes."""
 LR_RANGE = (1e-30, 1e3)
 """A step of AdamW moves a weight by up to the learning rate: outside, fp32 weights stay as they are or are lost."""
-LARGEST_EXPANSION = 1_000_000
-"""Largest SwiGLU expansion; far below it every width is too large for any memory."""
 
 _AT_LEAST_ONE = ("steps", "batch_size", "gradient_accumulation_steps", "eval_batches", "keep_checkpoints")
 _AT_LEAST_ZERO = ("eval_every", "sample_every", "save_every", "seed")
@@ -103,29 +102,18 @@ def _check_weight_decay(config: TrainingConfig) -> None:
 
 def _check_model(config: TrainingConfig) -> None:
     arch = config.architecture
-    for name in ("hidden_size", "h_layers", "l_layers", "h_cycles", "l_cycles", "num_heads", "halt_max_steps"):
+    for name in SIZES:
         require(getattr(arch, name) >= 1, name, getattr(arch, name), "at least 1")
     allowed = f"a positive number of at most {LARGEST_EXPANSION}"
     require(0 < arch.expansion <= LARGEST_EXPANSION, "expansion", arch.expansion, allowed)
-    if arch.hidden_size % (2 * arch.num_heads):
-        raise UserError(
-            f"--hidden-size {arch.hidden_size} does not split into {arch.num_heads} attention heads of even width; "
-            f"choose a multiple of {2 * arch.num_heads} or another --num-heads."
-        )
     if config.eval_segments is not None:
         require(config.eval_segments >= 1, "eval_segments", config.eval_segments, "at least 1")
-    if config.shared_stack and arch.h_layers != arch.l_layers:
-        raise UserError(
-            f"--shared-stack is one stack for both, but --h-layers is {arch.h_layers} and --l-layers {arch.l_layers}; "
-            "make them equal."
-        )
     for name in ("num_experts", "num_experts_per_tok", "lora_rank", "lora_alpha"):
         require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
-    if config.num_experts_per_tok > config.num_experts:
-        raise UserError(
-            f"--num-experts-per-tok is {config.num_experts_per_tok}, more than the {config.num_experts} experts there "
-            "are; lower it or raise --num-experts."
-        )
+    shape = {**vars(config), **vars(arch), "use_moe": True}  # experts that cannot be are refused without --use-moe, too
+    flaw = flaw_of(shape, named=flag_name)
+    if flaw is not None:
+        raise UserError(f"{flaw}.")
 
 
 def _check_optimizer(config: TrainingConfig) -> None:

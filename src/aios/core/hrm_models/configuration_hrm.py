@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from aios.core.architecture import swiglu_width
+from aios.core.architecture import LARGEST_EXPANSION, SIZES, flaw_of, swiglu_width
 from aios.errors import shown
 
 
@@ -90,28 +90,15 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
         self._require_positive_sizes()
         self._require_positive_numbers()
         self._require_switches_and_tokens()
-        if self.hidden_size % (2 * self.num_heads):
-            raise ValueError(
-                f"hidden_size {self.hidden_size} does not split into num_heads {self.num_heads} of even "
-                f"width; choose a multiple of {2 * self.num_heads}"
-            )
-        if self.use_moe and self.num_experts_per_tok > self.num_experts:
-            raise ValueError(
-                f"num_experts_per_tok {self.num_experts_per_tok} is more than num_experts "
-                f"{self.num_experts}; a token cannot be routed to more experts than there are"
-            )
-        if self.shared_stack and self.h_layers != self.l_layers:
-            raise ValueError(
-                f"shared_stack True with h_layers {self.h_layers} and l_layers {self.l_layers} is not possible: there "
-                "is one stack for both; make them equal"
-            )
+        flaw = flaw_of(vars(self), named=str)
+        if flaw is not None:
+            raise ValueError(flaw)
         if self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings True is not supported; leave it False")
 
     def _require_positive_sizes(self) -> None:
-        names = ["vocab_size", "hidden_size", "h_layers", "l_layers", "h_cycles", "l_cycles", "num_heads"]
-        names += ["halt_max_steps", "eval_segments", "max_position_embeddings", "num_experts", "num_experts_per_tok"]
-        for name in names:
+        others = ("vocab_size", "eval_segments", "max_position_embeddings", "num_experts", "num_experts_per_tok")
+        for name in (*SIZES, *others):
             value = getattr(self, name)
             if name == "eval_segments" and value is None:
                 continue
@@ -123,6 +110,8 @@ class HRMConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
             value = getattr(self, name)
             if not (_is_finite(value) and value > 0):
                 raise ValueError(f"{name} is {shown(value)}; it must be a finite number above 0")
+        if self.expansion > LARGEST_EXPANSION:
+            raise ValueError(f"expansion is {shown(self.expansion)}; it must be at most {LARGEST_EXPANSION}")
         for name in ("moe_aux_coef", "q_loss_coef"):
             value = getattr(self, name)
             if not (_is_finite(value) and value >= 0):
