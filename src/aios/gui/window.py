@@ -37,7 +37,6 @@ from aios.gui.settings_files import ask_and_export, ask_and_import
 from aios.gui.training_control import TrainingControl, resume_config
 from aios.gui.training_process import TrainingProcess, shown_command, training_arguments
 from aios.gui.try_panel import TryPanel
-from aios.places import expanded
 from aios.run_view.reading import Outlines
 from aios.settings.config import TrainingConfig
 
@@ -153,7 +152,7 @@ class Window:
             if self._is_due("state", _STATE_SECONDS):
                 self._look_at_training()
             if self._is_due("list", _LIST_SECONDS):
-                folder = expanded(str(self.model.texts["bundle_dir"]))
+                folder = Path(str(self.model.texts["bundle_dir"]))
                 self.background.submit(
                     "list", partial(list_brains, folder, self.outlines), partial(self._show_list, folder)
                 )
@@ -337,7 +336,7 @@ class Window:
 
     def attach_running(self) -> None:
         """Show the training that is running, if one is."""
-        brains = list_brains(expanded(str(self.model.texts["bundle_dir"])), self.outlines)
+        brains = list_brains(Path(str(self.model.texts["bundle_dir"])), self.outlines)
         running = [brain for brain in brains if brain.state is State.RUNNING]
         if running:
             self.show_brains(running[:1])
