@@ -31,7 +31,7 @@ from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_setup import Setup, build_run
 from aios.cli.hrm_hf.train_epoch import TrainingRun, train_epoch
 from aios.core.hrm_models.batch import Batch
-from aios.data.dataset import DataConfig, DataSplit, TrainBatches, load_data
+from aios.data.dataset import DataConfig, DataSplit, EvalBatches, TrainBatches, load_data
 from aios.data.tokenizer import load_tokenizer
 from aios.engines.device import choose_device, choose_precision
 from aios.runs.training_log import TrainingLog
@@ -104,7 +104,8 @@ def _trainer(config: TrainingConfig, data: DataSplit, model: Any, log: TrainingL
     def log_fn(record: dict[str, Any]) -> None:
         console.show(log.write(record))
 
-    setup = Setup(device, choose_precision(config, device), load_tokenizer(None), data, model.to(device))
+    batches = EvalBatches(data.eval, config.batch_size, config.eval_batches)
+    setup = Setup(device, choose_precision(config, device), load_tokenizer(None), data, batches, model.to(device))
     run = build_run(Origin(config), setup, log_fn)
     begin_learning_rate(run, None)
     return run

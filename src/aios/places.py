@@ -1,4 +1,4 @@
-"""The folders of the user that the program chooses by itself, where nobody names one."""
+"""The user's home folder in a path, and the folders in it that the program chooses where nobody names one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from pathlib import Path
 import platformdirs
 
 _NAME = "aios"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path as somebody wrote it, with the home folder for a `~` at its beginning: no shell has done it in a file, or
+    behind a `=`."""
+    return Path(os.path.expanduser(path))
 
 
 def cache_folder() -> Path:
@@ -23,6 +29,6 @@ def config_folder() -> Path:
 def _choose(variable: str, of_system: Path, before: str) -> Path:
     """The variable wins, on every system. A folder of the time when all systems had the one of Linux stays in use."""
     if base := os.environ.get(variable):
-        return Path(os.path.expanduser(base)) / _NAME
-    old = Path(os.path.expanduser("~")) / before / _NAME
+        return expanded(base) / _NAME
+    old = expanded("~") / before / _NAME
     return old if old.is_dir() and not of_system.is_dir() else of_system

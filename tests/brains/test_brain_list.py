@@ -234,3 +234,9 @@ def test_a_session_that_has_not_begun_in_the_log_ends_where_the_window_asked(tmp
     assert state_of(tmp_path).steps == 600
     write_log(tmp_path, {"event": "run_resumed", "config": {"steps": 70}})
     assert state_of(tmp_path).steps == 70
+
+
+def test_brains_in_the_home_folder_are_found_by_its_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_log(tmp_path / "brains" / "mine", START, TRAIN)
+    assert [brain.folder for brain in list_brains(Path("~/brains"))] == [tmp_path / "brains" / "mine"]

@@ -17,7 +17,33 @@ def test_a_letter_that_the_terminal_has_not_costs_no_run(tmp_path: Path) -> None
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stderr
     assert "?n?" in done.stdout
+    assert "accelerator" not in done.stdout  # DeepSpeed, which nobody asked for
     assert read_log(tmp_path / "ünï", "final")
+
+
+def test_a_reader_that_goes_costs_no_step(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "aios", *train_args(tmp_path, "--steps=60", "--eval-every=5", "--lr=1e-3")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        assert any("Evaluation loss" in line for line in training.stdout)
+        training.stdout.close()
+        assert training.stderr is not None
+        said = training.stderr.read()
+    assert (training.returncode, said) == (0, "")
+    assert len(read_log(tmp_path / "brain", "train")) == 60
+    assert read_log(tmp_path / "brain", "final")
+
+
+def test_a_full_disk_under_the_output_costs_no_step(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "aios", *train_args(tmp_path, "--steps=6", "--lr=1e-3")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        "Standard output cannot be written any more (No space left on device); the training goes on, and its log has "
+        "all of it.\n"
+    )
+    assert read_log(tmp_path / "brain", "final")
 
 
 def test_ctrl_c_while_the_command_is_still_loading_ends_it_quietly() -> None:

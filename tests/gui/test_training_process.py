@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from aios.gui.training_process import TrainingProcess, shown_command, training_a
 from aios.settings.config import TrainingConfig
 from brains.left_behind import START, TRAIN, write_log
 from parsed_flags import parse_config
-from training_process import TIMEOUT
+from training_process import TIMEOUT, read_log
 
 
 def tiny(folder: Path, **more: object) -> TrainingConfig:
@@ -110,6 +111,35 @@ def test_a_training_whose_folder_is_moved_away_stays_under_control(tmp_path: Pat
     wait(control, lambda: not control.running)
     assert state(control) is State.PAUSED
     assert control.brain.can_continue
+
+
+def test_a_training_whose_folder_is_deleted_is_still_asked_to_end(tmp_path: Path) -> None:
+    control = TrainingControl()
+    control.start(tiny(tmp_path, steps=100_000, save_every=40))
+    wait(control, lambda: steps_done(control) >= 3)
+    shutil.rmtree(tmp_path / "b")
+    control.refresh()
+    assert state(control) is State.RUNNING
+    wait(control, lambda: (tmp_path / "b" / "checkpoints").is_dir())
+    control.refresh()
+    assert state(control) is State.RUNNING
+    assert control.brain is not None
+    assert control.brain.session is not None  # by which the window offers to kill it
+    control.ask("pause")
+    wait(control, lambda: not control.running)
+    assert state(control) is State.PAUSED
+    assert read_log(tmp_path / "b", "stopped")
+
+
+def test_a_training_whose_folder_is_moved_is_still_killed(tmp_path: Path) -> None:
+    control = TrainingControl()
+    control.start(tiny(tmp_path, steps=100_000, save_every=0))
+    wait(control, lambda: steps_done(control) >= 3)
+    (tmp_path / "b").rename(tmp_path / "moved")
+    control.refresh()
+    control.ask("kill")
+    wait(control, lambda: not control.running)
+    assert state(control) is State.KILLED
 
 
 def test_a_crash_tells_why(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,18 @@ def test_kill_asks_and_a_crash_is_explained(screen: Screen, home: Path) -> None:
         app.wait(lambda: app.shows("answer.ok"), "the output")
         app.press("Escape")
     assert not read_log(brain, "stopped")
+
+
+def test_a_training_whose_folder_is_deleted_stays_in_hand(screen: Screen, home: Path) -> None:
+    with App(screen, home) as app:
+        begin(app, 100_000)
+        shutil.rmtree(home / "brains" / "first")
+        before = steps_done(app)()
+        app.wait(lambda: steps_done(app)() > before + 5 or app.text("state") != "running", "new steps", TIMEOUT)
+        assert app.text("state") == "running"
+        app.click("stop")
+        in_state(app, "stopped")
+    assert read_log(home / "brains" / "first", "stopped")[-1]["reason"] == "stop_file"
 
 
 def test_finish_now_ends_the_run_as_usual(screen: Screen, home: Path) -> None:

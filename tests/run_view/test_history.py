@@ -307,3 +307,14 @@ def test_whatever_stands_for_a_number_becomes_a_short_sentence(event: str, numbe
     told = [event.text for event in history.other_events] + [decision.sentence for decision in history.decisions]
     assert len(told) == 2  # that of the start as well
     assert all(len(text) < 1000 for text in told)
+
+
+def test_evaluations_of_the_same_tokens_are_compared_wherever_these_lie() -> None:
+    first = {**start(), "config": {"dataset_file": "a", "batch_size": 4, "ema": 0.0}, "eval_id": "0a"}
+    for there, digest, ema, best in (("b", "0a", 0.0, 4.0), ("a", "0b", 0.0, 5.0), ("b", "0a", 0.9, 5.0)):
+        config = {"dataset_file": there, "batch_size": 4, "ema": ema}
+        going_on = {"event": "run_resumed", "ts": 1.0, "step": 100, "config": config, "eval_id": digest}
+        history = history_of([first, evaluated(100, 4.0), going_on, evaluated(120, 5.0)])
+        found = history.best_evaluation()
+        assert found is not None
+        assert found[1] == best

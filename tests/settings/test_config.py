@@ -11,7 +11,7 @@ import typer
 
 from aios.cli.app import app
 from aios.errors import UserError
-from aios.run_view.logged_settings import ALWAYS_SAID, OUTPUTS, SAID_LATER
+from aios.run_view.logged_settings import ALWAYS_SAID, IN_EVAL_ID, OUTPUTS, SAID_LATER
 from aios.settings.config import UNSEARCHED_LR, TrainingConfig, field_types, path_fields
 from parsed_flags import parse_config
 
@@ -94,6 +94,7 @@ def test_what_older_runs_do_not_name_is_at_its_default_there() -> None:
     defaults = TrainingConfig().to_dict()
     assert {name: defaults[name] for name in SAID_LATER} == SAID_LATER
     assert set(ALWAYS_SAID) <= set(defaults)
+    assert set(IN_EVAL_ID) <= {*ALWAYS_SAID, *SAID_LATER}
 
 
 def test_places_to_write_to_are_paths() -> None:

@@ -43,5 +43,5 @@ def test_the_closing_table_counts_adjustments_by_names_without_underlines() -> N
     console = RunConsole(100)
     for decision in ("learning_decrease", "increase", "increase"):
         console.show(adjustment(7, decision))
-    counted = ("LR adjustments", "1 learning decrease, 2 increase in this sitting")
+    counted = ("LR adjustments", "1 learning decrease, 2 increases in this sitting")
     assert console.lines_of("Learning rate", "0.1") == [("Learning rate", "0.1"), counted]

@@ -14,6 +14,7 @@ from aios.brains.printed_output import last_error, tail
 from aios.brains.session_file import SessionFile, read_session
 from aios.errors import UserError
 from aios.file_names import LOG_FILE
+from aios.places import expanded
 from aios.run_view.events import BEGINNINGS, number
 from aios.run_view.follow import record_of
 from aios.run_view.history import RunHistory, progress_text
@@ -95,23 +96,29 @@ class Brain:
 def list_brains(bundle_dir: Path, outlines: Outlines | None = None) -> list[Brain]:
     """The brains under `bundle_dir`, the one written to last first; folders without rights are left out.
 
+    A `~` that begins it is the home folder, as in the settings of a run: the window hands on what stands in its form.
     `outlines`, kept between calls, spares reading the logs anew.
     """
     outlines = outlines or Outlines()
     try:
-        folders = [path for path in bundle_dir.iterdir() if path.is_dir() and not path.name.startswith(DELETED)]
+        folders = [
+            path for path in expanded(bundle_dir).iterdir() if path.is_dir() and not path.name.startswith(DELETED)
+        ]
     except OSError:
         return []  # the form says what is wrong with the folder
     brains = [brain for folder in folders if (brain := read_brain(folder, outlines)) is not None]
     return sorted(brains, key=lambda brain: brain.modified, reverse=True)
 
 
-def read_brain(folder: Path, outlines: Outlines | None = None) -> Brain | None:
+def read_brain(folder: Path, outlines: Outlines | None = None, started: SessionFile | None = None) -> Brain | None:
     """What is known of the brain in `folder`; None where nothing was ever trained there, or it cannot be read.
 
-    `outlines`, kept between calls, spares reading the log anew.
+    `outlines`, kept between calls, spares reading the log anew. `started` is the training that the caller knows
+    to run there: as long as that lives, it counts where the folder, moved or deleted, tells of none.
     """
     session = read_session(folder)
+    if session is None and started is not None and started.alive:
+        session = started
     log = Path(session.log) if session is not None else folder / LOG_FILE
     try:
         modified = log.stat().st_mtime if log.is_file() else 0.0

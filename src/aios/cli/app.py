@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import logging
 import sys
 import traceback
 from types import TracebackType
@@ -82,12 +83,19 @@ def _run() -> None:
         raise UserError(f"The name {error.filename} is longer than the file system allows; shorten it.") from error
 
 
+def _not_about_devices(record: logging.LogRecord) -> bool:
+    """Whether what DeepSpeed logs, on standard output, is more than the CPU it has found: where transformers finds it
+    installed, that is told of each training, which need not use it."""
+    return not record.getMessage().startswith("Setting accelerator to CPU")
+
+
 def main() -> None:
     """Run the command line: exit 0 done, 1 failed, 2 bad usage or bad input."""
     if "--debug" not in sys.argv:
         sys.excepthook = _report_failure
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")  # a letter that a terminal has not shall cost no run
+    logging.getLogger("DeepSpeed").addFilter(_not_about_devices)
     try:
         _run()
     except (UserError, RunError) as error:

@@ -13,11 +13,15 @@ import typer
 from aios.cli.flags import DebugOption
 from aios.errors import UserError
 from aios.gui.preferences import Theme
+from aios.places import expanded
 
 
 def gui(
     target: Annotated[
-        Path | None, typer.Argument(help="A brain's folder or a training log to show.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="target", parser=expanded, help="A brain's folder or a training log to show.", show_default=False
+        ),
     ] = None,
     bundle_dir: Annotated[
         str | None, typer.Option("--bundle-dir", help="Folder that holds the brains.", show_default=False)

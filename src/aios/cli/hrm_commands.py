@@ -19,6 +19,7 @@ from aios.distributed.environment import WorkerPlace, parent_of, place_of
 from aios.distributed.launch_notes import has_own_launcher, refused
 from aios.distributed.parent import die_with, end_after
 from aios.errors import UserError
+from aios.places import expanded
 from aios.runs.lock import RUN, WRITER, BrainLock
 
 hrm_hf = typer.Typer(help="Train and inspect Hierarchical Reasoning Models (HRM ACT v1).", no_args_is_help=True)
@@ -80,11 +81,11 @@ def _train(given: dict[str, Any], place: WorkerPlace | None, lock: BrainLock) ->
     elif origin.config.parallel_independent:
         from aios.cli.hrm_hf.parallel_training_v3 import train_independently
 
-        train_independently(origin)
+        train_independently(origin, lock)
     else:
         from aios.cli.hrm_hf.train_actv1 import train_actv1
 
-        train_actv1(origin)
+        train_actv1(origin, lock)
 
 
 hrm_hf.command("train", cls=_TrainCommand)(train)
@@ -128,7 +129,9 @@ class _LrFindCommand(FlagsCommand):
 @config_options
 def lr_find(
     context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the picture goes.")] = Path("lr_find.png"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", parser=expanded, help="Where the picture goes.")
+    ] = Path("lr_find.png"),
     debug: DebugOption = False,
     **flags: Any,
 ) -> None:

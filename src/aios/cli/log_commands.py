@@ -12,12 +12,14 @@ import typer
 
 from aios.cli.flags import DebugOption
 from aios.errors import UserError
+from aios.places import expanded
 from aios.runs.writable import check_writable
 
 FORMATS = (".png", ".svg", ".pdf", ".jpg", ".webp")
 
 LogArgument = Annotated[
-    Path, typer.Argument(metavar="LOG", help="A training log (metrics.jsonl), or the folder of a brain.")
+    Path,
+    typer.Argument(metavar="LOG", parser=expanded, help="A training log (metrics.jsonl), or the folder of a brain."),
 ]
 
 
@@ -39,12 +41,22 @@ def check_picture(output: Path) -> None:
 
 
 def plot(
-    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Training logs, or folders of brains.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the picture goes; its ending says the format.")]
-    = Path("run.png"),
+    logs: Annotated[
+        list[Path], typer.Argument(metavar="LOG...", parser=expanded, help="Training logs, or folders of brains.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            parser=expanded,
+            help="Where the picture goes; its ending says the format.",
+        ),
+    ] = Path("run.png"),
     dark: Annotated[bool, typer.Option("--dark", help="Light on dark.")] = False,
     debug: DebugOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Draw loss and learning rate of one run, or of several over each other, with a mark at each adjustment."""
     check_picture(output)
     # Imported late: matplotlib takes its time, and `aios --help` does not need it.
@@ -112,7 +124,14 @@ def replay(
     rank: Annotated[int, typer.Option(min=0, help="The worker, in the log of several.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Draw the recorded and the replayed LR into this picture.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            parser=expanded,
+            help="Draw the recorded and the replayed LR into this picture.",
+        ),
     ] = None,
     debug: DebugOption = False,
 ) -> None:

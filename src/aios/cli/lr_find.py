@@ -21,6 +21,8 @@ def lr_find(origin: Origin, picture: Path) -> Found:
 
     A run too short for a search has no curve: `picture` is left as it is.
 
+    Where no rate was tried there is no curve, and `picture` stays what it was.
+
     Raises:
         UserError: for input that cannot be trained on, or a picture that cannot be written.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from aios.cli.answer_commands import BundleOption
 from aios.cli.flags import DebugOption
 from aios.errors import UserError
+from aios.places import expanded
 from aios.settings.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def runs(
     from aios.brains.columns import COLUMNS, Order, ordered
     from aios.terminal.tables import listing, table_console
 
-    folder = Path(bundle_dir)
+    folder = expanded(bundle_dir)
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} with brains; train one, or name another --bundle-dir.")
     found = list_brains(folder)

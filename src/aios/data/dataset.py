@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,16 @@ class EvalBatches:
         self.windows = windows
         self.batch_size = batch_size
         self.rows = len(windows) if limit is None else min(len(windows), limit * batch_size)
+
+    @cached_property
+    def id(self) -> str:
+        """A digest, in hex, of all tokens in their batches; reads them when it is first asked for."""
+        digest = hashlib.sha256()
+        for batch in self:
+            digest.update(repr(tuple(batch.input_ids.shape)).encode())
+            for tokens in {id(part): part for part in batch}.values():  # one, of plain text
+                digest.update(tokens.numpy().tobytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

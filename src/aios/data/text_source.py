@@ -23,6 +23,7 @@ from aios.data.tables import SPLITS_FILE, STATE_FILE, is_table, saved_files, tab
 from aios.data.tokenizer import bundled_corpus_path
 from aios.data.unpacking import is_packed, opened, text_suffix
 from aios.errors import UserError
+from aios.places import expanded
 
 FOLDER_SUFFIXES = frozenset({".txt", ".text", ".md", ".jsonl", ".parquet"})
 """Read from a folder, the first four packed too. A file named directly may end in anything, and is text by default."""
@@ -96,7 +97,7 @@ def check_dataset(path: str | Path | None, encoding: str = UTF_8) -> TextSource:
         return check_dataset(bundled_corpus_path())
     if not str(path).strip():
         raise UserError("The dataset path (--dataset-file) is empty; name a file or folder, or leave it out.")
-    root = Path(os.path.expanduser(path)).absolute()
+    root = expanded(path).absolute()
     try:
         files = tuple(_usable_files(root, str(path)))
         for file in files[:_SNIFF_FILES]:

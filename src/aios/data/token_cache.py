@@ -29,7 +29,7 @@ from aios.data.text_source import SourceFile, TextPiece, TextSource, iter_pieces
 from aios.data.tokenizer import end_of_document_id, tokenizer_fingerprint
 from aios.errors import RunError, UserError
 from aios.files import replace_file
-from aios.places import cache_folder
+from aios.places import cache_folder, expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,7 +92,7 @@ class TokenFile:
 def default_cache_dir() -> Path:
     """`AIOS_CACHE_DIR`, else the user's cache folder."""
     chosen = os.environ.get("AIOS_CACHE_DIR")
-    return Path(os.path.expanduser(chosen)) if chosen else cache_folder()
+    return expanded(chosen) if chosen else cache_folder()
 
 
 def tokenize_source(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aios.core.foreign_json import refuse_code
 from aios.errors import UserError, one_line
+from aios.places import expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,7 +34,7 @@ def load_tokenizer(name_or_path: str | None = None) -> PreTrainedTokenizerBase:
     Never downloads and never runs code that comes with a tokenizer. Raises UserError when it cannot be read.
     """
     name = str(bundled_tokenizer_dir()) if name_or_path is None else name_or_path
-    folder = Path(os.path.expanduser(name))
+    folder = expanded(name)
     if not name.strip():
         raise UserError("The tokenizer name (--model) is empty; give a folder or a name, or leave it out.")
     if folder.is_file():

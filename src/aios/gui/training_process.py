@@ -15,7 +15,7 @@ from pathlib import Path
 from aios.brains.brain_list import Brain, State, read_brain
 from aios.brains.printed_output import OUTPUT_FILE, open_output
 from aios.brains.process_identity import birth_of
-from aios.brains.session_file import SessionFile
+from aios.brains.session_file import SessionFile, read_session
 from aios.errors import UserError
 from aios.file_names import STOP_FILE
 from aios.files import replace_file
@@ -42,10 +42,11 @@ def shown_command(arguments: list[str]) -> str:
 class TrainingProcess:
     """One training, started here or found: what it is doing, and how it is asked to stop."""
 
-    def __init__(self, brain_dir: Path, child: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(
+        self, brain_dir: Path, child: subprocess.Popen[bytes] | None = None, session: SessionFile | None = None
+    ) -> None:
         self.brain_dir = brain_dir
-        self._child = child
-        self._session: SessionFile | None = None
+        self._child, self._session = child, session
         self._outlines = Outlines()
 
     @classmethod
@@ -79,20 +80,19 @@ class TrainingProcess:
             steps=steps or config.steps,
         )
         session.save(folder)
-        return cls(folder, child)
+        return cls(folder, child, session)
 
     def look(self) -> Brain | None:
         """What the training is doing now; None where nothing of it is left on disk."""
         if self._child is not None:
             self._child.poll()  # so that an ended child does not stay a zombie
-        brain = read_brain(self.brain_dir, self._outlines)
+        brain = read_brain(self.brain_dir, self._outlines, self._session)
         if brain is not None and brain.session is not None:
             self._session = brain.session
-        elif self._session is not None and self._session.alive:
-            # Its folder was moved or deleted: the training makes it anew, and what it is known by belongs there.
-            with suppress(OSError):  # where nothing can be written, what the disk tells has to do
-                self._session.save(self.brain_dir)
-                brain = read_brain(self.brain_dir, self._outlines)
+            if self._session.alive and read_session(self.brain_dir) is None:
+                # Its folder was moved or deleted: the training makes it anew, and what it is known by belongs there.
+                with suppress(OSError):  # where nothing can be written, what is known here has to do
+                    self._session.save(self.brain_dir)
         return brain
 
     def ask(self, what: str) -> None:
@@ -110,7 +110,7 @@ class TrainingProcess:
         request = Request.FINISH.content if what == "finish" else b""
         try:
             if brain.session is not None:
-                replace(brain.session, asked=what).save(self.brain_dir)
+                self._note(brain.session, what)
             replace_file(stop_file, lambda file: file.write(request), durable=False)  # never seen half written
         except OSError as error:
             raise UserError(
@@ -122,8 +122,15 @@ class TrainingProcess:
         brain = self.look()
         if brain is None or brain.session is None or not brain.session.alive:
             return
-        replace(brain.session, asked="kill").save(self.brain_dir)
+        self._note(brain.session, "kill")
         os.killpg(brain.session.pid, signal.SIGKILL)
+
+    def _note(self, session: SessionFile, asked: str) -> None:
+        """Keep beside the brain what was asked, for all windows."""
+        asking = replace(session, asked=asked)
+        asking.save(self.brain_dir)
+        if self._session is not None:
+            self._session = asking
 
 
 def _spawn(command: list[str], output: Path) -> subprocess.Popen[bytes]:

@@ -43,6 +43,7 @@ class RunHistory:
     def __init__(self) -> None:
         self.config: dict[str, Any] = {}
         """Settings of the latest sitting (`run_start`, `run_resumed`); empty where the log has none."""
+        self._eval_id: Any = None  # of what its evaluations are
         self.run_id: str | None = None
         """Names the latest sitting."""
         self.started = math.nan
@@ -268,9 +269,11 @@ class RunHistory:
             if rank in (None, worker):
                 pace.resumed(step)
         config, run_id, self.started = record.get("config"), record.get("run_id"), number(record, "ts")
-        before = self.config
-        self.config = config if isinstance(config, dict) else {}
-        comparable = same_evaluation(before, self.config)
+        before, evaluated = self.config, self._eval_id
+        self.config, self._eval_id = config if isinstance(config, dict) else {}, record.get("eval_id")
+        comparable = same_evaluation(
+            {"config": before, "eval_id": evaluated}, {"config": self.config, "eval_id": self._eval_id}
+        )
         self._comparable_after = min(self._comparable_after, step) if comparable else step
         self._final_best, self._resumed = None, record.get("event") == "run_resumed"
         self.run_id = str(run_id) if run_id is not None else None
@@ -287,7 +290,7 @@ class RunHistory:
         for kept in (*digested, self._samples):
             kept.clear()
         self.adjustment_count = self.decision_count = self.train_records = 0
-        self.config, self._comparable_after = {}, -1
+        self.config, self._eval_id, self._comparable_after = {}, None, -1
 
     def _go_back(self, step: int, rank: int | None) -> None:
         """Forget what worker `rank` (None: all of them) had beyond `step`: it is about to be repeated."""

@@ -7,6 +7,8 @@ from typing import Any
 
 OUTPUTS = ("log_file", "stop_file", "tensorboard")
 """Where a run writes, or is asked to stop, besides its brain's folder."""
+IN_EVAL_ID = ("eval_file", "eval_batches", "dataset_file", "encoding", "model", "max_seq_len", "batch_size")
+"""Those of the settings below that only name what `eval_id` is a digest of: the tokens evaluated, and their batches."""
 ALWAYS_SAID = (
     "eval_file",
     "eval_batches",
@@ -23,11 +25,23 @@ SAID_LATER: Mapping[str, Any] = {"encoding": "utf-8", "eval_segments": None, "ha
 
 
 def same_evaluation(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether evaluations under two settings of a run, as its log or checkpoint has them, can be compared.
+    """Whether evaluations of two sittings can be compared, by what begins each in its log, or by a checkpoint dict: the
+    settings `config`, and `eval_id`, which older ones lack.
 
     Where one side says nothing at all, or not what every version says, nothing speaks against it.
     """
-    if not before or not now:
+    old, new = before.get("config") or {}, now.get("config") or {}
+    if not old or not new:
         return True
-    alike = all(before[name] == now[name] for name in ALWAYS_SAID if name in before and name in now)
-    return alike and all(before.get(name, old) == now.get(name, old) for name, old in SAID_LATER.items())
+    if same_text(before, now) is False:
+        return False
+    told = IN_EVAL_ID if same_text(before, now) else ()
+    alike = all(old[name] == new[name] for name in ALWAYS_SAID if name in old and name in new and name not in told)
+    later = ((name, usual) for name, usual in SAID_LATER.items() if name not in told)
+    return alike and all(old.get(name, usual) == new.get(name, usual) for name, usual in later)
+
+
+def same_text(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool | None:
+    """Whether two sittings evaluate the same tokens in the same batches; None where one of them does not say."""
+    old, new = before.get("eval_id"), now.get("eval_id")
+    return None if old is None or new is None else bool(old == new)

@@ -84,9 +84,14 @@ def _init(record: Record) -> str:
     other = f"not {_rate(record, 'requested_lr')}: its settings keep it {bounds}"
     kept = record.get("requested_lr") is not None
     if steps > 0:
-        rises = f"Warm-up: the learning rate rises to {lr} over {value_of(record, 'warmup_steps')} steps"
+        rises = f"Warm-up: the learning rate rises to {lr} over {_steps_of(record, 'warmup_steps')}"
         return f"{rises}, {other}." if kept else f"{rises}, then it may move {bounds}."
     return f"The learning rate is {lr} from here, {other if kept else f'and may move {bounds}'}."
+
+
+def _steps_of(record: Record, key: str) -> str:
+    """A number of steps."""
+    return f"{value_of(record, key)} step{'' if number(record, key) == 1 else 's'}"
 
 
 def _asked(record: Record) -> str:
@@ -224,10 +229,13 @@ def _stopped(record: Record) -> str:
 def _final(record: Record) -> str:
     loss = number(record, "eval_loss")
     text = "The run is finished" if math.isnan(loss) else f"The run is finished with an evaluation loss of {loss:.4f}"
-    if record.get("best_step") in (None, record.get("step")):
-        return text + "."
-    best = f"{value_of(record, 'best_step')}, where it was {value_of(record, 'best_eval_loss', '.4f')}"
-    return f"{text}; the brain is that of step {best}."
+    if record.get("best_step") not in (None, record.get("step")):
+        best = f"{value_of(record, 'best_step')}, where it was {value_of(record, 'best_eval_loss', '.4f')}"
+        text += f"; the brain is that of step {best}"
+    if record.get("climb_step") is not None:
+        passed = f"the {value_of(record, 'climb_eval_loss', '.4f')} of step {value_of(record, 'climb_step')}"
+        text += f"; {passed} was on the way up in the search, whose evaluations do not count"
+    return text + "."
 
 
 def _sample(record: Record) -> str:
@@ -298,6 +306,7 @@ _SENTENCES: dict[str, Words] = {
     "worker_restarted": lambda r: f"Worker {value_of(r, 'worker')} {value_of(r, 'reason')} and starts again here.",
     "adaptive_lr_init": _init,
     "lr_asked": _asked,
+    "evaluations_anew": lambda record: f"Evaluations begin anew: {value_of(record, 'reason')} since those before.",
     "adaptive_lr_search": _search,
     "adaptive_lr_climb": _climb,
     "adaptive_lr_race": _race,

@@ -17,6 +17,7 @@ _KINDS = {
     "run_start": "start",
     "run_resumed": "start",
     "lr_asked": "start",
+    "evaluations_anew": "start",
     "adaptive_lr_init": "start",
     "warmup_complete": "warm-up",
     "adaptive_lr_search": "search",

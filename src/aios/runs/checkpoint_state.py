@@ -47,7 +47,7 @@ def find_flaw(state: object, step: int) -> str | None:
         entries |= {key: series(kind, at_least=count, at_most=count) for key, kind in own.items()}
     elif state.get("optimizer") is None and not state.get("zero_stage"):
         return "optimizer is None, which only DeepSpeed leaves so"
-    flaw = record(entries | {"zero_stage": one_of(0, 1, 2, 3)}, may_lack=("zero_stage",)).find_flaw(state)
+    flaw = record(entries | {"zero_stage": one_of(0, 1, 2, 3)}, may_lack=("zero_stage", "eval_id")).find_flaw(state)
     return find_steering_flaw(state) if flaw is None else flaw.removeprefix(".")
 
 
@@ -137,5 +137,6 @@ _ENTRIES = {
     ),
     "data": record({"id": TEXT, "samples": whole()}),
     "config": by_key(TEXT, _SETTING),
+    "eval_id": TEXT,
     "adaptive_lr": ANYTHING,
 }

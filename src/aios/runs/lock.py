@@ -4,6 +4,9 @@ It is a POSIX record lock (`fcntl.lockf`) on `.lock` in the brain's folder: unli
 no child process inherits it. The price: its holder must not open the file a second time, for closing any descriptor of
 it lets go. The text in the file only names the holder.
 
+A folder that is deleted or moved while its brain is trained takes the lock with it: before each save its holder looks
+after it (`renew`).
+
 A launcher locks the first of two bytes, the worker that writes the second, a lone process both: so a brain stays closed
 while the workers of a killed launcher still save.
 """
@@ -111,6 +114,24 @@ class BrainLock:
         if self._file is not None:
             _unlock(self._file, WRITER)
 
+    def renew(self) -> None:
+        """Take the lock anew where its file is no more in the folder, which was deleted or moved.
+
+        With both parts: what a launcher holds has gone with the file, too.
+
+        Raises:
+            UserError: when another process holds it by now (the message names it).
+            OSError: when there can be no such file.
+        """
+        if self._file is None or self._is_current(self._file):
+            return
+        self._parts = (RUN, WRITER)
+        self._make_folder()
+        new = self._take()
+        os.close(self._file)
+        self._file = new
+        self._sign(new)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -140,10 +161,10 @@ class BrainLock:
         raise UserError(refusal(self._folder))
 
     def _is_current(self, file: int) -> bool:
-        """Whether the locked file still is the one in the folder: a holder that ended may have taken that away."""
+        """Whether a locked file still is the one in the folder: who ends, or deletes the folder, takes it away."""
         try:
             return os.path.samestat(os.fstat(file), os.stat(self._folder / LOCK_FILE))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _sign(self, file: int) -> None:
@@ -155,6 +176,8 @@ class BrainLock:
     def _tidy(self) -> None:
         """Take the lock's file away, whose next holder makes a new one, and with it a folder made in vain."""
         if RUN not in self._parts or self._file is None or not _lock(self._file, WRITER):
+            return
+        if not self._is_current(self._file):
             return
         (self._folder / LOCK_FILE).unlink()
         for path in self._made:

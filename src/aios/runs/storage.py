@@ -14,6 +14,7 @@ from aios.errors import RunError, UserError
 from aios.quantities import show_bytes
 from aios.runs.brain import checkpoint_step
 from aios.runs.checkpoints import newest_valid
+from aios.runs.lock import BrainLock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
@@ -40,6 +41,21 @@ def writing(folder: Path, brain_dir: Path, needed: int = 0) -> Iterator[None]:
         if number is None:
             raise
         raise StorageError(f"{_trouble(number, folder, needed)}; {_kept(brain_dir, number)}") from error
+
+
+def hold_on(lock: BrainLock, brain_dir: Path) -> None:
+    """Keep the brain closed to others, also where its folder was deleted or moved: before anything is written there.
+
+    Raises:
+        StorageError: when another run trains a brain there by now, or the folder cannot be made again.
+    """
+    try:
+        with writing(brain_dir, brain_dir):
+            lock.renew()
+    except UserError as error:
+        raise StorageError(
+            f"{brain_dir} had been taken away, and nothing of this run is saved there: {error}"
+        ) from error
 
 
 def _error_number(error: Exception, folder: Path, needed: int) -> int | None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -141,14 +141,16 @@ class TrainingLog:
     `path` is None for a worker that keeps no log because another one does. Several processes may append to one log:
     each record is a single unbuffered write in append mode, so their lines never mix. The first of them to open it
     checks and repairs it; for the others `repair` is False, or they would cut the line that another is just writing.
-    Where another file takes the place of the open one, records go there; one that is taken away comes back with `sync`.
+    Where another file takes the place of the open one, records go there once `follow`, called first, has let them; one
+    that is taken away comes back with `sync`.
 
     Raises:
         UserError: on construction, for a file that is no log (see `check_log`).
     """
 
-    def __init__(self, path: Path | None, repair: bool = True) -> None:
+    def __init__(self, path: Path | None, repair: bool = True, follow: Callable[[], object] | None = None) -> None:
         self._stream: TextIO | None = None
+        self._follow = follow
         if path is not None:
             self._path = path
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +164,8 @@ class TrainingLog:
         stamped = {"event": record["event"], "ts": time.time(), **record}
         if self._stream is not None:
             if _identity(self._path) not in (None, self._opened):
+                if self._follow is not None:
+                    self._follow()
                 self._stream.close()
                 self._open()
             write_jsonl(self._stream, stamped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -259,6 +260,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_config(self, field_types())
+        for name in path_fields():
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, os.path.expanduser(path))  # text: an empty one is to be refused as such
 
     @property
     def text_encoding(self) -> str:

@@ -15,6 +15,7 @@ import yaml
 
 from aios.errors import UserError, shown
 from aios.files import replace_file
+from aios.places import expanded
 from aios.settings.config import TrainingConfig, field_types
 from aios.settings.flag_values import allowed_types, typed
 from aios.settings.settings_file import is_yaml, parse_settings_file, unknown_key
@@ -27,7 +28,7 @@ def load_config_file(path: str | Path) -> dict[str, Any]:
         UserError: naming the file, and the key where there is one: for a file that cannot be read or parsed, an
             unknown key, a key given twice or a value of the wrong type. Ranges are `TrainingConfig`'s to check.
     """
-    path = Path(path)
+    path = expanded(path)
     data = parse_settings_file(path)
     data = {} if data is None else data  # an empty YAML file
     if not isinstance(data, dict):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -18,6 +19,7 @@ from aios.run_view.events import lr_of
 from aios.run_view.history import FINISHES, progress_text
 from aios.run_view.sentences import sentence
 from aios.run_view.timeline import decision_from
+from aios.terminal.lasting_output import LastingOutput
 
 PLAIN_LINE_SECONDS = 5.0
 """Least time between two progress lines where the output is no terminal."""
@@ -34,12 +36,13 @@ class _Steps(ProgressColumn):
 class RunConsole:
     """Progress line on a terminal, plain lines elsewhere; one line per decision, evaluation and checkpoint.
 
-    `quiet` shows nothing: of several workers one speaks.
+    `quiet` shows nothing: of several workers one speaks. An output that takes no more costs the training nothing.
     """
 
     def __init__(self, steps: int, quiet: bool = False) -> None:
         self._steps = steps
-        self._console = Console(highlight=False, quiet=quiet)
+        output = cast(TextIO, LastingOutput(sys.stdout))
+        self._console = Console(file=output, highlight=False, quiet=quiet)
         self._progress = Progress(
             _Steps(),
             BarColumn(bar_width=None),
@@ -107,7 +110,11 @@ class RunConsole:
         if name != "Learning rate":
             return [(name, value)]
         counted = (
-            ", ".join(f"{count} {decision.replace('_', ' ')}" for decision, count in self.decisions.items()) or "none"
+            ", ".join(
+                f"{count} {decision.replace('_', ' ')}{'' if count == 1 else 's'}"
+                for decision, count in self.decisions.items()
+            )
+            or "none"
         )
         return [(name, value), ("LR adjustments", f"{counted} in this sitting")]
 

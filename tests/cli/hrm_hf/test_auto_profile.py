@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aios.data.tokenizer import bundled_corpus_path
 from aios.replay.recording import read_recording
 from aios.replay.replay import Choice, replay
 from aios.settings.config import UNSEARCHED_LR
@@ -198,6 +199,24 @@ def test_lr_find_draws_and_trains_nothing(tmp_path: Path) -> None:
     assert "Finding it costs a run of 300 steps" in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert sorted(tmp_path.iterdir()) == [picture]
+
+
+def test_a_climb_whose_evaluations_were_lower_is_named_at_the_end(tmp_path: Path) -> None:
+    text = tmp_path / "tiny.txt"
+    text.write_text(bundled_corpus_path().read_text(encoding="utf-8")[:1500], encoding="utf-8")
+    done = run_aios(
+        *("hrm-hf", "train", "--preset=tiny", "--max-seq-len=32", "--batch-size=4", "--device=cpu", "--steps=200"),
+        *(f"--dataset-file={text}", "--eval-every=5", f"--bundle-dir={tmp_path}", "--brain-name=brain"),
+    )
+    assert done.returncode == 0, done.stderr
+    brain = tmp_path / "brain"
+    (climb,), (final,) = read_log(brain, "adaptive_lr_climb"), read_log(brain, "final")
+    evals = {r["step"]: r["loss"] for r in read_log(brain, "eval") if r["step"] <= climb["step"]}
+    lowest = min(evals, key=lambda step: evals[step])
+    assert evals[lowest] < final["best_eval_loss"]
+    assert (final["climb_step"], final["climb_eval_loss"]) == (lowest, evals[lowest])
+    told = f"the {evals[lowest]:.4f} of step {lowest} was on the way up in the search, whose evaluations do not count."
+    assert told in done.stdout
 
 
 def test_lr_find_leaves_an_earlier_picture_alone_where_it_searched_nothing(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from aios.gui.training_process import TrainingProcess
 from aios.runs.brain import list_checkpoints
 from aios.runs.lock import holder_of
 from aios.settings.config import TrainingConfig
+from forked_aios import ForkedAios
 from training_process import TINY, read_log, run_aios, start_training, train, train_args, wait_for, wait_for_step
 from worker_processes import until_gone
 
@@ -52,6 +55,55 @@ def test_second_run_on_a_brain_is_refused_and_names_the_first(tmp_path: Path) ->
     assert holder_of(brain) is None
     done = train(tmp_path, "--resume", f"--steps={int(list_checkpoints(brain)[0].name[5:]) + 2}")
     assert "Training loss" in done.stdout
+
+
+@pytest.fixture
+def deleted(tmp_path: Path) -> Iterator[ForkedAios]:
+    """A training of `tmp_path`/brain, stopped in the middle, whose folder has been deleted."""
+    process = start_training(tmp_path, *LONG, "--save-every=60")
+    wait_for_step(process, tmp_path / "brain", 4)
+    process.send_signal(signal.SIGSTOP)
+    shutil.rmtree(tmp_path / "brain")
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
+def test_a_folder_deleted_in_mid_run_is_locked_again_with_the_next_save(tmp_path: Path, deleted: ForkedAios) -> None:
+    brain = tmp_path / "brain"
+    deleted.send_signal(signal.SIGCONT)
+    wait_for(deleted, lambda: bool(list_checkpoints(brain)))
+    second = run_aios(*train_args(tmp_path, "--resume"))
+    assert second.returncode == 2, second.stdout
+    assert f"{brain} is being trained by process {deleted.pid} on " in second.stderr
+    deleted.terminate()
+    _, err = deleted.communicate(timeout=120)
+    assert deleted.returncode == 0, err
+    assert holder_of(brain) is None
+    assert not (brain / ".lock").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
+def test_a_run_whose_place_another_has_taken_writes_nothing_there(tmp_path: Path, deleted: ForkedAios) -> None:
+    brain = tmp_path / "brain"
+    second = start_training(tmp_path, *LONG)
+    try:
+        wait_for_step(second, brain, 4)
+        deleted.send_signal(signal.SIGCONT)
+        _, err = deleted.communicate(timeout=120)
+        assert deleted.returncode == 1
+        assert f"Error: {brain} had been taken away" in err
+        assert f"process {second.pid} on " in err
+        wait_for_step(second, brain, read_log(brain, "train")[-1]["step"] + 4)
+        steps = [record["step"] for record in read_log(brain, "train")]
+        assert steps == list(range(1, len(steps) + 1))
+        held = holder_of(brain)
+        assert held is not None
+        assert held.pid == second.pid
+    finally:
+        second.kill()
+        second.communicate()
 
 
 def test_dead_holders_child_does_not_hold_the_brain(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from aios.brains.brain_list import free_name
+from aios.data.tokenizer import bundled_corpus_path
 from aios.gui.form import check_on_disk
 from aios.runs.brain_name import MAX_BYTES, numbered, why_not_a_name
-from training_process import run_aios, train_args
+from training_process import TINY, run_aios, train_args
 
 RECORD = '{"event": "run_start", "ts": 1.5, "step": 0}\n'
 
@@ -155,3 +157,31 @@ def test_places_where_no_stop_file_can_be(tmp_path: Path) -> None:
     for place in ("folder", "pipe"):
         assert "is there already" in refused(tmp_path, f"--stop-file={place}")
     assert "can never appear" in refused(tmp_path, f"--stop-file={'x' * 300}")
+
+
+def test_a_tilde_means_the_home_folder_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir(parents=True)
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("AIOS_CACHE_DIR", str(tmp_path / "cache"))
+    shutil.copy(bundled_corpus_path(), home / "text.txt")
+    settings = ("bundle_dir = '~/brains'", "dataset_file = '~/text.txt'", "log_file = '~/run.jsonl'", "steps = 2")
+    (home / "run.toml").write_text("\n".join((*settings, "stop_file = '~/STOP'", "brain_name = 'brain'")))
+    small = [flag for flag in TINY if not flag.startswith("--adaptive")]
+    done = run_aios("hrm-hf", "train", *small, "--config=~/run.toml", "--lr=1e-3", folder=here)
+    assert done.returncode == 0, done.stderr
+    assert (home / "run.jsonl").is_file()
+    assert (home / "brains" / "brain" / "model.safetensors").is_file()
+    for args in (
+        ("runs", "--bundle-dir=~/brains"),
+        ("generate", "--bundle-dir=~/brains", "--brain-name=brain", "--prompt=the", "--max-new-tokens=2"),
+        ("lr-log", "~/run.jsonl"),
+        ("plot", "~/run.jsonl", "--output=~/run.png"),
+        ("train", "--bundle-dir=~/brains", "--brain-name=brain", "--resume", "--steps=3", "--tensorboard=~/board"),
+    ):
+        done = run_aios("hrm-hf", *args, folder=here)
+        assert done.returncode == 0, done.stderr
+    assert (home / "run.png").is_file()
+    assert (home / "board").is_dir()
+    assert not list(here.iterdir())

@@ -20,7 +20,13 @@ KEYS = ("optimizer", "scaler", "rng", "adaptive_lr")
 
 def state_of(rank: int) -> dict[str, Any]:
     own: dict[str, Any] = {key: f"{key} of {rank}" for key in KEYS}
-    return {"step": 80 - rank, **own, "data": {"id": "text", "samples": 1000 - rank}, "config": "its own"}
+    return {
+        "step": 80 - rank,
+        **own,
+        "data": {"id": "text", "samples": 1000 - rank},
+        "config": "its own",
+        "eval_id": "0a",
+    }
 
 
 JOINED = join_states([state_of(rank) for rank in range(3)], CONFIG)
@@ -29,6 +35,7 @@ JOINED = join_states([state_of(rank) for rank in range(3)], CONFIG)
 def test_as_many_workers_go_on_with_what_was_theirs() -> None:
     assert JOINED["step"] == 78  # what all of them have reached
     assert JOINED["config"] == CONFIG.to_dict()
+    assert JOINED["eval_id"] == "0a"
     for rank in range(3):
         mine = split_state(JOINED, rank, 3)
         assert {key: mine[key] for key in (*KEYS, "data", "step")} == {

@@ -70,6 +70,18 @@ def test_no_place_outside_the_brain_is_inherited_and_each_is_named(bundle: Path)
     assert [r["step"] for r in read_log(bundle / "brain", "train")] == [1, 2, 3, 4]
 
 
+def test_no_place_in_the_home_folder_is_inherited(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(bundle.parent))
+    monkeypatch.setenv("AIOS_CACHE_DIR", str(bundle / "cache"))
+    rewrite(bundle, log_file="~/new.jsonl")
+    before = outside(bundle)
+    args = ("hrm-hf", "train", "--bundle-dir=..", "--brain-name=brain", "--resume", "--steps=3")
+    done = run_aios(*args, folder=bundle / "brain")  # in which a folder `~` would be the brain's own
+    assert done.returncode == 0, done.stderr
+    assert "give --log-file again" in done.stdout
+    assert outside(bundle) == before
+
+
 def test_what_is_given_again_is_used_without_a_word(bundle: Path) -> None:
     log = bundle.parent / "log.jsonl"
     rewrite(bundle, log_file=str(log))

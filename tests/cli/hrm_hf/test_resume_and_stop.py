@@ -179,7 +179,12 @@ def test_resume_with_nothing_to_resume(tmp_path: Path) -> None:
 
 def test_resume_refuses_another_architecture(tmp_path: Path) -> None:
     train(tmp_path, "--steps=5", "--lr=1e-3")
-    for flag, there in (("--hidden-size=64", "--hidden-size is 32 there"), ("--use-moe", "--use-moe is False there")):
+    of_preset = "--hidden-size is 32 there, not 256 as --preset small has it; leave --preset out, or train"
+    for flag, there in (
+        ("--hidden-size=64", "--hidden-size is 32 there, not 64; leave --hidden-size out, or train"),
+        ("--use-moe", "--use-moe is False there, not True; leave --use-moe out, or train"),
+        ("--preset=small", of_preset),
+    ):
         done = run_aios("hrm-hf", "train", f"--bundle-dir={tmp_path}", "--brain-name=brain", "--resume", flag)
         assert done.returncode == 2
         assert there in done.stderr

@@ -19,12 +19,22 @@ def totals(
 
 
 def final_record(
-    step: int, totals: Mapping[str, Any], best: Evaluation | None, brain_dir: Path, checkpoint: Path
+    step: int,
+    totals: Mapping[str, Any],
+    best: Evaluation | None,
+    brain_dir: Path,
+    checkpoint: Path,
+    in_climb: Evaluation | None = None,
 ) -> dict[str, Any]:
-    """The `final` record of a run that ended after optimizer step `step`; no word of a `best` where none is heeded."""
+    """The `final` record of a run that ended after optimizer step `step`; no word of a `best` where none is heeded.
+
+    `in_climb` is the lowest evaluation of the climb, as far as known: named where it is lower than the best.
+    """
     told: dict[str, Any] = {}
     if best is not None:
         told = {"best_step": best.step, "best_eval_loss": best.loss, "best": str(best_dir(brain_dir))}
+    if best is not None and in_climb is not None and in_climb.loss < best.loss:
+        told |= {"climb_step": in_climb.step, "climb_eval_loss": in_climb.loss}
     return {"event": "final", "step": step, **totals, **told, "checkpoint": str(checkpoint)}
 
 

@@ -31,7 +31,7 @@ def _leads_outside(value: object, brain_dir: Path) -> bool:
     if not isinstance(value, str):
         return False  # None, or nothing that a config takes
     try:
-        return not Path(os.path.realpath(value)).is_relative_to(os.path.realpath(brain_dir))
+        return not Path(os.path.realpath(os.path.expanduser(value))).is_relative_to(os.path.realpath(brain_dir))
     except ValueError:  # a NUL character
         return True
 

@@ -8,7 +8,7 @@ from typing import Any
 from aios.auto_lr.search import SHORTEST_RUN, Found
 from aios.auto_lr.state_forms import read_checkpoint
 from aios.cli.hrm_hf.train_epoch import TrainingRun, run_trial
-from aios.run_view.logged_settings import same_evaluation
+from aios.run_view.logged_settings import same_evaluation, same_text
 from aios.settings.config import TrainingConfig
 
 HIGHEST_USUAL_LR = 0.1
@@ -31,7 +31,7 @@ def begin_learning_rate(
         run.model.train()
         run.auto.search(run_trial(run))
     elif state is not None and step > 0:
-        learned = still_comparable(read_checkpoint(state), state, run.config)
+        learned = still_comparable(read_checkpoint(state), state, run)
         run.auto.load_state_dict(learned, forget=run.config.adaptive_lr_reset_state)
 
 
@@ -72,6 +72,13 @@ def look(run: TrainingRun) -> Found:
     return run.auto.look(run_trial(run))
 
 
-def still_comparable(learned: Mapping[str, Any], state: Mapping[str, Any], config: TrainingConfig) -> Mapping[str, Any]:
-    """`learned`, of the checkpoint dict `state`; without its evaluations where those of `config` are other ones."""
-    return learned if same_evaluation(state["config"], config.to_dict()) else {**learned, "evaluations": None}
+def still_comparable(learned: Mapping[str, Any], state: Mapping[str, Any], run: TrainingRun) -> Mapping[str, Any]:
+    """`learned`, of the checkpoint dict `state`; without its evaluations where those of `run` are other ones, which is
+    logged."""
+    now = {"config": run.config.to_dict(), "eval_id": run.eval_batches.id}
+    if learned.get("evaluations") is None or same_evaluation(state, now):
+        return learned
+    if run.config.on_overfit != "ignore":  # as it is for each of several workers: of these the supervisor speaks
+        other = "what is evaluated, and how," if same_text(state, now) is not False else "the text that is evaluated"
+        run.log_fn({"event": "evaluations_anew", "step": state["step"], "reason": f"{other} has changed"})
+    return {**learned, "evaluations": None}

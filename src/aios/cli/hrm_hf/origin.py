@@ -148,13 +148,17 @@ def _agreed_shape(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The config fields that the model in `folder` fixes; refuses flags that ask for something else."""
     there = _read_shape(folder)
     wanted = {name: given[name] for name in there if given.get(name) is not None}
+    of_preset: dict[str, Any] = {}
     if "preset" in given:
-        wanted = {**dataclasses.asdict(TrainingConfig(preset=given["preset"]).architecture), **wanted}
-    for name, value in wanted.items():
+        of_preset = dataclasses.asdict(TrainingConfig(preset=given["preset"]).architecture)
+    for name, value in {**of_preset, **wanted}.items():
         if value != there[name]:
+            flag, why = (
+                (flag_name(name), "") if name in wanted else ("--preset", f" as --preset {given['preset']} has it")
+            )
             raise UserError(
-                f"{folder} holds a different architecture: {flag_name(name)} is {there[name]} there, not {value}; "
-                "leave the flag out, or train under another --brain-name."
+                f"{folder} holds a different architecture: {flag_name(name)} is {there[name]} there, not {value}{why}; "
+                f"leave {flag} out, or train under another --brain-name."
             )
     return there
 

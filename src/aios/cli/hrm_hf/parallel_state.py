@@ -86,7 +86,8 @@ def join_states(states: Sequence[dict[str, Any]], config: TrainingConfig) -> dic
     """
     steps = [int(state["step"]) for state in states]
     own = {key: [state[key] for state in states] for key in PER_WORKER if key in states[0]}
-    return {"step": min(steps), "worker_steps": steps, "config": config.to_dict(), **own}
+    shared = {"config": config.to_dict(), "eval_id": states[0]["eval_id"]}
+    return {"step": min(steps), "worker_steps": steps, **shared, **own}
 
 
 def split_state(state: dict[str, Any], rank: int, world_size: int) -> dict[str, Any]:

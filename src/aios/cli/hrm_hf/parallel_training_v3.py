@@ -45,6 +45,7 @@ from aios.distributed.supervisor import Crew, how_it_ended
 from aios.engines.device import cuda_devices, device_kind
 from aios.errors import RunError, UserError
 from aios.runs.checkpoints import checkpoint_path, put_back
+from aios.runs.lock import BrainLock
 from aios.runs.stop_file import Request
 from aios.runs.stop_request import StopRequest
 from aios.runs.storage import writing
@@ -56,8 +57,10 @@ POLL_SECONDS = 0.05
 MERGED_FILE = "merged.safetensors"
 
 
-def train_independently(origin: Origin) -> None:
+def train_independently(origin: Origin, lock: BrainLock) -> None:
     """Train from `origin` with `--world-size` independent workers up to `--steps`, or until asked to stop.
+
+    `lock` is the brain's, held by this process.
 
     Raises:
         UserError: for input that cannot be trained on; no worker has been started then.
@@ -75,8 +78,8 @@ def train_independently(origin: Origin) -> None:
     def show(_: dict[str, Any]) -> None:
         console.follow()  # the workers' records are in the log as well
 
-    with open_sitting(origin, setup, console, show, task.world_size, OF_ALL_WORKERS) as sitting:
-        keeper = open_run(origin, setup, sitting, task)
+    with open_sitting(origin, setup, lock, console, show, task.world_size, OF_ALL_WORKERS) as sitting:
+        keeper = open_run(origin, setup, sitting, task, lock)
         with Supervision(task, keeper, sitting.stop, console) as supervision:
             trouble = train_rounds(supervision)
         left_over = sitting.stop.honoured()
@@ -136,18 +139,18 @@ class MergedRunKeeper(RunKeeper):
         return {**super().result(), "search_steps": max(steps, default=0)}
 
 
-def open_run(origin: Origin, setup: Setup, sitting: Sitting, task: Task) -> MergedRunKeeper:
+def open_run(origin: Origin, setup: Setup, sitting: Sitting, task: Task, lock: BrainLock) -> MergedRunKeeper:
     """The run as the supervisor keeps it, at its first checkpoint: the weights that all workers start from."""
     saved = origin.state
     own = split_state(saved, 0, task.world_size) if saved is not None else None
     run = build_run(replace(origin, state=own), setup, sitting.log_fn)
-    keeper = MergedRunKeeper(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log)
+    keeper = MergedRunKeeper(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log, lock)
     if saved is None or own is None:
         keeper.states = [keeper.own_state()] * task.world_size
         keeper.save()
         return keeper
     run.auto.step_count = origin.step
-    learned = still_comparable(read_checkpoint(own), saved, origin.config)
+    learned = still_comparable(read_checkpoint(own), saved, run)
     run.auto.evaluations.load_state_dict(learned.get("evaluations"), finishing=False)
     put_back(origin.config.brain_dir)  # where the workers look for it
     return keeper

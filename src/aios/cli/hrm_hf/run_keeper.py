@@ -24,7 +24,8 @@ from aios.distributed.workers import PATIENCE
 from aios.file_names import BRAIN_FILE
 from aios.runs.brain import BrainCard, card_bytes, creation_time, read_card
 from aios.runs.checkpoints import checkpoint_path, clear_leftovers, open_partial, partial_path, save_checkpoint
-from aios.runs.storage import StorageError, writing
+from aios.runs.lock import BrainLock
+from aios.runs.storage import StorageError, hold_on, writing
 from aios.runs.training_log import TrainingLog
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class RunKeeper:
     """What is trained and evaluated on."""
     log: TrainingLog
     """Synced before each checkpoint, so a power cut leaves no gap."""
+    lock: BrainLock
+    """The brain's, held by this process."""
     started: float = field(default_factory=time.time)
     """Unix seconds."""
     created: float = field(init=False)
@@ -62,9 +65,11 @@ class RunKeeper:
         Called by every worker; the main one writes for all, under DeepSpeed each its own part.
 
         Raises:
-            StorageError: when the disk takes no more; older checkpoints stay, and nothing of this one.
+            StorageError: when the disk takes no more, or another run trains the brain by now; older checkpoints stay,
+                and nothing of this one.
         """
         run, brain_dir = self.run, self.run.config.brain_dir
+        hold_on(self.lock, brain_dir)
         run.auto.keep_snapshot()
         with run.workers.waiting_at_most(PATIENCE):  # disks may be slow: for the end of it, too
             try:
@@ -144,7 +149,7 @@ class RunKeeper:
         run.auto.log_summary()
         if stop_reason is None:
             best, brain_dir = run.auto.evaluations.best, run.config.brain_dir
-            run.log_fn(final_record(run.step, self.result(), best, brain_dir, checkpoint))
+            run.log_fn(final_record(run.step, self.result(), best, brain_dir, checkpoint, run.climb_eval))
 
     def result(self) -> dict[str, Any]:
         """The `totals` of the run as it stands."""

@@ -49,6 +49,8 @@ class Setup:
     """Text to tokens."""
     data: DataSplit
     """What to train and evaluate on."""
+    eval_batches: EvalBatches
+    """What each evaluation is of."""
     model: HRMForCausalLM
     """New or loaded, on the device."""
     workers: Workers = field(default_factory=Workers)
@@ -87,7 +89,8 @@ def prepare(origin: Origin, on_progress: Callable[[int, int], None], workers: Wo
     model.to(device=device, dtype=precision.weights)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    return Setup(device, precision, tokenizer, data, model, workers)
+    eval_batches = EvalBatches(data.eval, config.batch_size, config.eval_batches)
+    return Setup(device, precision, tokenizer, data, eval_batches, model, workers)
 
 
 def build_run(
@@ -118,7 +121,7 @@ def build_run(
         scaler=scaler,
         engine=engine,
         train_batches=TrainBatches(setup.data.train, config.seed, config.batch_size, share.rank, share.world_size),
-        eval_batches=EvalBatches(setup.data.eval, config.batch_size, config.eval_batches),
+        eval_batches=setup.eval_batches,
         log_fn=log_fn,
         workers=workers,
         beat=beat,

@@ -22,6 +22,7 @@ def collect_state(run: TrainingRun, data_id: str) -> dict[str, Any]:
         "rng": rng_state(),
         "data": {"id": data_id, "samples": run.position * _sequences(run)},
         "config": run.config.to_dict(),
+        "eval_id": run.eval_batches.id,
         "adaptive_lr": run.auto.state_dict(),
     }
 

@@ -20,6 +20,7 @@ from aios.cli.hrm_hf.brain_files import close_ended_run, has_ended, republish
 from aios.cli.hrm_hf.origin import Origin
 from aios.cli.hrm_hf.run_log import NO_TAGS, open_log
 from aios.cli.hrm_hf.run_setup import Setup
+from aios.runs.lock import BrainLock
 from aios.runs.stop_request import StopRequest
 from aios.runs.training_log import TrainingLog
 from aios.settings.fits import size_of_run
@@ -63,6 +64,7 @@ def begin(origin: Origin, console: RunConsole, is_main: bool = True) -> bool:
 def open_sitting(
     origin: Origin,
     setup: Setup,
+    lock: BrainLock,
     console: RunConsole,
     shown: Callable[[dict[str, Any]], object],
     world_size: int,
@@ -70,7 +72,8 @@ def open_sitting(
 ) -> Iterator[Sitting]:
     """Foretell the run of `world_size` workers, open its log and say there that it begins.
 
-    `tags` go behind the keys of every record; each is `shown` as it was written.
+    `lock` is the brain's, held by this process. `tags` go behind the keys of every record; each is `shown` as it was
+    written.
 
     Raises:
         StorageError: when the disk takes no more.
@@ -79,7 +82,7 @@ def open_sitting(
     for sentence in _foretold(origin, setup, world_size):
         console.say(sentence)
     stop = StopRequest(config.watched_stop_file if workers.is_main else None, launcher=workers.place.launcher)
-    with open_log(config, origin.step, writes=workers.is_main) as log, console, stop:
+    with open_log(config, origin.step, writes=workers.is_main, lock=lock) as log, console, stop:
         log_fn, run_id = log.log_fn(tags, shown), secrets.token_hex(6)
         log_fn(_start_record(origin, setup, run_id, world_size))
         yield Sitting(run_id, log.file, log_fn, stop)
@@ -118,6 +121,7 @@ def _start_record(origin: Origin, setup: Setup, run_id: str, world_size: int) ->
         "resumed_from": str(origin.weights) if resumed else None,
         "dataset": data.dataset_name,
         "train_tokens": data.train.stop - data.train.start,
+        "eval_id": setup.eval_batches.id,
         "eval_tokens": data.eval.stop - data.eval.start,
         "unigram_entropy": setup.unigram_entropy if setup.workers.is_main else math.nan,
     }

@@ -15,13 +15,14 @@ from aios.distributed.environment import WorkerPlace, place_of
 from aios.distributed.workers import Workers, joined
 from aios.engines.device import choose_device
 from aios.errors import RunError, UserError
+from aios.runs.lock import BrainLock
 from aios.runs.storage import StorageError
 from aios.settings.config import TrainingConfig
 from aios.terminal.console import RunConsole
 
 
-def train_actv1(origin: Origin) -> None:
-    """Train from `origin` up to its `--steps`, or until asked to stop; saves a brain either way.
+def train_actv1(origin: Origin, lock: BrainLock) -> None:
+    """Train from `origin` up to its `--steps`, or until asked to stop; saves a brain, whose `lock` is held, either way.
 
     Started by a launcher, this process is one of several workers that train one model together.
 
@@ -34,18 +35,18 @@ def train_actv1(origin: Origin) -> None:
     check_place(origin.config, place)
     device = choose_device(origin.config, place.local_rank) if place is not None else None
     with joined(place, device) as workers:
-        _train(origin, workers)
+        _train(origin, workers, lock)
 
 
-def _train(origin: Origin, workers: Workers) -> None:
+def _train(origin: Origin, workers: Workers, lock: BrainLock) -> None:
     config = origin.config
     console = RunConsole(config.steps, quiet=not workers.is_main)
     if not begin(origin, console, workers.is_main):
         return
     setup = prepare(origin, console.tokenizing, workers)
-    with open_sitting(origin, setup, console, console.show, workers.world_size) as sitting:
+    with open_sitting(origin, setup, lock, console, console.show, workers.world_size) as sitting:
         run = build_run(origin, setup, sitting.log_fn, watches=workers.is_main)
-        keeper = RunKeeper(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log)
+        keeper = RunKeeper(run, sitting.run_id, setup.tokenizer, setup.data, sitting.log, lock)
         try:
             with workers.waiting_at_most(timedelta(seconds=config.merge_timeout)):
                 begin_learning_rate(run, origin.state, keeper.save)

@@ -18,6 +18,7 @@ from aios.auto_lr.api import AutoLR
 from aios.auto_lr.events import LogFn, not_learning
 from aios.auto_lr.loop.readback import StepReport
 from aios.auto_lr.loop.trial import EngineTrial
+from aios.auto_lr.overfit import Evaluation
 from aios.auto_lr.stalled import StalledWatch
 from aios.core.hrm_models import HRMForCausalLM
 from aios.data.dataset import EvalBatches, TrainBatches
@@ -73,6 +74,8 @@ class TrainingRun:
     """Cross-entropy of the newest step read back."""
     last_eval: tuple[int, float] | None = None
     """(step, loss) of the newest evaluation."""
+    climb_eval: Evaluation | None = None
+    """The lowest evaluation in the climb of this sitting, where none counts."""
     asked: Tensor = field(init=False)
     """What this worker asks the others for, one number per entry of ASKED, on the device."""
     _own_reason: str | None = None
@@ -264,6 +267,8 @@ def evaluate(run: TrainingRun, saved: bool = False) -> float:
     loss = total / tokens
     run.last_eval = (run.step, loss)
     run.log_fn({"event": "eval", "step": run.step, "loss": loss, "ppl": perplexity(loss), "tokens": int(tokens)})
+    if run.auto.climbing and loss < (run.climb_eval.loss if run.climb_eval is not None else math.inf):
+        run.climb_eval = Evaluation(run.step, loss, None)
     run.auto.report_eval(loss)
     return loss
 
