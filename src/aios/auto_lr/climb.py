@@ -26,7 +26,10 @@ ROUNDING = 1e-6
 MOST_MOMENTUM = 0.999
 """Momentum above this is treated as this."""
 _MOST_DECADES = 12.0
-_HEDGE = "the rate is in the middle between where updates begin to count and there"
+_HEDGE = "the rate is the mean, by magnitude, of those that the noise lets be the best"
+_FOR_SURE = 1e6
+"""Standard errors, where there is no noise."""
+_HIGHEST = "the loss was lowest at the highest rates, so these are taken"
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,8 @@ class Climb:
         if shape is None or edge is None or self._points[-1].cycle < 0:  # no cycle has told anything
             lr, reason = None, f"the loss did not fall clearly at any rate; {self.ended}"
         elif not shape.clear:
-            lr, reason = self._hedged(edge), f"the loss did not fall clearly at any rate; {self.ended}; {_HEDGE}"
+            lr, why = self._hedged()
+            reason = f"the loss did not fall clearly at any rate; {self.ended}; {why}"
         else:
             knee, divisor = self._peak(shape.knee), self.config.divisor or 1.0
             divisor *= (1 - min(momentum, MOST_MOMENTUM)) ** -self.config.momentum_power
@@ -152,10 +156,18 @@ class Climb:
             steps_per_cycle=self.steps_per_cycle,
         )
 
-    def _hedged(self, edge: float) -> float:
-        """The rate where all that is known is from where to where the best one lies, on a logarithmic scale: from
-        updates that begin to count up to `edge`. Noise may hide a fall, and learning may be slow to show."""
-        return math.sqrt(self._peak(0) * edge)
+    def _hedged(self) -> tuple[float, str]:
+        """The rate where no fall is clear, and why: the geometric mean of the cycles' peaks, each weighted by how well
+        noise can explain that another cycle ended lower. Where the highest did, and by more than noise makes of one
+        cycle, and nothing broke, the climb has not come as far as the best rate: then the highest."""
+        scale = comparable([point.loss for point in self._points])
+        fallen = [self._fallen(number, scale) for number in range(self._observed // self.steps_per_cycle)]
+        highest = max(fallen)
+        if fallen[-1] == highest >= self.config.clear_sigmas and not self.broke:
+            return self._peak(len(fallen) - 1), _HIGHEST
+        weights = [math.exp(-((highest - sigmas) ** 2) / 4) for sigmas in fallen]  # of a difference the variance is 2
+        number = math.fsum(number * weight for number, weight in enumerate(weights)) / math.fsum(weights)
+        return self._peak(number), _HEDGE  # peaks rise by a constant factor
 
     def shape(self) -> Shape | None:
         """What the cycles so far show; None before the first has ended, or where no loss was told."""
@@ -200,15 +212,23 @@ class Climb:
         return scatter([scale(point.loss) for point in self._points if point.cycle <= number][-self.config.recent :])
 
     def _clear(self, number: int, scale: Callable[[float], float]) -> bool:
-        """Whether the loss fell by more than noise can make it: the second half of cycle `number` against the start,
-        many losses, to see an adapter's small fall in the noise of its batches."""
-        half = self.steps_per_cycle // 2
-        start, end = self._start(), self._losses_of(number)[half:]
-        if not end or not level(start) - level(end) > ROUNDING * abs(level(start)):
-            return False
+        """Whether the loss of cycle `number` fell by more than noise can make one of all cycles fall."""
+        return self._fallen(number, scale) > self.config.clear_sigmas + low_by_chance(1 + self._points[-1].cycle)
+
+    def _fallen(self, number: int, scale: Callable[[float], float]) -> float:
+        """By how many standard errors the loss fell: the second half of cycle `number` against the start, many losses,
+        to see an adapter's small fall in the noise of its batches. A cycle without losses has not fallen, for sure."""
+        start, end = self._start(), self._second_half(number)
+        if not end:
+            return -_FOR_SURE
+        if abs(level(start) - level(end)) <= ROUNDING * abs(level(start)):
+            return 0.0
         errors = (self._noise(0, scale) / math.sqrt(len(start)), self._noise(number, scale) / math.sqrt(len(end)))
-        sigmas = self.config.clear_sigmas + low_by_chance(1 + self._points[-1].cycle)
-        return scale(level(start)) - scale(level(end)) > sigmas * math.hypot(*errors)
+        fall, error = scale(level(start)) - scale(level(end)), math.hypot(*errors)
+        return fall / error if error else math.copysign(_FOR_SURE, fall)
+
+    def _second_half(self, number: int) -> list[float]:
+        return self._losses_of(number)[self.steps_per_cycle // 2 :]
 
     @property
     def _first_peak(self) -> float | None:
