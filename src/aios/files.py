@@ -44,7 +44,7 @@ def replace_file(
         if over_folder and path.is_dir() and not path.is_symlink():
             path.rename(path.with_name(f"{path.name}.folder-{time.time_ns()}"))
         new.replace(path)
-    except BaseException:
+    except BaseException:  # an interruption, too: what is half written belongs to nobody
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise

@@ -83,49 +83,49 @@ def test_a_run_after_a_race_that_an_error_ended_has_its_roles_all_the_same() -> 
     assert not updates_are_whole(model, optimizer)
 
 
+def ends_of(begin: Callable[[AutoLR, Forward], object]) -> tuple[Any, ...]:
+    """The hooks that `begin` leaves on the optimizer, and how the run from there on ends."""
+    model, forward = reader()
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 200)
+    begin(auto, forward)
+    begun_with = hooks(optimizer)
+    told = train(auto, forward)
+    assert hooks(optimizer) == 0
+    return begun_with, told, fingerprint(model, optimizer)
+
+
 def test_while_a_climb_is_under_way_no_other_is_begun() -> None:
-    ends = []
-    for asked_again in (False, True):
-        model, forward = reader()
-        optimizer = adamw(model)
-        auto = AutoLR(model, optimizer, 200)
+    def asked_again(auto: AutoLR, forward: Forward) -> None:
         auto.search(forward)
-        for call in (auto.search, auto.look) if asked_again else ():
+        for call in (auto.search, auto.look):
             with pytest.raises(ValueError, match="a search is under way already"):
                 call(forward)
-        ends.append((hooks(optimizer), train(auto, forward), fingerprint(model, optimizer)))
-        assert hooks(optimizer) == 0
-    assert ends[0] == ends[1]
+
+    assert ends_of(asked_again) == ends_of(AutoLR.search)
 
 
 def test_a_state_that_is_gone_on_with_ends_the_climb_that_was_begun_before() -> None:
-    ends = []
-    for searched in (False, True):
-        model, forward = reader()
-        optimizer = adamw(model)
-        auto = AutoLR(model, optimizer, 200)
-        if searched:
-            auto.search(forward)
+    def gone_on_with(auto: AutoLR, forward: Forward) -> None:
         auto.load_state_dict(saved_in_the_climb())
-        ends.append((hooks(optimizer), train(auto, forward), fingerprint(model, optimizer)))
-        assert hooks(optimizer) == 0
-    assert ends[0] == ends[1]
+
+    def searched_before(auto: AutoLR, forward: Forward) -> None:
+        auto.search(forward)
+        auto.load_state_dict(saved_in_the_climb())
+
+    assert ends_of(searched_before) == ends_of(gone_on_with)
 
 
 def test_a_state_that_is_refused_leaves_the_climb_as_it_was() -> None:
-    ends = []
-    for refuses in (False, True):
-        model, forward = reader()
-        optimizer = adamw(model)
-        auto = AutoLR(model, optimizer, 200)
+    strange = copy.deepcopy(saved_in_the_climb())
+    strange["roles"]["factors"] = {"router": 0.5}
+
+    def refuses(auto: AutoLR, forward: Forward) -> None:
         auto.search(forward)
-        strange = copy.deepcopy(saved_in_the_climb())
-        strange["roles"]["factors"] = {"router": 0.5}
-        if refuses:
-            with pytest.raises(ValueError, match="no optimizer trains weights of the role 'router'"):
-                auto.load_state_dict(strange)
-        ends.append((hooks(optimizer), train(auto, forward), fingerprint(model, optimizer)))
-    assert ends[0] == ends[1]
+        with pytest.raises(ValueError, match="no optimizer trains weights of the role 'router'"):
+            auto.load_state_dict(strange)
+
+    assert ends_of(refuses) == ends_of(AutoLR.search)
 
 
 def saved_in_the_climb() -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_any_bytes(checkpoint: Path, data: bytes) -> None:
 @FAST
 @given(files=ANY, entry=ANY)
 def test_any_json(checkpoint: Path, files: Any, entry: Any) -> None:
-    damage_of(checkpoint, json.dumps({"files": files}).encode())
+    damage_of(checkpoint, json.dumps({"files": files}).encode())  # which fails where nothing is found
     damage_of(checkpoint, json.dumps({"files": {"state.pt": entry}}).encode())
 
 

@@ -27,9 +27,9 @@ MOST_MOMENTUM = 0.999
 """Momentum above this is treated as this."""
 _MOST_DECADES = 12.0
 _HEDGE = "the rate is the mean, by magnitude, of those that the noise lets be the best"
+_HIGHEST = "the loss was lowest at the highest rates, so these are taken"
 _FOR_SURE = 1e6
 """Standard errors, where there is no noise."""
-_HIGHEST = "the loss was lowest at the highest rates, so these are taken"
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,7 @@ from aios.terminal.console import RunConsole
 def lr_find(origin: Origin, picture: Path) -> Found:
     """Search as a run from `origin` would, print the suggestion, draw the curve into `picture`; trains nothing.
 
-    A run too short for a search has no curve: `picture` is left as it is.
-
-    Where no rate was tried there is no curve, and `picture` stays what it was.
+    Where no rate was tried, as in a run too short for a search, there is no curve, and `picture` stays what it was.
 
     Raises:
         UserError: for input that cannot be trained on, or a picture that cannot be written.

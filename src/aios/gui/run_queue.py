@@ -80,7 +80,7 @@ class RunQueue:
         file = self._claimed()
         try:
             save_config_file(config, file)
-        except BaseException:
+        except BaseException:  # an interruption, too: a number that stays claimed is never started
             file.unlink(missing_ok=True)
             raise
         return self._read(file)

@@ -129,8 +129,7 @@ class TrainingProcess:
         """Keep beside the brain what was asked, for all windows."""
         asking = replace(session, asked=asked)
         asking.save(self.brain_dir)
-        if self._session is not None:
-            self._session = asking
+        self._session = asking
 
 
 def _spawn(command: list[str], output: Path) -> subprocess.Popen[bytes]:

@@ -109,14 +109,8 @@ class RunConsole:
         """A row of the closing table, and what this console has counted that belongs to it."""
         if name != "Learning rate":
             return [(name, value)]
-        counted = (
-            ", ".join(
-                f"{count} {decision.replace('_', ' ')}{'' if count == 1 else 's'}"
-                for decision, count in self.decisions.items()
-            )
-            or "none"
-        )
-        return [(name, value), ("LR adjustments", f"{counted} in this sitting")]
+        counted = ", ".join(_counted(count, decision) for decision, count in self.decisions.items())
+        return [(name, value), ("LR adjustments", f"{counted or 'none'} in this sitting")]
 
     def _train(self, record: Mapping[str, Any]) -> None:
         seconds, before = record["step_time_s"], self._step_seconds
@@ -138,3 +132,8 @@ class RunConsole:
         remaining = (self._steps - record["step"]) * (self._step_seconds or 0.0)
         speed = f"{record['tokens_per_sec']:,.0f} tok/s"
         return f"loss {record['ce']:.3f}  lr {lr_of(record):.2e}  {speed}  ETA {show_duration(remaining)}"
+
+
+def _counted(count: int, decision: str) -> str:
+    """`2 increases`."""
+    return f"{count} {decision.replace('_', ' ')}{'' if count == 1 else 's'}"

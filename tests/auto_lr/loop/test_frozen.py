@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr import AutoLR
-from aios.auto_lr.loop.frozen import FrozenCopies, checksum, frozen_in
+from aios.auto_lr.loop.frozen import FrozenCopies, FrozenCopy, checksum, frozen_in, restore_frozen
 from aios.auto_lr.loop.snapshot import Snapshot
 from auto_lr.problems import adamw, classifier
 
@@ -33,7 +33,17 @@ def test_the_checksum_changes_with_any_bit(kind: torch.dtype) -> None:
     assert checksum(tensor) != before
 
 
-def test_snapshots_share_the_copy_of_what_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_its_checksum_says_has_changed_is_brought_back() -> None:
+    """As it is on an accelerator, where the copy lies elsewhere."""
+    tensors = [torch.arange(10.0), torch.arange(5.0)]
+    copies = [FrozenCopy(tensor, tensor.clone(), checksum(tensor)) for tensor in tensors]
+    tensors[1][3] = 7.0
+    assert [bool(one.holds()) for one in copies] == [True, False]
+    restore_frozen(copies)
+    assert torch.equal(tensors[1], torch.arange(5.0))
+
+
+def test_snapshots_share_the_copy_of_what_stays_as_it_is() -> None:
     model, _ = with_frozen_half()
     copies = FrozenCopies()
     one, other = copies.of(frozen_in(model)), copies.of(frozen_in(model))

@@ -55,7 +55,7 @@ class Finding:
                 found = self._at_once(batch, trial)
             if found is None:
                 self.climbing = Climbing(self._new_climb(), self._engine, step)
-        except BaseException:
+        except BaseException:  # an interruption, too: the caller may go on without a search
             self._take_back_roles()
             raise
         return found

@@ -6,7 +6,7 @@ costs an accelerator no memory here, the other is brought back like everything e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,16 +33,11 @@ class FrozenCopy:
         copy = tensor.detach().to("cpu", copy=True)
         return cls(tensor, copy, None if tensor.device == copy.device else checksum(tensor))
 
-    def holds(self) -> bool:
-        """Whether the tensor is what it was; waits for its device."""
+    def holds(self) -> Tensor:
+        """Whether the tensor is what it was, a scalar on its device."""
         if self.checksum is None:
-            return _bits(self.tensor).equal(_bits(self.copy))
-        return bool(checksum(self.tensor) == self.checksum)
-
-    def restore(self) -> None:
-        """Bring back what was in it."""
-        if not self.holds():
-            self.tensor.copy_(self.copy)
+            return torch.tensor(_bits(self.tensor).equal(_bits(self.copy)))
+        return checksum(self.tensor) == self.checksum
 
 
 class FrozenCopies:
@@ -53,13 +48,28 @@ class FrozenCopies:
 
     def of(self, tensors: Iterable[Tensor]) -> list[FrozenCopy]:
         """A copy of each as it is now: the one known, or a new one."""
-        return [self._one(tensor) for tensor in tensors]
+        listed = list(tensors)
+        known = [self._known[id(tensor)] for tensor in listed if id(tensor) in self._known]
+        current = {id(one.tensor) for one, holds in zip(known, all_hold(known), strict=True) if holds}
+        self._known |= {id(tensor): FrozenCopy.of(tensor) for tensor in listed if id(tensor) not in current}
+        return [self._known[id(tensor)] for tensor in listed]
 
-    def _one(self, tensor: Tensor) -> FrozenCopy:
-        known = self._known.get(id(tensor))
-        if known is None or not known.holds():
-            known = self._known[id(tensor)] = FrozenCopy.of(tensor)
-        return known
+
+def restore_frozen(copies: Iterable[FrozenCopy]) -> None:
+    """Bring back what was in the tensors that have changed."""
+    listed = list(copies)
+    for one, holds in zip(listed, all_hold(listed), strict=True):
+        if not holds:
+            one.tensor.copy_(one.copy)
+
+
+def all_hold(copies: Sequence[FrozenCopy]) -> list[bool]:
+    """Of each whether its tensor is what it was; waits for a device once."""
+    if not copies:
+        return []
+    device = copies[0].tensor.device
+    held: list[bool] = torch.stack([one.holds().to(device) for one in copies]).tolist()
+    return held
 
 
 def frozen_in(model: nn.Module) -> list[Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aios.auto_lr.loop.frozen import FrozenCopies, frozen_in
+from aios.auto_lr.loop.frozen import FrozenCopies, frozen_in, restore_frozen
 from aios.auto_lr.loop.optimizer_copy import OptimizerCopy
 from aios.auto_lr.loop.random_state import rng_state, set_rng_state
 from aios.auto_lr.loop.weights import all_trained, left_to_others
@@ -35,15 +35,15 @@ class Snapshot:
         frozen: FrozenCopies | None = None,
     ) -> None:
         self._scaler = scaler
-        self._model, self._several = model, (several := as_several(optimizers))
-        kept = list(tensors if tensors is not None else [*all_trained(model, several), *model.buffers()])
+        self._model, self._several = model, as_several(optimizers)
+        kept = list(tensors if tensors is not None else [*all_trained(model, self._several), *model.buffers()])
         apart = {id(tensor): tensor for tensor in frozen_in(model)} if tensors is None else {}
         copied = [tensor for tensor in kept if id(tensor) not in apart and _can_be_written(tensor)]
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in copied]
         self._frozen = (frozen or FrozenCopies()).of(apart.values())
         self._buffers = [(part._buffers, name, own) for part in model.modules() for name, own in part._buffers.items()]
         of_model = frozenset(id(tensor) for tensor in [*kept, *model.parameters(), *model.buffers()])
-        self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in several]
+        self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in self._several]
         self._scale = scaler.state_dict() if scaler is not None else {}
         self._rng, self._numpy = rng_state(), np.random.get_state()
 
@@ -75,9 +75,7 @@ class Snapshot:
                 if not tensor.is_nested and tensor.shape != copy.shape:  # the first batch gave a buffer its size
                     tensor.resize_(copy.shape)
                 tensor.copy_(copy)
-            for frozen in self._frozen:
-                if id(frozen.tensor) not in others:
-                    frozen.restore()
+            restore_frozen(frozen for frozen in self._frozen if id(frozen.tensor) not in others)
 
 
 def _can_be_written(tensor: Tensor) -> bool:

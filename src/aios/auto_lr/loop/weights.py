@@ -118,14 +118,19 @@ def all_trained(model: nn.Module, optimizers: Iterable[Any]) -> list[Tensor]:
     """The parameters of `model`, and those that the optimizers hold besides: of a loss with weights of its own, say."""
     own = list(model.parameters())
     known = {id(parameter) for parameter in own}
-    held = (weight for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"])
-    return own + [weight for weight in held if id(weight) not in known]
+    return own + [weight for weight in _in_groups(optimizers) if id(weight) not in known]
 
 
 def held_by(optimizers: Iterable[Any], model: nn.Module) -> list[Tensor]:
     """Those of `all_trained` that the optimizers hold, in that order."""
-    held = {id(weight) for optimizer in optimizers for group in optimizer.param_groups for weight in group["params"]}
+    held = {id(weight) for weight in _in_groups(optimizers)}
     return [weight for weight in all_trained(model, optimizers) if id(weight) in held]
+
+
+def _in_groups(optimizers: Iterable[Any]) -> Iterator[Tensor]:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            yield from group["params"]
 
 
 def left_to_others(model: nn.Module, optimizers: Iterable[Any]) -> list[nn.Parameter]:

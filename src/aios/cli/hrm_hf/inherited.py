@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aios.errors import shown
+from aios.places import expanded
 from aios.run_view.logged_settings import OUTPUTS
 from aios.settings.flag_values import flag_name
 
@@ -31,7 +32,7 @@ def _leads_outside(value: object, brain_dir: Path) -> bool:
     if not isinstance(value, str):
         return False  # None, or nothing that a config takes
     try:
-        return not Path(os.path.realpath(os.path.expanduser(value))).is_relative_to(os.path.realpath(brain_dir))
+        return not Path(os.path.realpath(expanded(value))).is_relative_to(os.path.realpath(brain_dir))
     except ValueError:  # a NUL character
         return True
 
