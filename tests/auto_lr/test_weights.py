@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from aios.auto_lr.loop.weights import ChangeMeter, looks_trained, trainable
+from aios.auto_lr.loop.weights import FEW, ChangeMeter, looks_trained, trainable
 from auto_lr.problems import adamw, classifier, train_plainly
 
 
@@ -153,6 +153,9 @@ def slowly(before: list[Tensor], after: list[Tensor]) -> float:
         sizes = [
             size or (statistics.median_low(others) if others else of) for size, of in zip(sizes, layer, strict=True)
         ]
+    if pairs and sum(a.numel() for a, _ in pairs) < FEW:  # as one vector, each weight as large as it counts
+        whole = sum(a.numel() * size**2 for size, (a, _) in zip(sizes, pairs, strict=True)) ** 0.5
+        return float(torch.cat([(b - a).double().flatten() for a, b in pairs]).norm()) / whole
     told = [(a.ndim >= 2, rms(b - a) / size) for size, (a, b) in zip(sizes, pairs, strict=True) if size > 0]
     matrices = [ratio for is_matrix, ratio in told if is_matrix] or [ratio for _, ratio in told]
     return statistics.median_low(matrices) if matrices else 0.0

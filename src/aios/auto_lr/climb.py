@@ -65,7 +65,7 @@ class Climb:
     Observations may lag behind by a step or two. `ended` says why it is over.
     """
 
-    def __init__(self, steps_per_cycle: int, most_points: int, config: ClimbConfig) -> None:
+    def __init__(self, steps_per_cycle: int, points: tuple[int, int], config: ClimbConfig) -> None:
         self.config = config
         self.steps_per_cycle = steps_per_cycle
         self.unit: float | None = None
@@ -74,8 +74,8 @@ class Climb:
         """Why the climb is over, in plain words; None while it goes on."""
         self.broke = False
         """Whether it was ended by harm: a loss that had risen or was no longer finite."""
-        self.most_points = most_points
-        """Steps that the cycles may take together."""
+        self.usual_points, self.most_points = points
+        """Steps that the cycles may take together: as a rule, and while higher rates may still gain."""
         self._trying = config.first_lr
         self._early = 0  # steps launched before the first cycle and not yet observed
         self._launched = self._observed = 0  # steps of cycles
@@ -85,7 +85,8 @@ class Climb:
     @classmethod
     def for_run(cls, steps: int, config: ClimbConfig) -> Climb:
         """The climb of a run of `steps`."""
-        return cls(steps_per_cycle(steps, config), max(1, round(config.longest * steps)), config)
+        usual, most = (max(1, round(part * steps)) for part in (config.longest, max(config.longest, config.furthest)))
+        return cls(steps_per_cycle(steps, config), (usual, most), config)
 
     def next_lr(self) -> float:
         """The rate of the next step."""
@@ -297,9 +298,17 @@ class Climb:
         if shape is not None and change >= self.config.harmful_change:
             self._look_for_end(shape, peak)
         longer = self._observed + self.steps_per_cycle
-        if self.ended is None and (self._peak(number + 1) > self.config.last_lr or longer > self.most_points):
+        most = self.most_points if shape is not None and self._may_gain(shape, peak) else self.usual_points
+        if self.ended is None and (self._peak(number + 1) > self.config.last_lr or longer > most):
             self.ended = f"nothing broke up to {peak:.3g}"
         return self.ended is None and shape is not None and _past(shape) == 0
+
+    def _may_gain(self, shape: Shape, peak: float) -> bool:
+        """Whether rates higher than the `peak` of the newest cycle may still gain."""
+        if not shape.clear:
+            assert self.unit is not None  # of the weights as they began: those that are harmed grow with the updates
+            return peak * self.unit < self.config.drastic_change
+        return _past(shape) == 0 and shape.ends[-1] == min(shape.ends)
 
     def _look_for_end(self, shape: Shape, peak: float) -> None:
         """End the climb where the loss has risen, or higher peaks gain nothing."""
@@ -314,6 +323,7 @@ class Climb:
         """Plain values."""
         return {
             "steps_per_cycle": self.steps_per_cycle,
+            "usual_points": self.usual_points,
             "most_points": self.most_points,
             "unit": self.unit,
             "trying": self._trying,
@@ -327,7 +337,7 @@ class Climb:
     @staticmethod
     def check_state(state: object) -> None:
         """Raise ValueError, naming what is wrong, unless `state` is one that `from_state` takes."""
-        saved = check_state("climb state", state, _STATE)
+        saved = check_state("climb state", state, _STATE, may_lack=("usual_points",))
         observed, launched = saved["observed"], saved["launched"]
         if not observed <= launched <= saved["most_points"] + 2 * saved["steps_per_cycle"]:
             raise ValueError(f"climb state: observed = {observed}, launched = {launched}: more steps than a climb has")
@@ -336,7 +346,8 @@ class Climb:
     def from_state(cls, state: Mapping[str, Any], config: ClimbConfig) -> Climb:
         """Go on from what `state_dict` returned of a climb that had not ended; ValueError for anything else."""
         cls.check_state(state)
-        climb = cls(state["steps_per_cycle"], state["most_points"], config)
+        most = state["most_points"]
+        climb = cls(state["steps_per_cycle"], (state.get("usual_points", most), most), config)  # older states have one
         climb.unit, climb._trying = state["unit"], state["trying"]
         climb._early, climb._launched, climb._observed = state["early"], state["launched"], state["observed"]
         climb._lost, climb._points = state["lost"], [Point(*point) for point in state["points"]]
@@ -383,7 +394,7 @@ def _past(shape: Shape) -> int:
 
 
 _STATE = {
-    **dict.fromkeys(("steps_per_cycle", "most_points"), POSITIVE_COUNT),
+    **dict.fromkeys(("steps_per_cycle", "usual_points", "most_points"), POSITIVE_COUNT),
     "unit": optional(RATE),
     "trying": RATE,
     **dict.fromkeys(("early", "launched", "observed", "lost"), COUNT),

@@ -9,10 +9,10 @@ from aios.auto_lr.ranges import Range, check_number, check_numbers
 _RANGES: dict[str, Range] = {
     "cycle": Range(0),
     **dict.fromkeys(("calm_cycle", "shortest_cycle", "recent"), Range(4)),
-    **dict.fromkeys(("short_cycle", "longest", "rise_part", "decay_part"), Range(0, 1)),
+    **dict.fromkeys(("short_cycle", "longest", "furthest", "rise_part", "decay_part"), Range(0, 1)),
     "cycles_per_decade": Range(1, 100),
     "flat_cycles": Range(1),
-    **dict.fromkeys(("first_lr", "visible_change", "first_change", "last_lr"), Range(1e-30, 1e30)),
+    **dict.fromkeys(("first_lr", "visible_change", "first_change", "drastic_change", "last_lr"), Range(1e-30, 1e30)),
     "divisor": Range(1e-6, 1e6),
     "momentum_power": Range(0, 10),
     **dict.fromkeys(("harmful_change", "rise", "rise_sigmas", "tolerance"), Range(0)),
@@ -50,8 +50,14 @@ class ClimbConfig:
     """Change by an update at the peak of the first cycle: below what trains well, whatever the optimizer."""
     harmful_change: float = 0.01
     """Updates smaller than this break nothing: a rise of the loss before is noise, or passes."""
+    drastic_change: float = 1.0
+    """An update of this size replaces the weights: if nothing was clear by then, higher rates tell no more."""
     longest: float = 0.35
-    """Largest part of the run that the climb may take; it ends there, whatever it has found."""
+    """Part of the run at which the climb ends, unless higher rates may still gain: where the newest cycle has ended
+    clearly the lowest, or where nothing is clear and no update was drastic yet."""
+    furthest: float = 0.6
+    """Largest part of the run that the climb may take, if that is more than `longest`; it ends there, whatever it has
+    found: behind it the anneal is near."""
     last_lr: float = 1e3
     """Rate at which the climb ends if nothing else ends it."""
     rise: float = 0.1

@@ -14,6 +14,8 @@ Weight = TypeVar("Weight", bound=Tensor)
 
 TRAINED_NORM = 1.25
 """Spectral norm, as a multiple of what random entries give it, from which on a matrix has learned something."""
+FEW = 8
+"""The RMS of fewer numbers than this is chance: one of them may be near zero."""
 _LEAST_SIDE = 8
 _POWER_STEPS = 12
 
@@ -22,14 +24,16 @@ class ChangeMeter:
     """Measures an update: the RMS of what it changes over the RMS of the weights, the median over all matrices.
 
     Median, because embeddings outweigh the rest. Left out are vectors, unless there is nothing else, and weights that
-    are zero or did not move. Zero-initialised weights are compared with a typical norm, if nothing else moves: that of
-    the other weights, or what torch gives a layer. Nothing waits for the device, `device`, where the numbers are; only
-    norms of weights that are elsewhere are copied to it.
+    are zero or did not move. Where all weights together are fewer than `FEW`, they are taken as one. Zero-initialised
+    weights are compared with a typical norm, if nothing else moves: that of the other weights, or what torch gives a
+    layer. Nothing waits for the device, `device`, where the numbers are; only norms of weights that are elsewhere are
+    copied to it.
     """
 
     def __init__(self, weights: Iterable[Tensor], device: torch.device) -> None:
         self._weights, self._device = [w for w in weights if w.numel()], device
         self._matrices = torch.tensor([w.ndim >= 2 for w in self._weights], device=device)
+        self._as_one = sum(w.numel() for w in self._weights) < FEW
         roots = torch.tensor([math.sqrt(w.numel()) for w in self._weights], device=device)
         first = self._norms(self._now())
         usual = torch.where(first > 0, first / roots, torch.nan).nanmedian()
@@ -50,6 +54,8 @@ class ChangeMeter:
         sizes = self._norms(self._before)
         others = self._matrices & self._stand_in_norms.isnan() & (moved > 0)
         sizes = torch.where(others.any(), sizes, sizes.fmax(self._stand_in_norms))
+        if self._as_one:
+            return torch.nan_to_num(moved.norm() / sizes.norm(), nan=0.0)
         changed = (sizes > 0) & (moved > 0)
         matrices = self._matrices & changed
         counts = torch.where(matrices.any(), matrices, changed)
