@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from aios.auto_lr.loop.random_state import HostState, host_state, seed_host, set_host_state
+from aios.auto_lr.ranges import Range, check_number
 
 Batch = TypeVar("Batch")
 _EPOCH_SEEDS = 1_000_003
@@ -74,11 +75,31 @@ class BatchFeed(Generic[Batch]):
         while len(self._begins) > 1 and self._begins[1][0] <= self._first:
             self._begins.popleft()
 
-    def batches(self, auto: Steered) -> Iterator[Batch]:
-        """The batches to train on until `auto` is finished; one step of `auto` for each."""
+    def batches(self, auto: Steered, *, micro_batches: int = 1) -> Iterator[Batch]:
+        """The batches to train on until `auto` is finished, `micro_batches` of them for each of its steps.
+
+        Raises ValueError where the next one is asked for although its step was not told to `auto`, or told too early.
+        """
+        check_number("micro_batches", micro_batches, Range(1), whole=True)
+        return self._batches(auto, micro_batches)
+
+    def _batches(self, auto: Steered, micro_batches: int) -> Iterator[Batch]:
         while not auto.finished:
-            self.release(auto.batch)
-            yield self[auto.batch]
+            step = auto.batch
+            self.release(step * micro_batches)
+            for seen in range(1, micro_batches + 1):
+                yield self[step * micro_batches + seen - 1]
+                told = auto.batch != step  # it moves on with every step, made or passed, and never back
+                if told and seen < micro_batches:
+                    raise ValueError(
+                        f"auto.step was called after {seen} of {micro_batches} micro-batches: call it once, after all"
+                    )
+            if not told:
+                raise ValueError(
+                    f"no step was made of batch {step}: call auto.step after each one; to accumulate, take "
+                    "feed.batches(auto, micro_batches=k) and call it after each k; to leave one out, call "
+                    "auto.before_step() and auto.pass_step() in its place"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Where the oldest batch that is kept lies, as plain values."""
