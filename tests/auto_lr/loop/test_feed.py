@@ -72,6 +72,53 @@ def test_a_source_without_a_batch_is_refused() -> None:
         BatchFeed([])[0]
 
 
+class Restarting:
+    """An iterator of its own making that begins anew, as some loaders are."""
+
+    def __iter__(self) -> Restarting:
+        self.left = 3
+        return self
+
+    def __next__(self) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise StopIteration
+        return self.left
+
+
+class Exhausted(Restarting):
+    """One that does not."""
+
+    left = 3
+
+    def __iter__(self) -> Exhausted:
+        return self
+
+
+@pytest.mark.parametrize(
+    "source",
+    [lambda: iter(loader()), lambda: (number for number in range(3)), lambda: iter([1]), lambda: map(str, [1])],
+    ids=["loader", "generator", "list", "map"],
+)
+def test_what_can_be_iterated_only_once_is_refused_at_once(source: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=r"can be iterated only once: .* the DataLoader itself"):
+        BatchFeed(source())
+
+
+@pytest.mark.parametrize("source", [5, None, object()])
+def test_what_cannot_be_iterated_is_refused_at_once(source: Any) -> None:
+    with pytest.raises(ValueError, match=r"is not allowed: must be a DataLoader or another iterable"):
+        BatchFeed(source)
+
+
+def test_an_iterator_that_begins_anew_is_taken_and_one_that_does_not_is_named() -> None:
+    feed = BatchFeed(Restarting())
+    assert [feed[number] for number in range(6)] == [2, 1, 0, 2, 1, 0]
+    feed = BatchFeed(Exhausted())
+    with pytest.raises(ValueError, match=r"^the Exhausted can be iterated only once"):
+        feed[3]
+
+
 def linear_run(steps: int = 30) -> tuple[nn.Module, AutoLR]:
     model = nn.Linear(1, 1)
     return model, AutoLR(model, adamw(model), steps)
@@ -150,6 +197,7 @@ def test_a_loop_begun_again_after_an_interruption_meets_its_batch_again() -> Non
 
 
 def test_any_iterable_will_do_and_begins_anew() -> None:
+    assert BatchFeed(TensorDataset(torch.arange(3)))[4][0] == 1  # it has no __iter__
     feed = BatchFeed(["a", "b", "c"])
     assert [feed[i] for i in range(7)] == ["a", "b", "c", "a", "b", "c", "a"]
 

@@ -6,15 +6,18 @@ numbers, and drawing one early must not change what is drawn or trained later.
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from aios.auto_lr.loop.random_state import HostState, host_state, seed_host, set_host_state
 from aios.auto_lr.ranges import Range, check_number
+from aios.errors import shown
 
 Batch = TypeVar("Batch")
 _EPOCH_SEEDS = 1_000_003
@@ -41,10 +44,12 @@ class BatchFeed(Generic[Batch]):
     begun anew from `seed` in each epoch: it depends on the number of the batch alone, and the training's own random
     numbers (dropout) are left untouched. A sampler with `set_epoch` is told the epoch.
 
-    Raises IndexError for a batch that was released, ValueError for an iterable without a batch.
+    Raises IndexError for a batch that was released, ValueError for an iterable without a batch and for what cannot be
+    iterated again and again: a generator, or `iter(loader)`.
     """
 
     def __init__(self, source: Iterable[Batch], seed: int = 0) -> None:
+        _check_source(source)
         self._source, self._seed = source, seed
         self._epoch = -1
         self._begins: deque[tuple[int, int, Any]] = deque()  # (number of its first batch, epoch, generator's state)
@@ -130,6 +135,8 @@ class BatchFeed(Generic[Batch]):
                     return
                 except StopIteration:
                     self._drawing = None
+        if self._first or self._kept:
+            raise ValueError(_once(self._source))
         raise ValueError("the source of the batches is empty: it gave none in a whole epoch")
 
     def _begin_epoch(self) -> Iterator[Batch]:
@@ -157,6 +164,26 @@ class BatchFeed(Generic[Batch]):
         """Of the source's own generator; of several a list, None where it was given none."""
         states = [generator.get_state() for generator in generators_in(self._source)]
         return states if len(states) > 1 else next(iter(states), None)
+
+
+def _check_source(source: Any) -> None:
+    """Raise ValueError unless `source` can be iterated, as far as is known again and again."""
+    if not (hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
+        raise ValueError(
+            f"source = {shown(source)} is not allowed: must be a DataLoader or another iterable that begins anew"
+        )
+    # One whose class has an `__iter__` of its own may begin anew there; those of the language never do.
+    if not isinstance(source, Iterator):
+        return
+    if isinstance(source, _BaseDataLoaderIter) or not inspect.isfunction(type(source).__iter__):
+        raise ValueError(_once(source))
+
+
+def _once(source: Any) -> str:
+    return (
+        f"the {type(source).__name__} can be iterated only once: hand over the DataLoader itself, a list, or an object "
+        "whose __iter__ begins anew"
+    )
 
 
 def parts_of(loader: Any) -> list[Any]:
