@@ -17,6 +17,7 @@ from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.limits import disabled_parts, effective_config, look_obstacle, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
+from aios.auto_lr.loop.snapshot import RewindPoint
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.param_groups import JoinedGroups, as_several, begin_groups, initial_rate, start_scales, take_new_rates
@@ -343,7 +344,7 @@ class AutoLR:
     def _controller(self, plan: Plan, step: int) -> LearningRateControl:
         for event in disabled_parts(self.config, self.engine, step):
             self._log(event)
-        take_snapshot = self.engine.snapshot if self.engine.snapshot_obstacle is None else None
+        take_snapshot = (lambda: RewindPoint(self.engine.snapshot())) if self.engine.snapshot_obstacle is None else None
         return LearningRateControl(plan, self._groups, self._log, take_snapshot, step)
 
     def _end_climb(self, why: str = "the run ended") -> None:
