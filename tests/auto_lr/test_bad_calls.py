@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -294,3 +296,14 @@ def test_a_step_that_was_not_begun_cannot_be_passed() -> None:
     auto.before_step()
     auto.pass_step()
     assert auto.step_count == 1
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, copy.copy, pickle.dumps, lambda auto: copy.deepcopy([auto.model, auto])]
+)
+def test_it_is_not_copied_for_its_hooks_would_stay_behind(copied: Callable[[Any], Any]) -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model), 100)
+    auto.search(forward)
+    with pytest.raises(TypeError, match=r"cannot be copied or pickled: .*state_dict\(\) by load_state_dict\(\)"):
+        copied(auto)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,13 @@ class AutoLR:
         self._pause = self.steps
         self._rates: list[float] = []  # of the step being made; empty between two
         begin_groups(self._groups.param_groups, scales)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be copied or pickled: what it has hung on the optimizers would silently stay behind."""
+        raise TypeError(
+            "an AutoLR cannot be copied or pickled: build another one on the copied model and optimizers, and give it "
+            "this one's state_dict() by load_state_dict()"
+        )
 
     @property
     def end(self) -> int:
