@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, group_joined, ignore
-from aios.auto_lr.loop.arguments import check_no_own_step_size, number_on, vector_on, whole_steps
+from aios.auto_lr.loop.arguments import check_apart, check_no_own_step_size, number_on, vector_on, whole_steps
 from aios.auto_lr.loop.engine import Engine, in_process, overflowed
 from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
@@ -57,6 +57,7 @@ class AutoLR:
         self.model, self.use_moe = model, use_moe
         self.config = config or AutoLRConfig()
         several = as_several(optimizers)
+        check_apart(model, several)
         self._groups = JoinedGroups(several)
         self._left = take_new_rates(self._groups.param_groups)
         scales = start_scales(self._groups.param_groups, self.config.groups)
