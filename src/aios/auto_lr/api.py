@@ -11,8 +11,15 @@ from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, group_joined, ignore
-from aios.auto_lr.loop.arguments import check_apart, check_no_own_step_size, number_on, vector_on, whole_steps
-from aios.auto_lr.loop.engine import Engine, in_process, overflowed
+from aios.auto_lr.loop.arguments import (
+    check_apart,
+    check_gradients,
+    check_no_own_step_size,
+    number_on,
+    vector_on,
+    whole_steps,
+)
+from aios.auto_lr.loop.engine import Engine, InProcess, in_process, overflowed
 from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.limits import disabled_parts, effective_config, look_obstacle, search_obstacle
@@ -20,6 +27,7 @@ from aios.auto_lr.loop.readback import Launched, Readback, StepReport
 from aios.auto_lr.loop.snapshot import RewindPoint
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
+from aios.auto_lr.loop.weights import all_trained
 from aios.auto_lr.param_groups import JoinedGroups, as_several, begin_groups, initial_rate, start_scales, take_new_rates
 from aios.auto_lr.plan import AutoLRConfig, Given, Plan, make_plan, resumed_plan
 from aios.auto_lr.search import Found, Trial
@@ -176,9 +184,11 @@ class AutoLR:
     def step(self, loss: Tensor | float) -> float:
         """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
 
-        Returns the LR of this update. Raises ValueError, before any change, when all steps are done and for a loss
-        that is not one number.
+        Returns the LR of this update. Raises ValueError, before any change, when all steps are done, for a loss that
+        is not one number, and for a first step without a gradient.
         """
+        if not self.begun and isinstance(self.engine, InProcess):
+            check_gradients(all_trained(self.model, self.engine.optimizers))
         number = self.engine.agreed(number_on(self.engine.device, loss, "loss"))
         lr = self.before_step()
         norm = self.engine.update(number, self.skip_above)

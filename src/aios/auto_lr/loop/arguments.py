@@ -46,6 +46,15 @@ def check_apart(model: nn.Module, optimizers: Iterable[Any]) -> None:
         held |= own
 
 
+def check_gradients(weights: Iterable[Tensor]) -> None:
+    """Raise ValueError where none of the `weights` has a gradient."""
+    if all(weight.grad is None for weight in weights):
+        raise ValueError(
+            "no weight has a gradient: call loss.backward() before step, and leave optimizer.step() and "
+            "optimizer.zero_grad() to it"
+        )
+
+
 def check_whole(model: nn.Module) -> None:
     """Raise ValueError for a model whose weights are shared out among workers, as FSDP does."""
     if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):  # a DTensor, slow to import
