@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -294,3 +296,51 @@ def test_a_step_that_was_not_begun_cannot_be_passed() -> None:
     auto.before_step()
     auto.pass_step()
     assert auto.step_count == 1
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, copy.copy, pickle.dumps, lambda auto: copy.deepcopy([auto.model, auto])]
+)
+def test_it_is_not_copied_for_its_hooks_would_stay_behind(copied: Callable[[Any], Any]) -> None:
+    model, forward = classifier()
+    auto = AutoLR(model, adamw(model), 100)
+    auto.search(forward)
+    with pytest.raises(TypeError, match=r"cannot be copied or pickled: .*state_dict\(\) by load_state_dict\(\)"):
+        copied(auto)
+
+
+@pytest.mark.parametrize(
+    "handed",
+    [
+        lambda one: {"all": one},
+        lambda one: (each for each in [one]),
+        lambda one: [one.param_groups],
+        lambda one: one.state_dict(),
+        lambda one: None,
+        lambda one: "adam",
+    ],
+    ids=["dict", "generator", "groups", "state", "nothing", "name"],
+)
+def test_what_is_no_optimizer_and_no_list_of_them_is_refused_with_the_remedy(handed: Callable[[Any], Any]) -> None:
+    model, _ = classifier()
+    words = r"^optimizers: a \w+ is not allowed: must be an optimizer or a list of them, of a dict list\(optimizers"
+    with pytest.raises(ValueError, match=words):
+        AutoLR(model, handed(adamw(model)), 20)
+
+
+def test_no_optimizer_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="trains no parameter of the model"):
+        AutoLR(classifier()[0], [], 20)
+
+
+def test_a_weight_that_two_optimizers_hold_is_refused_by_name() -> None:
+    model, _ = classifier()
+    optimizer = adamw(model)
+    before = fingerprint(model, optimizer)
+    with pytest.raises(ValueError, match=r"^two optimizers hold 0.weight, .*: hand each optimizer over once"):
+        AutoLR(model, [optimizer, optimizer], 20)
+    head = torch.optim.SGD(model[3].parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"^two optimizers hold 3.weight, .*give each weight to one of them"):
+        AutoLR(model, [optimizer, head], 20)
+    assert fingerprint(model, optimizer) == before
+    assert "initial_lr" not in optimizer.param_groups[0]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from aios.auto_lr import AutoLR
 from aios.auto_lr.loop.update import clip_and_update
 from auto_lr.problems import adamw, classifier, fingerprint, sgd
 
@@ -137,6 +138,51 @@ def test_nothing_of_an_update_left_out_stays_with_the_optimizer(event: str, devi
     loop.optimizer.step()
 
     assert loop.weights_and_moments()[0] != before
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("where", ["optimizer", "scaler"])
+def test_a_run_goes_on_behind_an_interrupted_update_as_if_the_batch_came_for_the_first_time(
+    where: str, kind: str, scaled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = []
+    for interrupted in (True, False):
+        model, forward = classifier()
+        optimizer = MAKERS[kind](model)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
+        auto = AutoLR(model, optimizer, 30, scaler=scaler)
+        while not auto.finished:
+            loss = forward(auto.batch)
+            scaler.scale(loss).backward()
+            if interrupted and auto.step_count == 10:
+                with monkeypatch.context() as broken:
+                    name = "step" if where == "optimizer" else "unscale_"
+                    broken.setattr(optimizer if where == "optimizer" else scaler, name, interrupt)
+                    with pytest.raises(KeyboardInterrupt):
+                        auto.step(loss)
+                assert not hasattr(optimizer, "found_inf")
+                interrupted = False
+                continue
+            auto.step(loss)
+        ends.append((fingerprint(model, optimizer), scaler.get_scale()))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("early", ["unscale_", "step"])
+def test_a_scaler_that_was_used_before_the_step_is_named_with_the_remedy(early: str) -> None:
+    model, forward = classifier()
+    optimizer, scaler = adamw(model), torch.amp.GradScaler("cpu")
+    auto = AutoLR(model, optimizer, 30, scaler=scaler)
+    loss = forward(0)
+    scaler.scale(loss).backward()
+    getattr(scaler, early)(optimizer)
+    with pytest.raises(ValueError, match=r"^the scaler has .* leave scaler.unscale_, scaler.step and scaler.update to"):
+        auto.step(loss)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

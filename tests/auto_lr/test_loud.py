@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 from aios.auto_lr import AutoLR
-from auto_lr.problems import adamw, classifier, sgd, train, train_plainly
+from auto_lr.problems import adamw, classifier, fingerprint, sgd, train, train_plainly
 
 
 class Asleep(torch.optim.SGD):
@@ -150,3 +151,56 @@ def test_a_rate_that_is_written_over_in_the_climb_is_told_at_once(before_the_upd
     told = [(event["step"], event["reason"]) for event in events if event["event"] == "adaptive_lr_trouble"]
     reason = "foreign_lr (1e-05 in place of 1e-08: no rate can be found while something else sets it)"
     assert told == ([(1, reason)] if before_the_update else [])
+
+
+def told_of_steps(use: Callable[[torch.optim.Optimizer, AutoLR, torch.Tensor], object]) -> list[tuple[int, str]]:
+    """(step, reason) of what is said of steps made from outside in 40 steps of a climb, `use` being one of the loop."""
+    model, forward = classifier()
+    events: list[dict[str, Any]] = []
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 300, log_fn=events.append)
+    auto.search(forward)
+    auto.pause_at(40)
+    while not auto.finished:
+        loss = forward(auto.batch)
+        loss.backward()
+        use(optimizer, auto, loss)
+    return [(event["step"], event["reason"]) for event in events if "foreign_step" in str(event.get("reason"))]
+
+
+def test_an_optimizer_that_the_loop_steps_besides_is_told_of_once() -> None:
+    reason = "foreign_step (an optimizer was stepped outside of AutoLR's steps: leave optimizer.step() to them)"
+    assert told_of_steps(lambda optimizer, auto, loss: (optimizer.step(), auto.step(loss))) == [(1, reason)]
+    assert told_of_steps(lambda optimizer, auto, loss: (auto.step(loss), optimizer.step())) == [(2, reason)]
+
+
+def test_steps_of_its_own_and_of_a_framework_are_not_told_of() -> None:
+    def four_calls(optimizer: torch.optim.Optimizer, auto: AutoLR, loss: torch.Tensor) -> None:
+        auto.before_step()
+        norm = torch.nn.utils.clip_grad_norm_(auto.model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        auto.after_step(loss, norm)
+
+    assert told_of_steps(lambda optimizer, auto, loss: auto.step(loss)) == []
+    assert told_of_steps(four_calls) == []
+
+
+@pytest.mark.parametrize("search", [True, False])
+@pytest.mark.parametrize("case", ["no backward pass", "cleared before", "backward pass behind"])
+def test_a_first_step_without_a_gradient_is_refused_with_the_remedy(case: str, search: bool) -> None:
+    model, forward = classifier()
+    optimizer = adamw(model)
+    auto = AutoLR(model, optimizer, 100)
+    if search:
+        auto.search(forward)
+    loss = forward(0)
+    if case == "cleared before":
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    before = fingerprint(model, optimizer)
+    with pytest.raises(ValueError, match=r"^no weight has a gradient: .*loss.backward\(\).*optimizer.zero_grad\(\) to"):
+        auto.step(loss)
+    assert fingerprint(model, optimizer) == before
+    assert auto.step_count == 0

@@ -216,6 +216,14 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
         list(iter_pieces(check_dataset(tmp_path / "c.parquet")))
 
 
+def test_a_saved_folder_without_a_row_says_so(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({"text": []}).save_to_disk(str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"The dataset folder .*none holds no row; give one with text"):
+        check_dataset(tmp_path / "none")
+
+
 def test_saved_folders_that_cannot_be_used(tmp_path: Path) -> None:
     import datasets
 
@@ -229,7 +237,7 @@ def test_saved_folders_that_cannot_be_used(tmp_path: Path) -> None:
     arrow.write_bytes(arrow.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be read as arrow"):
         list(iter_pieces(check_dataset(folder)))
-    for listed in ("[]", '[{"filename": "../../secret.arrow"}]', "5"):
+    for listed in ("null", '[{"filename": "../../secret.arrow"}]', "5"):
         (folder / "state.json").write_text(f'{{"_data_files": {listed}}}')
         with pytest.raises(UserError, match=r"state\.json lists .* save it again"):
             check_dataset(folder)

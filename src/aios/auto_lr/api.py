@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.control import LearningRateControl
 from aios.auto_lr.events import LogFn, group_joined, ignore
-from aios.auto_lr.loop.arguments import check_no_own_step_size, number_on, vector_on, whole_steps
-from aios.auto_lr.loop.engine import Engine, in_process, overflowed
+from aios.auto_lr.loop.arguments import (
+    check_apart,
+    check_gradients,
+    check_no_own_step_size,
+    number_on,
+    vector_on,
+    whole_steps,
+)
+from aios.auto_lr.loop.engine import Engine, InProcess, in_process, overflowed
 from aios.auto_lr.loop.evaluations import Evaluations, GoBack
 from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.limits import disabled_parts, effective_config, look_obstacle, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
+from aios.auto_lr.loop.snapshot import RewindPoint
 from aios.auto_lr.loop.trial import Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
+from aios.auto_lr.loop.weights import all_trained
 from aios.auto_lr.param_groups import JoinedGroups, as_several, begin_groups, initial_rate, start_scales, take_new_rates
 from aios.auto_lr.plan import AutoLRConfig, Given, Plan, make_plan, resumed_plan
 from aios.auto_lr.search import Found, Trial
@@ -56,6 +65,7 @@ class AutoLR:
         self.model, self.use_moe = model, use_moe
         self.config = config or AutoLRConfig()
         several = as_several(optimizers)
+        check_apart(model, several)
         self._groups = JoinedGroups(several)
         self._left = take_new_rates(self._groups.param_groups)
         scales = start_scales(self._groups.param_groups, self.config.groups)
@@ -78,6 +88,13 @@ class AutoLR:
         self._pause = self.steps
         self._rates: list[float] = []  # of the step being made; empty between two
         begin_groups(self._groups.param_groups, scales)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be copied or pickled: what it has hung on the optimizers would silently stay behind."""
+        raise TypeError(
+            "an AutoLR cannot be copied or pickled: build another one on the copied model and optimizers, and give it "
+            "this one's state_dict() by load_state_dict()"
+        )
 
     @property
     def end(self) -> int:
@@ -167,9 +184,11 @@ class AutoLR:
     def step(self, loss: Tensor | float) -> float:
         """Clip, update (or skip) and follow: `loss` is that of the batch whose gradients were just computed.
 
-        Returns the LR of this update. Raises ValueError, before any change, when all steps are done and for a loss
-        that is not one number.
+        Returns the LR of this update. Raises ValueError, before any change, when all steps are done, for a loss that
+        is not one number, and for a first step without a gradient.
         """
+        if not self.begun and isinstance(self.engine, InProcess):
+            check_gradients(all_trained(self.model, self.engine.optimizers))
         number = self.engine.agreed(number_on(self.engine.device, loss, "loss"))
         lr = self.before_step()
         norm = self.engine.update(number, self.skip_above)
@@ -343,7 +362,7 @@ class AutoLR:
     def _controller(self, plan: Plan, step: int) -> LearningRateControl:
         for event in disabled_parts(self.config, self.engine, step):
             self._log(event)
-        take_snapshot = self.engine.snapshot if self.engine.snapshot_obstacle is None else None
+        take_snapshot = (lambda: RewindPoint(self.engine.snapshot())) if self.engine.snapshot_obstacle is None else None
         return LearningRateControl(plan, self._groups, self._log, take_snapshot, step)
 
     def _end_climb(self, why: str = "the run ended") -> None:

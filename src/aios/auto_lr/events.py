@@ -53,6 +53,12 @@ def foreign_lr(step: int, found: float, own: float, group: int | None = None, cl
     return trouble(step, "none", reason, {"lr_found": found, "lr": own})
 
 
+def foreign_step(step: int) -> Event:
+    """Somebody else has stepped an optimizer before step `step` ended: what is seen is not what our updates do."""
+    reason = "foreign_step (an optimizer was stepped outside of AutoLR's steps: leave optimizer.step() to them)"
+    return trouble(step, "none", reason, {})
+
+
 def disabled(step: int, reason: str, part: str | None = None) -> Event:
     """A `part` of the adaptive learning rate, or all of it, is not there in this run."""
     named = {} if part is None else {"part": part}

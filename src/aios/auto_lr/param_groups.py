@@ -226,8 +226,15 @@ def initial_rate(group: Mapping[str, Any]) -> float:
 
 
 def as_several(optimizers: Any) -> list[Any]:
-    """One optimizer, or a sequence of them, as a list."""
-    return list(optimizers) if isinstance(optimizers, Sequence) else [optimizers]
+    """One optimizer, or a sequence of them, as a list; ValueError for anything that has no param groups."""
+    several = list(optimizers) if isinstance(optimizers, Sequence) else [optimizers]
+    for one in several:
+        if not hasattr(one, "param_groups"):
+            raise ValueError(
+                f"optimizers: a {type(one).__name__} is not allowed: must be an optimizer or a list of them, of a dict "
+                "list(optimizers.values())"
+            )
+    return several
 
 
 class JoinedGroups:

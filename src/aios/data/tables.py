@@ -46,9 +46,11 @@ def saved_files(folder: Path) -> list[Path]:
     """The Arrow files of a folder that `datasets.save_to_disk` wrote, in order.
 
     Raises:
-        UserError: where the folder does not say which, or they would lie elsewhere.
+        UserError: where there is no row, the folder does not say which files, or they would lie elsewhere.
     """
     listed = read_foreign_json(folder / STATE_FILE).get("_data_files")
+    if listed == []:
+        raise UserError(f"The dataset folder {folder} holds no row; give one with text.")
     entries = listed if isinstance(listed, list) else []
     names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]
     for name in names:

@@ -26,6 +26,16 @@ class Ahead(NamedTuple):
     """The micro-batches from there on, without end (see `epochs_from`)."""
 
 
+class _Endless:
+    """Batches without end, which nobody iterates a second time."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._batches
+
+
 class LookAhead:
     """`ahead[i]` is micro-batch number i, counted as the training counts them, in a `with` block on it.
 
@@ -43,7 +53,7 @@ class LookAhead:
         if self._ahead is None or self._feed is None:
             self._ahead = self._begin()
             self._before = [(generator, generator.get_state()) for generator in generators_of(self._ahead.loader)]
-            self._feed = BatchFeed(self._ahead.batches)
+            self._feed = BatchFeed(_Endless(self._ahead.batches))
         return self._feed[number - self._ahead.number]
 
     def __enter__(self) -> LookAhead:

@@ -30,6 +30,7 @@ _PLAIN = {
     "regime_change": "the data changed",
     "trouble_over": "the trouble has passed",
     "foreign_lr": "the rate was changed from outside",
+    "foreign_step": "an update was made from outside",
     # only in the logs of earlier versions
     "search_refuted": "the rate of the search did not hold",
     "higher_rate_won": "a higher rate was clearly better on the same batches",

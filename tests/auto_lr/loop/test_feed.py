@@ -72,7 +72,132 @@ def test_a_source_without_a_batch_is_refused() -> None:
         BatchFeed([])[0]
 
 
+class Restarting:
+    """An iterator of its own making that begins anew, as some loaders are."""
+
+    def __iter__(self) -> Restarting:
+        self.left = 3
+        return self
+
+    def __next__(self) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise StopIteration
+        return self.left
+
+
+class Exhausted(Restarting):
+    """One that does not."""
+
+    left = 3
+
+    def __iter__(self) -> Exhausted:
+        return self
+
+
+@pytest.mark.parametrize(
+    "source",
+    [lambda: iter(loader()), lambda: (number for number in range(3)), lambda: iter([1]), lambda: map(str, [1])],
+    ids=["loader", "generator", "list", "map"],
+)
+def test_what_can_be_iterated_only_once_is_refused_at_once(source: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=r"can be iterated only once: .* the DataLoader itself"):
+        BatchFeed(source())
+
+
+@pytest.mark.parametrize("source", [5, None, object()])
+def test_what_cannot_be_iterated_is_refused_at_once(source: Any) -> None:
+    with pytest.raises(ValueError, match=r"is not allowed: must be a DataLoader or another iterable"):
+        BatchFeed(source)
+
+
+def test_an_iterator_that_begins_anew_is_taken_and_one_that_does_not_is_named() -> None:
+    feed = BatchFeed(Restarting())
+    assert [feed[number] for number in range(6)] == [2, 1, 0, 2, 1, 0]
+    feed = BatchFeed(Exhausted())
+    with pytest.raises(ValueError, match=r"^the Exhausted can be iterated only once"):
+        feed[3]
+
+
+def linear_run(steps: int = 30) -> tuple[nn.Module, AutoLR]:
+    model = nn.Linear(1, 1)
+    return model, AutoLR(model, adamw(model), steps)
+
+
+def told(auto: AutoLR, model: nn.Module, batch: list[Tensor]) -> None:
+    loss = model(batch[0]).square().mean()
+    loss.backward()
+    auto.step(loss)
+
+
+def test_micro_batches_come_in_their_numbers_each_once_as_a_search_counts_them() -> None:
+    model, auto = linear_run(100)
+    feed, expected, seen, looked = BatchFeed(loader()), BatchFeed(loader()), [], list[int]()
+    auto.search(lambda i: (looked.append(i), model(feed[i][0]).square().mean())[1], micro_batches=4)
+    for count, batch in enumerate(feed.batches(auto, micro_batches=4), 1):
+        seen.append(rows(batch))
+        loss = model(batch[0]).square().mean()
+        (loss / 4).backward()
+        if count % 4 == 0:
+            auto.step(loss)
+    assert looked == [0, 1, 2, 3]
+    assert seen == [rows(expected[number]) for number in range(4 * 100)]
+
+
+def test_asking_for_the_next_batch_without_a_step_is_refused_with_the_remedies() -> None:
+    model, auto = linear_run()
+    feed = BatchFeed(loader())
+    batches = feed.batches(auto)
+    told(auto, model, next(batches))
+    next(batches)
+    with pytest.raises(ValueError, match=r"no step was made of batch 1: .*micro_batches=k.*pass_step") as caught:
+        next(batches)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_step_before_its_last_micro_batch_is_refused() -> None:
+    model, auto = linear_run()
+    batches = BatchFeed(loader()).batches(auto, micro_batches=4)
+    next(batches)
+    told(auto, model, next(batches))
+    with pytest.raises(ValueError, match=r"auto\.step was called after 2 of 4 micro-batches"):
+        next(batches)
+
+
+@pytest.mark.parametrize("number", [0, 2.5, True, "4"])
+def test_a_number_of_micro_batches_that_is_none_is_refused(number: Any) -> None:
+    with pytest.raises(ValueError, match=r"micro_batches = .* is not allowed: must be a whole number >= 1"):
+        BatchFeed(loader()).batches(linear_run()[1], micro_batches=number)
+
+
+def test_a_batch_that_is_left_out_counts_as_a_step() -> None:
+    model, auto = linear_run()
+    trained = []
+    for batch in BatchFeed(loader()).batches(auto):
+        if auto.batch % 3 == 0:
+            auto.before_step()
+            auto.pass_step()
+            continue
+        trained.append(auto.batch)
+        told(auto, model, batch)
+    assert trained == [number for number in range(30) if number % 3]
+
+
+def test_a_loop_begun_again_after_an_interruption_meets_its_batch_again() -> None:
+    model, auto = linear_run()
+    feed, seen = BatchFeed(loader()), []
+    for interrupted in (True, False):
+        for batch in feed.batches(auto):
+            seen.append(rows(batch))
+            if interrupted and auto.batch == 5:
+                break
+            told(auto, model, batch)
+    assert len(seen) == 31
+    assert seen[5] == seen[6]
+
+
 def test_any_iterable_will_do_and_begins_anew() -> None:
+    assert BatchFeed(TensorDataset(torch.arange(3)))[4][0] == 1  # it has no __iter__
     feed = BatchFeed(["a", "b", "c"])
     assert [feed[i] for i in range(7)] == ["a", "b", "c", "a", "b", "c", "a"]
 

@@ -32,6 +32,29 @@ def check_trains(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
+def check_apart(model: nn.Module, optimizers: Iterable[Any]) -> None:
+    """Raise ValueError, naming it, for a weight that two of the `optimizers` hold, or one that is listed twice."""
+    names, held = {id(weight): name for name, weight in model.named_parameters()}, set[int]()
+    for optimizer in optimizers:
+        own = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        if shared := own & held:
+            name = next((names[weight] for weight in names if weight in shared), "a weight outside the model")
+            raise ValueError(
+                f"two optimizers hold {name}, which each step would update twice: hand each optimizer over once, and "
+                "give each weight to one of them"
+            )
+        held |= own
+
+
+def check_gradients(weights: Iterable[Tensor]) -> None:
+    """Raise ValueError where none of the `weights` has a gradient."""
+    if all(weight.grad is None for weight in weights):
+        raise ValueError(
+            "no weight has a gradient: call loss.backward() before step, and leave optimizer.step() and "
+            "optimizer.zero_grad() to it"
+        )
+
+
 def check_whole(model: nn.Module) -> None:
     """Raise ValueError for a model whose weights are shared out among workers, as FSDP does."""
     if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):  # a DTensor, slow to import

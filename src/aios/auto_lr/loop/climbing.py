@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aios.auto_lr.climb import Climb
 from aios.auto_lr.climb_config import ClimbConfig
-from aios.auto_lr.events import LogFn, foreign_lr
+from aios.auto_lr.events import LogFn, foreign_lr, foreign_step
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.momentum import momentum_alone
 from aios.auto_lr.loop.weights import ChangeMeter
@@ -32,6 +32,8 @@ class Climbing:
         self._groups = JoinedGroups(engine.optimizers)
         self._written = WrittenRates()
         self._foreign: tuple[float, float] | None = None  # the rate that an update had, and the one it should have had
+        self._under_way = False  # whether a step has begun, and not ended
+        self._outside = self._told_outside = False  # whether an optimizer has stepped otherwise; whether that was told
         self.tried = climb.config.first_lr
         """LR of base of the newest step, before the ratios and scales of the param groups."""
         self._kept_at = step
@@ -47,17 +49,26 @@ class Climbing:
 
     def before_step(self) -> list[float]:
         """Set the rate of the next update; returns that of each param group."""
+        self._under_way = True
         self._meter.mark()
         self.tried = self.climb.next_lr()
         return self._written.write(self._groups.param_groups, self.tried)
 
     def _compare(self, *_: object) -> None:
-        """An update is made now: see at which rate. What a scheduler writes behind it does no harm."""
+        """An update is made now: see at which rate, and for whom. What a scheduler writes behind it does no harm."""
+        if not self._under_way:
+            self._outside = True
+            return
         for lr, _group, rate in self._written.foreign()[:1]:
             self._foreign = (lr, rate)
 
     def report_foreign(self, log: LogFn, step: int) -> None:
-        """Say once that step `step` was made at a rate that somebody else has written: what it shows is no answer."""
+        """Step `step` has ended: say once that an optimizer was stepped outside of steps, and that it was made at a
+        rate that somebody else has written, so that what it shows is no answer."""
+        self._under_way = False
+        if self._outside and not self._told_outside:
+            self._told_outside = True
+            log(foreign_step(step))
         if self._foreign is None:
             return
         lr, rate = self._foreign

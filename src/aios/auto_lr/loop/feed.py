@@ -6,14 +6,18 @@ numbers, and drawing one early must not change what is drawn or trained later.
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from aios.auto_lr.loop.random_state import HostState, host_state, seed_host, set_host_state
+from aios.auto_lr.ranges import Range, check_number
+from aios.errors import shown
 
 Batch = TypeVar("Batch")
 _EPOCH_SEEDS = 1_000_003
@@ -40,10 +44,12 @@ class BatchFeed(Generic[Batch]):
     begun anew from `seed` in each epoch: it depends on the number of the batch alone, and the training's own random
     numbers (dropout) are left untouched. A sampler with `set_epoch` is told the epoch.
 
-    Raises IndexError for a batch that was released, ValueError for an iterable without a batch.
+    Raises IndexError for a batch that was released, ValueError for an iterable without a batch and for what cannot be
+    iterated again and again: a generator, or `iter(loader)`.
     """
 
     def __init__(self, source: Iterable[Batch], seed: int = 0) -> None:
+        _check_source(source)
         self._source, self._seed = source, seed
         self._epoch = -1
         self._begins: deque[tuple[int, int, Any]] = deque()  # (number of its first batch, epoch, generator's state)
@@ -74,11 +80,31 @@ class BatchFeed(Generic[Batch]):
         while len(self._begins) > 1 and self._begins[1][0] <= self._first:
             self._begins.popleft()
 
-    def batches(self, auto: Steered) -> Iterator[Batch]:
-        """The batches to train on until `auto` is finished; one step of `auto` for each."""
+    def batches(self, auto: Steered, *, micro_batches: int = 1) -> Iterator[Batch]:
+        """The batches to train on until `auto` is finished, `micro_batches` of them for each of its steps.
+
+        Raises ValueError where the next one is asked for although its step was not told to `auto`, or told too early.
+        """
+        check_number("micro_batches", micro_batches, Range(1), whole=True)
+        return self._batches(auto, micro_batches)
+
+    def _batches(self, auto: Steered, micro_batches: int) -> Iterator[Batch]:
         while not auto.finished:
-            self.release(auto.batch)
-            yield self[auto.batch]
+            step = auto.batch
+            self.release(step * micro_batches)
+            for seen in range(1, micro_batches + 1):
+                yield self[step * micro_batches + seen - 1]
+                told = auto.batch != step  # it moves on with every step, made or passed, and never back
+                if told and seen < micro_batches:
+                    raise ValueError(
+                        f"auto.step was called after {seen} of {micro_batches} micro-batches: call it once, after all"
+                    )
+            if not told:
+                raise ValueError(
+                    f"no step was made of batch {step}: call auto.step after each one; to accumulate, take "
+                    "feed.batches(auto, micro_batches=k) and call it after each k; to leave one out, call "
+                    "auto.before_step() and auto.pass_step() in its place"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Where the oldest batch that is kept lies, as plain values."""
@@ -109,6 +135,8 @@ class BatchFeed(Generic[Batch]):
                     return
                 except StopIteration:
                     self._drawing = None
+        if self._first or self._kept:
+            raise ValueError(_once(self._source))
         raise ValueError("the source of the batches is empty: it gave none in a whole epoch")
 
     def _begin_epoch(self) -> Iterator[Batch]:
@@ -136,6 +164,26 @@ class BatchFeed(Generic[Batch]):
         """Of the source's own generator; of several a list, None where it was given none."""
         states = [generator.get_state() for generator in generators_in(self._source)]
         return states if len(states) > 1 else next(iter(states), None)
+
+
+def _check_source(source: Any) -> None:
+    """Raise ValueError unless `source` can be iterated, as far as is known again and again."""
+    if not (hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
+        raise ValueError(
+            f"source = {shown(source)} is not allowed: must be a DataLoader or another iterable that begins anew"
+        )
+    # One whose class has an `__iter__` of its own may begin anew there; those of the language never do.
+    if not isinstance(source, Iterator):
+        return
+    if isinstance(source, _BaseDataLoaderIter) or not inspect.isfunction(type(source).__iter__):
+        raise ValueError(_once(source))
+
+
+def _once(source: Any) -> str:
+    return (
+        f"the {type(source).__name__} can be iterated only once: hand over the DataLoader itself, a list, or an object "
+        "whose __iter__ begins anew"
+    )
 
 
 def parts_of(loader: Any) -> list[Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,17 @@ def set_rng_state(state: RngState) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
+
+
+@contextmanager
+def random_numbers_kept() -> Iterator[None]:
+    """Leave all generators of this process where they were before the block."""
+    state, of_numpy = rng_state(), np.random.get_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
+        np.random.set_state(of_numpy)
 
 
 def host_state() -> HostState:

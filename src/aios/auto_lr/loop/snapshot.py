@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from aios.auto_lr.loop.frozen import FrozenCopies, frozen_in, restore_frozen
 from aios.auto_lr.loop.optimizer_copy import OptimizerCopy
-from aios.auto_lr.loop.random_state import rng_state, set_rng_state
+from aios.auto_lr.loop.random_state import random_numbers_kept, rng_state, set_rng_state
 from aios.auto_lr.loop.weights import all_trained, left_to_others
 from aios.auto_lr.param_groups import as_several
+from aios.auto_lr.recovery import Restorable
 
 
 class Snapshot:
@@ -76,6 +77,22 @@ class Snapshot:
                     tensor.resize_(copy.shape)
                 tensor.copy_(copy)
             restore_frozen(frozen for frozen in self._frozen if id(frozen.tensor) not in others)
+
+
+class RewindPoint:
+    """A copy of a training state, brought back without its random numbers.
+
+    Whoever draws data from the process's generators goes on with other data, too, not with the draws that led into
+    trouble.
+    """
+
+    def __init__(self, copy: Restorable) -> None:
+        self._copy = copy
+
+    def restore(self) -> None:
+        """Bring the state back, and leave all generators where they are."""
+        with random_numbers_kept():
+            self._copy.restore()
 
 
 def _can_be_written(tensor: Tensor) -> bool:

@@ -45,26 +45,55 @@ def clip_and_update(
     update that `must_skip` is left out by all optimizers: weights and moments stay as they were. Fused optimizers read
     that on the device, so the host never waits for it; for others it is read back. The loss scale follows the overflows
     that `scaler` finds itself and nothing else: an update skipped for a reason of ours counts as one with finite
-    gradients.
+    gradients. Where an error or an interruption ends it, gradients and what the scaler knows of them are gone, and the
+    batch can be trained on again.
+
+    Raises ValueError where the scaler was used on these gradients before.
     """
-    for optimizer in optimizers:
-        scaler.unscale_(optimizer)
-    grad_norm = nn.utils.clip_grad_norm_(held_by(optimizers, model), max_grad_norm)
-    skip = must_skip(loss, grad_norm, skip_above)
-    for optimizer in optimizers:
-        _step_unless(skip, optimizer)
-    if scaler.is_enabled():
-        scaler.update()
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
+    try:
+        _unscale(optimizers, scaler)
+        grad_norm = nn.utils.clip_grad_norm_(held_by(optimizers, model), max_grad_norm)
+        skip = must_skip(loss, grad_norm, skip_above)
+        for optimizer in optimizers:
+            _step_unless(skip, optimizer)
+        if scaler.is_enabled():
+            scaler.update()
+    except BaseException:
+        _forget(optimizers, scaler)
+        raise
+    finally:
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
     return grad_norm
+
+
+def _unscale(optimizers: Sequence[torch.optim.Optimizer], scaler: torch.amp.GradScaler) -> None:
+    for optimizer in optimizers:
+        try:
+            scaler.unscale_(optimizer)
+        except RuntimeError as error:
+            if "unscale_()" not in str(error):
+                raise
+            raise ValueError(
+                "the scaler has unscaled these gradients, or stepped, already: leave scaler.unscale_, scaler.step and "
+                "scaler.update to AutoLR's step, which clips, too"
+            ) from error
+
+
+def _forget(optimizers: Sequence[torch.optim.Optimizer], scaler: torch.amp.GradScaler) -> None:
+    """Have the scaler, whose scale stays, begin anew: else it takes the next gradients for unscaled ones."""
+    if scaler.is_enabled():
+        for optimizer in optimizers:
+            scaler._per_optimizer_states.pop(id(optimizer), None)
 
 
 def _step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
     if _skips_on_device(optimizer):
         set_skip(optimizer, skip)
-        optimizer.step()  # not through the scaler, which would set a flag of its own
-        clear_skip(optimizer)
+        try:
+            optimizer.step()  # not through the scaler, which would set a flag of its own
+        finally:
+            clear_skip(optimizer)
     elif not bool(skip):
         optimizer.step()
 
