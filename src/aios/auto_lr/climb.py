@@ -219,7 +219,7 @@ class Climb:
     def _fallen(self, number: int, scale: Callable[[float], float]) -> float:
         """By how many standard errors the loss fell: the second half of cycle `number` against the start, many losses,
         to see an adapter's small fall in the noise of its batches. A cycle without losses has not fallen, for sure."""
-        start, end = self._start(), self._second_half(number)
+        start, end = self._start(), self._losses_of(number)[self.steps_per_cycle // 2 :]
         if not end:
             return -_FOR_SURE
         if abs(level(start) - level(end)) <= ROUNDING * abs(level(start)):
@@ -227,9 +227,6 @@ class Climb:
         errors = (self._noise(0, scale) / math.sqrt(len(start)), self._noise(number, scale) / math.sqrt(len(end)))
         fall, error = scale(level(start)) - scale(level(end)), math.hypot(*errors)
         return fall / error if error else math.copysign(_FOR_SURE, fall)
-
-    def _second_half(self, number: int) -> list[float]:
-        return self._losses_of(number)[self.steps_per_cycle // 2 :]
 
     @property
     def _first_peak(self) -> float | None:
