@@ -24,6 +24,7 @@ from aios.auto_lr.loop.trial import EngineTrial, run_of
 from aios.auto_lr.loop.weights import held_by
 from aios.auto_lr.param_groups import as_several
 from aios.errors import UserError
+from aios.integrations.accelerate_checkpoints import InCheckpoints
 from aios.integrations.accelerated import (
     ahead_of,
     check_whole_model,
@@ -88,8 +89,7 @@ class AutoLRLoop:
         self._searched = False
         self._seen = 0  # micro-batches
         self._in_step = 0  # of these, since the last update
-        accelerator.register_for_checkpointing(self)
-        self._hook = accelerator.register_save_state_pre_hook(lambda *_: self.auto.keep_snapshot())
+        self._checkpoints = InCheckpoints(accelerator, self, torchs)
 
     @property
     def finished(self) -> bool:
@@ -122,9 +122,7 @@ class AutoLRLoop:
     def release(self) -> None:
         """Let go of optimizers and checkpoints, for another loop to take them; one that has `finished` does so then."""
         self._step.release()
-        self._hook.remove()
-        held = self._accelerator._custom_objects
-        held[:] = [one for one in held if one is not self]
+        self._checkpoints.leave()
         for optimizer in map(inner, self._optimizers):
             _steered.pop(optimizer, None)
 
