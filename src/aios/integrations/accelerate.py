@@ -76,7 +76,7 @@ class AutoLRLoop:
         self._accelerator, self._model, self._loader = accelerator, model, loader
         self._shared = [part for part in model.modules() if isinstance(part, nn.parallel.DistributedDataParallel)]
         self._optimizers = as_several(optimizer)
-        self._loss_of = loss_of or (lambda batch: model(**batch).loss)
+        self._loss_of = loss_of or partial(_models_own_loss, model)
         self._config = config or AutoLRConfig()
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
@@ -199,3 +199,14 @@ class AutoLRLoop:
         first = self.auto.batch * self._accelerator.gradient_accumulation_steps
         per_epoch = length_of(self._loader, unknown=sys.maxsize)  # so all of it counts as one epoch
         return ahead_of(self._loader, first, self._seen, per_epoch)
+
+
+def _models_own_loss(model: nn.Module, batch: Any) -> Tensor:
+    """What the model says it is. UserError where it says nothing, or `batch` does not name what it is to be given."""
+    loss: Tensor | None = getattr(model(**batch), "loss", None) if hasattr(batch, "keys") else None
+    if loss is None:
+        raise UserError(
+            f"the batches are {type(batch).__name__}s, of which the model tells no loss: say "
+            "AutoLRLoop(..., loss_of=lambda batch: ...), the training loss of a batch"
+        )
+    return loss
