@@ -30,7 +30,7 @@ from aios.integrations.framework_step import FrameworkStep, StepCount
 from aios.integrations.lightning_steps import renews_statistics, steps_done, steps_of
 from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, gradients_of, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
-from aios.integrations.reporting import Tally, logger
+from aios.integrations.reporting import Tally, logger, say_unfinished
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, unheeded
 
 STOPPED = "auto_lr_stopped.ckpt"
@@ -215,6 +215,8 @@ class AutoLRCallback(pl.Callback):
         auto = self._fitting().auto
         self._survive(auto.flush)
         auto.log_summary()
+        if _UNMADE_STEP not in self._said:  # which asks for the same
+            say_unfinished(auto, "AutoLRCallback(steps=...)")
         self._release()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -31,7 +31,7 @@ from aios.integrations.accelerated import (
 )
 from aios.integrations.framework_step import FrameworkStep
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
-from aios.integrations.reporting import Tally, logger
+from aios.integrations.reporting import Tally, logger, say_unfinished
 from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
 from aios.integrations.trainer_trial import run_ahead
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, unheeded
@@ -272,6 +272,7 @@ class AutoLRCallback(TrainerCallback):
         if self.auto is not None and self._ended is None:
             self.auto.flush()
             self.auto.log_summary()
+            say_unfinished(self.auto, "TrainingArguments(max_steps=...)")
         self._release()
         if self._ended is not None:
             raise self._ended
