@@ -3,8 +3,8 @@
 
 use_venv() {
     local extras="$1" python="${PYTHON:-python3}" stamp
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
-        echo "Python 3.10 or newer is needed; set PYTHON to one." >&2
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+        echo "Python 3.11 or newer is needed; set PYTHON to one." >&2
         exit 1
     }
     if [ ! -x .venv/bin/python ]; then

@@ -247,3 +247,22 @@ def test_weights_that_the_loss_has_of_its_own_are_guarded_as_the_models_are() ->
             own.grad = torch.full((), math.inf)
         run.auto.step(loss)
         assert math.isfinite(float(own))
+
+
+class Scores(torch.nn.Linear):
+    def forward(self, scored: torch.Tensor) -> torch.Tensor:
+        return super().forward(scored)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_model_that_tells_no_loss_of_a_batch_asks_for_one(keyed: bool) -> None:
+    rows = [{"scored": row} if keyed else [row] for row in torch.randn(64, 8)]
+    accelerator, fresh = Accelerator(cpu=True), Scores(8, 1)
+    data = DataLoader(rows, batch_size=8)  # type: ignore[arg-type]
+    model, optimizer, loader = accelerator.prepare(fresh, torch.optim.AdamW(fresh.parameters()), data)
+    auto = AutoLRLoop(accelerator, model, optimizer, 330, loader)
+    loss = model(torch.randn(8, 8)).mean()
+    accelerator.backward(loss)
+    kind = "dict" if keyed else "list"
+    with pytest.raises(UserError, match=rf"the batches are {kind}s, .*loss_of=lambda batch: "):
+        auto.step(loss)

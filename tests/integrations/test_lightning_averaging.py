@@ -1,4 +1,4 @@
-"""`StochasticWeightAveraging` beside the callback: an epoch that trains nothing ends the run."""
+"""Averages of the weights beside the callback. `StochasticWeightAveraging` has an epoch that trains nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
-from torch import nn
+from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler, StochasticWeightAveraging
+from torch import Tensor, nn
 
 from aios.integrations.lightning import AutoLRCallback
 from integrations.tiny_modules import Digits, loader, make_trainer
@@ -65,3 +65,46 @@ def test_without_batch_norm_all_epochs_train(tmp_path: Path) -> None:
     assert callback.auto is not None
     assert callback.auto.finished
     assert callback.auto.step_count == 2 * len(loader())
+
+
+class Keeping(Digits):
+    """Holds on to a tensor that cannot be copied, and saves but a part of itself."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.newest = super().training_step(batch, batch_idx)
+        return self.newest
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        saved = super().state_dict(*args, **kwargs)
+        return {name: tensor for name, tensor in saved.items() if not name.endswith("net.0.bias")}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict=False)
+
+
+class Distances(pl.Callback):
+    """How far the average is from the weights after each step, relative to them."""
+
+    def __init__(self, average: EMAWeightAveraging, ours: AutoLRCallback) -> None:
+        self.average, self.ours, self.climbing = average, ours, dict[int, bool]()
+        self.seen = dict[int, float]()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        saved: dict[str, Any] = {"state_dict": {}}
+        self.average.on_save_checkpoint(trainer, pl_module, saved)
+        weight, step = pl_module.net[0].weight, trainer.global_step
+        self.seen[step] = float((saved["state_dict"]["net.0.weight"] - weight).norm() / weight.norm())
+        self.climbing[step] = self.ours.auto is not None and self.ours.auto.climbing
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_average_forgets_what_the_climb_has_taken_back(tmp_path: Path, first: bool) -> None:
+    ours, average = AutoLRCallback(), EMAWeightAveraging(decay=0.99)
+    distances = Distances(average, ours)
+    others = [ours, average] if first else [average, ours]
+    make_trainer(tmp_path, None, *others, distances, max_steps=200).fit(Keeping(), loader(), loader(64))
+    last = max(step for step, climbs in distances.climbing.items() if climbs)
+    assert 20 < last < 190
+    assert distances.seen[last] > 0.05
+    assert distances.seen[last + 1] == 0
+    assert distances.seen[last + 20] > 0

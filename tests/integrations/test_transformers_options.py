@@ -75,3 +75,15 @@ def test_updates_layer_by_layer_are_refused_by_name(tmp_path: Path) -> None:
     given = {"optim": "galore_adamw_layerwise", "optim_target_modules": "all-linear"}
     with pytest.raises(UserError, match=r"optim=galore_adamw_layerwise .* take galore_adamw$"):
         AutoLRCallback.attach(make_trainer(tmp_path, gpt2(), **given))
+
+
+def test_a_search_over_learning_rates_is_told_that_they_have_no_say(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tmp_path, gpt2(), learning_rate=0.5, max_steps=2)
+    AutoLRCallback.attach(trainer)
+    for rate in (0.5, 1e-3, 1e-3, 1e-4):
+        trainer.args.learning_rate = rate  # as `Trainer.hyperparameter_search` does
+        trainer.train()
+    said = [message.rpartition(": ")[2] for message in caplog.messages if "overruled" in message]
+    assert said == [f"learning_rate={rate} is overruled" for rate in (0.5, 0.001, 0.0001)]

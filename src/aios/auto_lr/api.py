@@ -15,6 +15,7 @@ from aios.auto_lr.loop.arguments import (
     check_apart,
     check_gradients,
     check_no_own_step_size,
+    inside,
     number_on,
     vector_on,
     whole_steps,
@@ -25,7 +26,7 @@ from aios.auto_lr.loop.finding import Finding
 from aios.auto_lr.loop.limits import disabled_parts, effective_config, look_obstacle, search_obstacle
 from aios.auto_lr.loop.readback import Launched, Readback, StepReport
 from aios.auto_lr.loop.snapshot import RewindPoint
-from aios.auto_lr.loop.trial import Forward, as_trial
+from aios.auto_lr.loop.trial import Backward, Forward, as_trial
 from aios.auto_lr.loop.update import check_dense, must_skip
 from aios.auto_lr.loop.weights import all_trained
 from aios.auto_lr.param_groups import JoinedGroups, as_several, begin_groups, initial_rate, start_scales, take_new_rates
@@ -64,7 +65,7 @@ class AutoLR:
         self.steps = whole_steps(steps)
         self.model, self.use_moe = model, use_moe
         self.config = config or AutoLRConfig()
-        several = as_several(optimizers)
+        several = [inside(optimizer, scaler) for optimizer in as_several(optimizers)]
         check_apart(model, several)
         self._groups = JoinedGroups(several)
         self._left = take_new_rates(self._groups.param_groups)
@@ -136,34 +137,37 @@ class AutoLR:
         """Why there can be no search, in words for the log; None where there can."""
         return search_obstacle(self.config, self.engine)
 
-    def search(self, how: Forward | Trial | None = None, micro_batches: int = 1) -> Found | None:
+    def search(
+        self, how: Forward | Trial | None = None, micro_batches: int = 1, backward: Backward | None = None
+    ) -> Found | None:
         """Find the rate. A pretrained model is raced now; a fresh one climbs during its first steps.
 
-        Returns what was found, or None while a climb is pending.
-
-        `how` is the training loss by number, `forward(i)`, a pure function of number and weights, or a `Trial`; without
-        it nothing can be raced. With `micro_batches` an optimizer step accumulates so many: `forward` is asked for each
-        by its own number. Raises ValueError when training or a climb has begun, and where there can be no search. An
+        Returns what was found, or None while a climb is pending. `how` is the training loss by number, `forward(i)`, a
+        pure function of number and weights, or a `Trial`; without it nothing can be raced. `micro_batches` make an
+        optimizer step: `forward` is asked for each by its own number. `backward` is called for `loss.backward()`, such
+        as `fabric.backward`. Raises ValueError when training or a climb has begun, and where there can be no search. An
         error from `how` surfaces after the state is restored.
         """
-        trial = self._searchable(how, micro_batches, self.obstacle)
+        self._check_searchable(self.obstacle)
+        trial = as_trial(how, self.model, self.engine, micro_batches, backward)
         found = self._finding.begin(self.step_count, self.batch, trial)
         self._finding.tell_roles(self._log, self.step_count)
         if found is not None:
             self._settle_on(found)
         return found
 
-    def look(self, how: Forward | Trial, micro_batches: int = 1) -> Found:
+    def look(self, how: Forward | Trial, micro_batches: int = 1, backward: Backward | None = None) -> Found:
         """Find the LR as `search` would, on the first batches, and take everything back; nothing is settled by it.
 
         Raises ValueError as `search` does.
         """
-        trial = self._searchable(how, micro_batches, look_obstacle(self.engine))
+        self._check_searchable(look_obstacle(self.engine))
+        trial = as_trial(how, self.model, self.engine, micro_batches, backward)
         assert trial is not None  # `how` is not None
         return self._finding.look(self.batch, trial)
 
-    def _searchable(self, how: Forward | Trial | None, micro_batches: int, obstacle: str | None) -> Trial | None:
-        """`how` as a trial; ValueError where there can be no search."""
+    def _check_searchable(self, obstacle: str | None) -> None:
+        """Raise ValueError where there can be no search."""
         if self.begun:
             raise ValueError("search comes before the first step: training has begun")
         if self.climbing:
@@ -171,7 +175,6 @@ class AutoLR:
         if obstacle is not None:
             raise ValueError(f"there can be no search here: {obstacle}")
         check_dense(self.model)
-        return as_trial(how, self.model, self.engine, micro_batches)
 
     def _settle_on(self, found: Found) -> None:
         """Account for what was found before training proper, and log it."""
@@ -196,10 +199,7 @@ class AutoLR:
         return lr
 
     def before_step(self) -> float:
-        """Set the LR of the next update in every param group; returns the first one's.
-
-        Gradients may already have been computed.
-        """
+        """Set the LR of the next update in every param group, also behind its gradients; returns the first one's."""
         if self.finished:
             raise ValueError(
                 f"all {self.step_count} steps are done: loop until `finished`, or build an AutoLR of more steps and "

@@ -24,6 +24,7 @@ from aios.auto_lr.loop.trial import EngineTrial, run_of
 from aios.auto_lr.loop.weights import held_by
 from aios.auto_lr.param_groups import as_several
 from aios.errors import UserError
+from aios.integrations.accelerate_checkpoints import InCheckpoints
 from aios.integrations.accelerated import (
     ahead_of,
     check_whole_model,
@@ -75,7 +76,7 @@ class AutoLRLoop:
         self._accelerator, self._model, self._loader = accelerator, model, loader
         self._shared = [part for part in model.modules() if isinstance(part, nn.parallel.DistributedDataParallel)]
         self._optimizers = as_several(optimizer)
-        self._loss_of = loss_of or (lambda batch: model(**batch).loss)
+        self._loss_of = loss_of or partial(_models_own_loss, model)
         self._config = config or AutoLRConfig()
         self._tally = Tally(log_fn)
         self._ahead = LookAhead(self._begin_look)
@@ -88,8 +89,7 @@ class AutoLRLoop:
         self._searched = False
         self._seen = 0  # micro-batches
         self._in_step = 0  # of these, since the last update
-        accelerator.register_for_checkpointing(self)
-        self._hook = accelerator.register_save_state_pre_hook(lambda *_: self.auto.keep_snapshot())
+        self._checkpoints = InCheckpoints(accelerator, self, torchs)
 
     @property
     def finished(self) -> bool:
@@ -122,9 +122,7 @@ class AutoLRLoop:
     def release(self) -> None:
         """Let go of optimizers and checkpoints, for another loop to take them; one that has `finished` does so then."""
         self._step.release()
-        self._hook.remove()
-        held = self._accelerator._custom_objects
-        held[:] = [one for one in held if one is not self]
+        self._checkpoints.leave()
         for optimizer in map(inner, self._optimizers):
             _steered.pop(optimizer, None)
 
@@ -201,3 +199,14 @@ class AutoLRLoop:
         first = self.auto.batch * self._accelerator.gradient_accumulation_steps
         per_epoch = length_of(self._loader, unknown=sys.maxsize)  # so all of it counts as one epoch
         return ahead_of(self._loader, first, self._seen, per_epoch)
+
+
+def _models_own_loss(model: nn.Module, batch: Any) -> Tensor:
+    """What the model says it is. UserError where it says nothing, or `batch` does not name what it is to be given."""
+    loss: Tensor | None = getattr(model(**batch), "loss", None) if hasattr(batch, "keys") else None
+    if loss is None:
+        raise UserError(
+            f"the batches are {type(batch).__name__}s, of which the model tells no loss: say "
+            "AutoLRLoop(..., loss_of=lambda batch: ...), the training loss of a batch"
+        )
+    return loss

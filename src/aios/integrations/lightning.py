@@ -27,10 +27,11 @@ from aios.auto_lr.loop.trial import EngineTrial
 from aios.auto_lr.loop.update import reads_flags
 from aios.errors import RunError, UserError
 from aios.integrations.framework_step import FrameworkStep, StepCount
+from aios.integrations.lightning_averaging import begin_averages_anew
 from aios.integrations.lightning_steps import renews_statistics, steps_done, steps_of
 from aios.integrations.lightning_trial import begin_look, can_be_tried, clips_at, gradients_of, run_ahead
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
-from aios.integrations.reporting import Tally, logger
+from aios.integrations.reporting import Tally, logger, say_unfinished
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, unheeded
 
 STOPPED = "auto_lr_stopped.ckpt"
@@ -85,7 +86,7 @@ class AutoLRCallback(pl.Callback):
         self.auto: AutoLR | None = None
         """The controller; None before training."""
         self._config, self._steps, self._monitor = config or AutoLRConfig(), steps, monitor
-        self._tally = Tally(log_fn)
+        self._log, self._tally = log_fn, Tally(self._note)
         self._ahead = LookAhead(self._begin_look)
         self._loaded: dict[str, Any] | None = None
         self._fit: _Fit | None = None
@@ -215,6 +216,8 @@ class AutoLRCallback(pl.Callback):
         auto = self._fitting().auto
         self._survive(auto.flush)
         auto.log_summary()
+        if _UNMADE_STEP not in self._said:  # which asks for the same
+            say_unfinished(auto, "AutoLRCallback(steps=...)")
         self._release()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -231,6 +234,14 @@ class AutoLRCallback(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts, when all else is loaded."""
         self._loaded = state_dict or None
+
+    def _note(self, record: dict[str, Any]) -> None:
+        """Hand an event on. A climb's comes when the weights of its edge are taken back."""
+        if record["event"] == "adaptive_lr_climb" and record["step"] > 0:
+            trainer = self._fitting().trainer
+            begin_averages_anew(trainer, trainer.lightning_module)
+        if self._log is not None:
+            self._log(record)
 
     def _say_unmade(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where Lightning has counted a step that the module did not make."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from aios.auto_lr import AutoLR
 from aios.auto_lr.events import LogFn, ignore
+from aios.integrations.wording import unfinished
 
 logger = logging.getLogger("aios.integrations")
 
@@ -77,3 +78,11 @@ class Tally:
         if self._untold is not None:
             logger.warning("AutoLR has found no learning rate, the optimizer's stays: %s", self._untold)
         self._untold = None
+
+
+def say_unfinished(auto: AutoLR, setting: str) -> None:
+    """One sentence where training is over before the rate has gone down; `setting` is how to say what steps it has."""
+    anneal = auto.control.anneal if auto.control is not None else None
+    anneals = auto.config.anneal_fraction != 0 if anneal is None else anneal.start < anneal.end
+    if auto.begun and anneals and not auto.finished:
+        logger.warning(unfinished(auto.end - auto.step_count, setting))

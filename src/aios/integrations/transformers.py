@@ -31,7 +31,7 @@ from aios.integrations.accelerated import (
 )
 from aios.integrations.framework_step import FrameworkStep
 from aios.integrations.look_ahead import Ahead, LookAhead, begins_anew
-from aios.integrations.reporting import Tally, logger
+from aios.integrations.reporting import Tally, logger, say_unfinished
 from aios.integrations.trainer_schedulers import LossFedScheduler, SteeredScheduler
 from aios.integrations.trainer_trial import run_ahead
 from aios.integrations.wording import STRANGERS_CHECKPOINT, overruled, unheeded
@@ -77,7 +77,7 @@ class AutoLRCallback(TrainerCallback):
         _check_updates(trainer)
         self._own_create = trainer.create_scheduler
         self._own_scheduler = None if trainer._created_lr_scheduler else trainer.lr_scheduler  # None: it makes one
-        _say_overruled(trainer)
+        self._scheduled = _say_overruled(trainer.args, _usual(trainer.args), self._own_scheduler)
         trainer.create_scheduler = self._create_scheduler
         trainer.training_step = self._wrap_training_step(trainer.training_step)
         trainer.log = self._wrap_log(trainer.log)
@@ -174,6 +174,7 @@ class AutoLRCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Build the controller, and have the rate found or raced; on resume its state waits for the random numbers."""
         self._ended, self._norm, self._said_unheeded = None, None, False
+        self._scheduled = _say_overruled(args, self._scheduled)  # a search for hyperparameters writes them by now
         self._release()  # of a training that an error has ended: Trainer has no event for that
         self._watch_norm()
         optimizer = inner(self._trainer.optimizer)
@@ -271,6 +272,7 @@ class AutoLRCallback(TrainerCallback):
         if self.auto is not None and self._ended is None:
             self.auto.flush()
             self.auto.log_summary()
+            say_unfinished(self.auto, "TrainingArguments(max_steps=...)")
         self._release()
         if self._ended is not None:
             raise self._ended
@@ -318,15 +320,21 @@ class AutoLRCallback(TrainerCallback):
             self._tally.load_state_dict(saved.get("told"))
 
 
-def _say_overruled(trainer: Trainer) -> None:
-    """One sentence about a schedule of the user's own."""
-    usual = {field.name: field.default for field in fields(trainer.args) if field.name in _SCHEDULING}
-    given = {name: getattr(trainer.args, name) for name in usual if getattr(trainer.args, name) != usual[name]}
+def _say_overruled(args: TrainingArguments, before: Mapping[str, Any], own: Any = None) -> dict[str, Any]:
+    """One sentence about a schedule of the user's: what is set other than `before`, his `own`. Returns what is set."""
+    now = {name: getattr(args, name) for name in _SCHEDULING}
+    given = {name: value for name, value in now.items() if value != before[name]}
     named = [f"{name}={getattr(value, 'value', value)}" for name, value in given.items()]
-    if trainer.lr_scheduler is not None and not trainer._created_lr_scheduler:
-        named.append(f"the scheduler ({type(trainer.lr_scheduler).__name__})")
+    if own is not None:
+        named.append(f"the scheduler ({type(own).__name__})")
     if named:
         logger.warning(overruled(" and ".join(named)))
+    return now
+
+
+def _usual(args: TrainingArguments) -> dict[str, Any]:
+    """What is set of a schedule where nobody has set it."""
+    return {field.name: field.default for field in fields(args) if field.name in _SCHEDULING}
 
 
 def _check_updates(trainer: Trainer) -> None:

@@ -17,3 +17,12 @@ def unheeded(wanted: str, setting: str, there: Iterable[str]) -> str:
     named = ", ".join(there)
     such = f", such as {named}" if named else ""
     return f"AutoLR heeds no evaluation, for none has {wanted}: name another loss by {setting}{such}"
+
+
+def unfinished(left: int, setting: str) -> str:
+    """That a run has ended `left` steps too soon, which `setting` can say beforehand."""
+    return (
+        f"the run has ended {left} steps before AutoLR's end, and its learning rate has not gone down to zero, where "
+        f"the loss falls once more: say {setting}, the updates that such a run makes; in place of early stopping "
+        'AutoLRConfig(on_overfit="finish") anneals before it ends'
+    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import sys
 import textwrap
+import tomllib
 from collections.abc import Callable, Collection, Hashable
 from itertools import accumulate
 from pathlib import Path
@@ -15,11 +15,6 @@ import yaml
 from aios.core.foreign_json import parse_json, refuse_duplicates
 from aios.errors import UserError, one_line, shown
 from aios.files import NotPlainError, read_at_most
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MAX_BYTES = 64 * 1024
 """Largest file of settings that is read; a long one is a few thousand bytes."""

@@ -69,6 +69,29 @@ def shared_out(by: str) -> str:
     )
 
 
+_SHARING = ("FSDP", "DeepSpeed", "ModelParallel")
+"""In the names of Lightning's strategies that share out the weights."""
+
+
+def inside(optimizer: Any, scaler: torch.amp.GradScaler | None) -> Any:
+    """The optimizer that Lightning Fabric's wrapper holds; any other as it is.
+
+    The wrapper holds the strategy, too, which no copy can bring back. Raises ValueError for one that shares out the
+    weights, and for one that scales the loss by another `scaler`.
+    """
+    if not any(base.__name__ == "_FabricOptimizer" for base in type(optimizer).__mro__):
+        return optimizer
+    strategy = optimizer._strategy
+    if any(name in type(strategy).__name__ for name in _SHARING):
+        raise ValueError(shared_out(type(strategy).__name__))
+    scales = getattr(strategy.precision, "scaler", None)
+    if scales is not None and scales is not scaler:
+        raise ValueError(
+            "Fabric scales the loss: hand its scaler on, AutoLR(..., scaler=fabric.strategy.precision.scaler)"
+        )
+    return optimizer.optimizer
+
+
 def check_steerable(optimizers: Iterable[Any]) -> None:
     """Raise ValueError for an optimizer that a learning rate and a falling loss cannot steer.
 

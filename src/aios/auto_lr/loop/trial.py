@@ -22,6 +22,8 @@ MOST_OVERFLOWS = 40
 """Most retries in a row: from 2^24 the loss scale is far below 1 then."""
 Forward = Callable[[int], Tensor]
 """The training loss on the micro-batch of a number, forward only; a pure function of number and weights."""
+Backward = Callable[[Tensor], object]
+"""In place of `loss.backward()`: leaves the gradients of a loss, scaled where the loss is."""
 Run = Callable[[int, bool], Tensor]
 """`run(batch, learns)`: numbers of an optimizer step, means over all its micro-batches and workers.
 
@@ -128,9 +130,7 @@ class EngineTrial:
         return numbers
 
 
-def run_of(
-    forward: Forward, micro_batches: int, backward: Callable[[Tensor], object], mean: Callable[[Tensor], Tensor]
-) -> Run:
+def run_of(forward: Forward, micro_batches: int, backward: Backward, mean: Callable[[Tensor], Tensor]) -> Run:
     """A batch through `forward`, as `micro_batches` of them, one graph at a time.
 
     `backward` takes the loss of one of them and adds its part of the gradient; `mean` averages over the workers.
@@ -149,9 +149,12 @@ def run_of(
     return run
 
 
-def as_trial(how: Forward | Trial | None, model: nn.Module, engine: Engine, micro_batches: int) -> Trial | None:
-    """`how` as a trial: it may be one, or the loss by number, or nothing."""
+def as_trial(
+    how: Forward | Trial | None, model: nn.Module, engine: Engine, micro_batches: int, backward: Backward | None
+) -> Trial | None:
+    """`how` as a trial: it may be one, or the loss by number, with the engine's `backward` or another; or nothing."""
     if how is None or (hasattr(how, "evaluate") and hasattr(how, "train")):
         return how
-    run = run_of(how, micro_batches, lambda loss: engine.backward(loss / micro_batches), engine.agreed)
+    learn = backward or engine.backward
+    run = run_of(how, micro_batches, lambda loss: learn(loss / micro_batches), engine.agreed)
     return EngineTrial(model, engine, run)
