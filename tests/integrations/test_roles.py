@@ -21,7 +21,7 @@ from integrations import tiny_modules
 from integrations.tiny_modules import Digits
 from integrations.tiny_trainers import Windows, gpt2, make_trainer, same, weights
 
-STILL = AutoLRConfig(role_factors={"recurrent": 1e-7})
+STILL = AutoLRConfig(role_factors={"recurrent": 1e-9})
 
 
 def marked(part: nn.Module) -> dict[str, torch.Tensor]:
@@ -59,7 +59,7 @@ def test_transformers(tmp_path: Path) -> None:
         return weights(model)
 
     unbroken = run(None)
-    assert told(events) == [("recurrent", 1e-7)]
+    assert told(events) == [("recurrent", 1e-9)]
     assert same(run(str(tmp_path / "checkpoint-40")), unbroken)
 
 
@@ -72,7 +72,7 @@ def test_lightning(tmp_path: Path) -> None:
         given = {"max_steps": -1, "max_epochs": 4, "enable_checkpointing": True}
         trainer = tiny_modules.make_trainer(tmp_path, callback, keeps, **given)
         trainer.fit(module, tiny_modules.loader(64, shuffle=False), ckpt_path=checkpoint)
-        assert told(events) == ([("recurrent", 1e-7)] if checkpoint is None else [])
+        assert told(events) == ([("recurrent", 1e-9)] if checkpoint is None else [])
         check_still(module.net[0], before, module, Digits())
         return weights(module)
 
@@ -102,5 +102,5 @@ def test_accelerate(accumulate: int) -> None:
                 break
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    assert told(events) == [("recurrent", 1e-7)]
+    assert told(events) == [("recurrent", 1e-9)]
     check_still(part, before, model, gpt2())

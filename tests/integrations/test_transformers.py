@@ -200,13 +200,13 @@ def test_lora(tmp_path: Path) -> None:
 
 def test_bf16_gradient_checkpointing_and_evaluation(tmp_path: Path) -> None:
     given = {"bf16": True, "gradient_checkpointing": True, "eval_strategy": "steps", "eval_steps": 40}
-    trainer = steered(tmp_path, max_steps=80, eval_dataset=Windows(16), **given)
+    trainer = steered(tmp_path, max_steps=120, eval_dataset=Windows(16), **given)
     trainer.train()
-    assert [r["step"] for r in trainer.state.log_history if "eval_loss" in r] == [40, 80]
+    assert [r["step"] for r in trainer.state.log_history if "eval_loss" in r] == [40, 80, 120]
     assert trainer.state.log_history[-2]["eval_loss"] < 4
     (callback,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, AutoLRCallback))
-    losses = [r["eval_loss"] for r in trainer.state.log_history if "eval_loss" in r]
-    assert callback.auto.evaluations.best.loss == min(losses), "the controller heeds them"
+    losses = [r["eval_loss"] for r in trainer.state.log_history if "eval_loss" in r and r["step"] > 0.6 * 120]
+    assert callback.auto.evaluations.best.loss == min(losses), "the controller heeds those behind the climb"
 
 
 @pytest.mark.slow
