@@ -63,7 +63,7 @@ def test_tick_start_and_see_every_adjustment(screen: Screen, home: Path) -> None
         assert "tokens of text; 79 steps read" in app.text("facts")
         app.fill("steps", "80")
         app.wait(lambda: not app.shows("problem.steps"), "the objection to go")  # the fields below it move up then
-        app.fill("steps", "300")  # long enough for adjustments behind the climb
+        app.fill("steps", "79")  # without a search the rate is raised as soon as the loss falls
         app.fill("lr", "1e-3")
         app.wait(lambda: app.enabled("start"), "Start to be on")
         assert not app.shows("problem.steps")
@@ -73,12 +73,12 @@ def test_tick_start_and_see_every_adjustment(screen: Screen, home: Path) -> None
         app.wait(lambda: app.text("start") == "Queue training", "Start to queue meanwhile")
         app.wait(lambda: "“first” is being trained" in app.text("reason"), "why it would wait")
         assert app.look()["command"] == command
-        assert "--steps=300" in command
+        assert "--steps=79" in command
         app.wait(lambda: app.text("state") == "finished", "the training to finish", TIMEOUT)
 
         made = read_log(home / "brains" / "first", "adaptive_lr_adjustment")
         assert made
-        app.wait(lambda: app.text("number.step") == "300 / 300", "the last step to be shown")
+        app.wait(lambda: app.text("number.step") == "79 / 79", "the last step to be shown")
         app.wait(lambda: len(app.look()["markers"]) == len(made), "as many marks as adjustments")
         assert sorted(mark["step"] for mark in app.look()["markers"]) == [record["step"] for record in made]
         decided = read_history(home / "brains" / "first").decisions
