@@ -91,11 +91,16 @@ def fingerprint(brain: Path) -> Print:
             evaluated[step] = record["loss"]
         elif event == "final":
             final = record["steps"], record["eval_loss"]
-        elif event.startswith("adaptive_lr_") and event not in _OF_A_SITTING:
+        elif event.startswith("adaptive_lr_") and event not in _OF_A_SITTING and not _said_again(record):
             plain = {key: value for key, value in record.items() if key not in _VARYING}
             decided[event, step] = json.dumps(plain, sort_keys=True)
     files = {name: sha256(brain / name) for name in PUBLISHED if (brain / name).is_file()}
     return Print(trained, evaluated, decided, files, final)
+
+
+def _said_again(record: dict[str, Any]) -> bool:
+    """Whether a run that was resumed inside its anneal tells of it once more."""
+    return record["event"] == "adaptive_lr_anneal" and bool(record["step"] > record["start"])
 
 
 def check_same(brain: Path, reference: Print, from_step: int = 0, files: bool = True) -> None:
