@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 
 from aios.auto_lr import AutoLR, AutoLRConfig
 from auto_lr.problems import adamw, classifier, fingerprint, sgd, train
+from documented import first_example
 
 MAKERS = {"adamw": adamw, "fused": lambda m, lr=1e-3: adamw(m, lr, fused=True), "sgd": sgd}
 
@@ -213,23 +213,15 @@ def test_a_sparse_gradient_is_refused_by_name(searches: bool) -> None:
         run()
 
 
-def example() -> str:
-    """The code of the section "In your own loop"."""
-    text = (Path(__file__).parents[2] / "docs" / "auto_lr.md").read_text(encoding="utf-8")
-    section = text.split("## In your own loop", 1)[1]
-    match = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert match is not None
-    return match[1]
-
-
 def test_the_example_of_the_documentation_runs_and_learns(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     names: dict[str, Any] = {}
+    example = first_example("auto_lr.md", "In your own loop")
 
-    exec(example(), names)
+    exec(example, names)
 
     forward: Callable[[int], torch.Tensor] = names["forward"]
-    assert len([line for line in example().splitlines() if line.strip()]) <= 15
+    assert len([line for line in example.splitlines() if line.strip()]) <= 15
     assert names["auto"].finished
     assert "adaptive_lr_climb" in capsys.readouterr().out
     variance_of_the_target = float(torch.randn(10_000, 8).sin().sum(1).var())

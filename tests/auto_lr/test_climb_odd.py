@@ -100,7 +100,7 @@ def test_a_loss_that_does_not_fall_gives_the_middle_of_what_is_known(strength: f
 @pytest.mark.parametrize("steps", [80, 300, 1000, 5000])
 def test_noise_alone_is_hardly_ever_taken_for_a_fall(steps: int) -> None:
     fooled = [seed for seed in range(200) if climbed(lambda _: 4.0, steps=steps, noise=0.1, seed=seed).found.clear]
-    assert len(fooled) <= 12
+    assert len(fooled) <= 10
 
 
 @pytest.mark.parametrize("steps", [300, 1000, 5000])

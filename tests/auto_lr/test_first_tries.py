@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr import AutoLR
+from auto_lr.problems import train
 
 OPTIMIZERS: dict[str, Callable[[Iterable[Tensor]], torch.optim.Optimizer]] = {
     "sgd": lambda weights: torch.optim.SGD(weights),
@@ -29,10 +30,7 @@ def fitted(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list[Any
 
     auto = AutoLR(model, optimizer, steps)
     auto.search(loss_of)
-    while not auto.finished:
-        loss = loss_of(auto.batch)
-        loss.backward()
-        auto.step(loss)
+    train(auto, loss_of)
     with torch.no_grad():
         return sum(float(loss_of(number)) for number in range(len(batches))) / len(batches)
 

@@ -17,6 +17,7 @@ from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.param_groups import GroupSettings
 from auto_lr.problems import adamw, classifier, train, train_plainly
+from auto_lr.searches import step
 
 
 def climb_of(auto: AutoLR, forward: Any, events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -262,9 +263,7 @@ def ends(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Any, steps
     auto = AutoLR(model, optimizer, steps)
     auto.search(loss_of)
     while not auto.finished:
-        loss = loss_of(auto.batch)
-        loss.backward()
-        auto.step(loss)
+        step(auto, loss_of)
         if save_every and auto.step_count % save_every == 0:
             auto.keep_snapshot()
     with torch.no_grad():

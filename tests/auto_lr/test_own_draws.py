@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from aios.auto_lr import AutoLR
+from aios.auto_lr.loop.random_state import host_state, seed_host, set_host_state
 from auto_lr.problems import fingerprint, sgd
 
 BAD = range(300, 325)
@@ -24,9 +25,7 @@ class Drawing:
     """A run of 400 steps on data drawn from the generators of torch, Python and NumPy."""
 
     def __init__(self) -> None:
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
+        seed_host(0)
         self.model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 1))
         self.optimizer = sgd(self.model)
         self.events: list[dict[str, Any]] = []
@@ -60,13 +59,11 @@ def test_a_run_resumed_before_or_after_a_rewind_draws_what_an_unbroken_one_does(
     straight.train(at)
     straight.auto.keep_snapshot()
     saved = copy.deepcopy([part.state_dict() for part in (straight.model, straight.optimizer, straight.auto)])
-    generators = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    generators = host_state()
     straight.train()
     for part, state in zip((resumed.model, resumed.optimizer), saved, strict=False):
         part.load_state_dict(state)
-    torch.set_rng_state(generators[0])
-    random.setstate(generators[1])
-    np.random.set_state(generators[2])
+    set_host_state(generators)
     resumed.auto.load_state_dict(saved[2])
     resumed.train()
     assert straight.rewinds()

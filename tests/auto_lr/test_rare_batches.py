@@ -17,6 +17,7 @@ from aios.auto_lr.restoration import TRUST, Restoration
 from aios.auto_lr.trouble import LET_IN, Rung, TroubleMonitor
 from auto_lr.ladders import Step, feed, normal_steps
 from auto_lr.landscapes import CONFIG, Weights, valley
+from auto_lr.problems import train
 
 CALM, LOW = Rates(1e-3, {}), Rates(5e-4, {})
 
@@ -163,9 +164,6 @@ def trained(model: nn.Module, loss_of: Callable[[int], Tensor], steps: int, test
     """What `test` gives after a run of `steps` that searches its rate."""
     auto = AutoLR(model, torch.optim.AdamW(model.parameters()), steps)
     auto.search(loss_of)
-    while not auto.finished:
-        loss = loss_of(auto.batch)
-        loss.backward()
-        auto.step(loss)
+    train(auto, loss_of)
     with torch.no_grad():
         return test()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from aios.auto_lr import AutoLR, BatchFeed
+from documented import first_example
 from integrations.tiny_modules import DATA, Events, named
 from integrations.tiny_trainers import as_if_trained
 
@@ -102,10 +101,7 @@ def test_a_loss_scale_is_taken_off_again(trained: bool) -> None:
 
 
 def test_the_example_of_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
-    match = re.search(r"```python\n(.*?)```", text.split("## Fabric", 1)[1], re.DOTALL)
-    assert match is not None
     names: dict[str, Any] = {}
-    exec(match[1], names)
+    exec(first_example("integrations.md", "Fabric"), names)
     assert names["auto"].finished
     assert "adaptive_lr_climb" in capsys.readouterr().out

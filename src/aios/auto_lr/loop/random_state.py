@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 RngState = dict[str, Any]
+ProcessState = tuple[RngState, Any]
 HostState = tuple[Any, ...]
 
 
@@ -36,15 +37,26 @@ def set_rng_state(state: RngState) -> None:
     random.setstate((version, tuple(numbers), gauss))
 
 
+def process_state() -> ProcessState:
+    """The state of all generators of this process: those of `rng_state`, and NumPy's."""
+    return rng_state(), np.random.get_state()
+
+
+def set_process_state(state: ProcessState) -> None:
+    """Restore what `process_state` returned."""
+    rng, of_numpy = state
+    set_rng_state(rng)
+    np.random.set_state(of_numpy)
+
+
 @contextmanager
 def random_numbers_kept() -> Iterator[None]:
     """Leave all generators of this process where they were before the block."""
-    state, of_numpy = rng_state(), np.random.get_state()
+    before = process_state()
     try:
         yield
     finally:
-        set_rng_state(state)
-        np.random.set_state(of_numpy)
+        set_process_state(before)
 
 
 def host_state() -> HostState:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from aios.auto_lr.loop.frozen import FrozenCopies, frozen_in, restore_frozen
 from aios.auto_lr.loop.optimizer_copy import OptimizerCopy
-from aios.auto_lr.loop.random_state import random_numbers_kept, rng_state, set_rng_state
+from aios.auto_lr.loop.random_state import process_state, random_numbers_kept, set_process_state
 from aios.auto_lr.loop.weights import all_trained, left_to_others
 from aios.auto_lr.param_groups import as_several
 from aios.auto_lr.recovery import Restorable
@@ -46,7 +45,7 @@ class Snapshot:
         of_model = frozenset(id(tensor) for tensor in [*kept, *model.parameters(), *model.buffers()])
         self._optimizers = [OptimizerCopy(optimizer, of_model) for optimizer in self._several]
         self._scale = scaler.state_dict() if scaler is not None else {}
-        self._rng, self._numpy = rng_state(), np.random.get_state()
+        self._random = process_state()
 
     @property
     def bytes(self) -> int:
@@ -64,8 +63,7 @@ class Snapshot:
             optimizer.restore()
         if self._scaler is not None and self._scale:
             self._scaler.load_state_dict(self._scale)
-        set_rng_state(self._rng)
-        np.random.set_state(self._numpy)
+        set_process_state(self._random)
 
     def _restore_tensors(self) -> None:
         others = {id(parameter) for parameter in left_to_others(self._model, self._several)}

@@ -58,7 +58,7 @@ def clip_and_update(
             _step_unless(skip, optimizer)
         if scaler.is_enabled():
             scaler.update()
-    except BaseException:
+    except BaseException:  # an interruption, too: the caller may go on
         _forget(optimizers, scaler)
         raise
     finally:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from aios.auto_lr.loop.random_state import rng_state, set_rng_state
+from aios.auto_lr.loop.random_state import random_numbers_kept
 from aios.cli.hrm_hf.answer import draw
 from aios.data.dataset import TokenWindows
 from aios.engines.device import Precision
@@ -42,13 +42,9 @@ class Sampler:
         """
         longest = model.config.max_position_embeddings
         prompt = self.windows[0][: min(PROMPT_TOKENS, longest - 1)].unsqueeze(0).to(model.device)
-        before = rng_state()
-        try:
+        with random_numbers_kept(), self.precision.autocast_context(model.device):
             torch.manual_seed(self.seed)
             model.eval()
-            with self.precision.autocast_context(model.device):
-                tokens = draw(model, prompt, Answering(min(WORD_TOKENS, longest - prompt.shape[1])))
-        finally:
-            set_rng_state(before)
+            tokens = draw(model, prompt, Answering(min(WORD_TOKENS, longest - prompt.shape[1])))
         length = prompt.shape[1]
         return self.tokenizer.decode(tokens[0, :length]), self.tokenizer.decode(tokens[0, length:])
