@@ -14,6 +14,7 @@ from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.events import LogFn, foreign_lr, foreign_step
 from aios.auto_lr.loop.engine import Engine
 from aios.auto_lr.loop.momentum import momentum_alone
+from aios.auto_lr.loop.settling import settled_part
 from aios.auto_lr.loop.weights import ChangeMeter
 from aios.auto_lr.param_groups import JoinedGroups, WrittenRates
 from aios.auto_lr.recovery import Restorable
@@ -82,8 +83,12 @@ class Climbing:
             hook.remove()
 
     def change(self) -> Tensor:
-        """What the update just launched has changed, a scalar on the device that all workers agree on."""
-        return self._engine.agreed(self._meter.measure())
+        """What the update just launched has changed, a scalar on the device that all workers agree on.
+
+        Before the first cycle: what it would have, were the optimizer's memory full, for there its scale is found.
+        """
+        change = self._engine.agreed(self._meter.measure())
+        return change * settled_part(self._engine.optimizers) if self.climb.unit is None else change
 
     def pass_step(self) -> None:
         """No update is made at the rate that was set; the next one has it."""

@@ -21,7 +21,7 @@ def momentum_alone(optimizers: Iterable[Any]) -> float:
     So do SGD with momentum and Lion; not Adam, RMSprop or Adafactor, whose updates second moments scale, nor plain SGD,
     which keeps nothing. Recognised by its state: only second moments are never negative. Reads it from the device.
     """
-    inner = [one for optimizer in optimizers for one in _with_wrapped(optimizer)]
+    inner = [one for optimizer in optimizers for one in with_wrapped(optimizer)]
     kept = [tensors for one in inner for tensors in _kept(one).values()]
     if not kept or any(map(_nowhere_negative, kept)):
         return 0.0
@@ -36,7 +36,7 @@ def _momentum(group: Mapping[str, Any]) -> float:
     return USUAL
 
 
-def _with_wrapped(optimizer: Any) -> list[Any]:
+def with_wrapped(optimizer: Any) -> list[Any]:
     """An optimizer, and those that it wraps, each once."""
     found = [optimizer]
     for one in found:  # the list grows in the loop

@@ -13,6 +13,7 @@ from aios.auto_lr.climb import Climb
 from aios.auto_lr.climb_config import ClimbConfig
 from aios.auto_lr.loop.engine import Engine, overflowed
 from aios.auto_lr.loop.random_state import seed
+from aios.auto_lr.loop.settling import settled_part
 from aios.auto_lr.loop.update import check_dense
 from aios.auto_lr.loop.weights import ChangeMeter
 from aios.auto_lr.param_groups import JoinedGroups, set_learning_rate
@@ -50,7 +51,7 @@ class Unit(NamedTuple):
     """How strongly an optimizer acts."""
 
     change: float | None
-    """Change of the weights (RMS over RMS) by the first update, per unit of learning rate; None: nothing moves."""
+    """Change of the weights (RMS over RMS) by an update, per unit of learning rate; None: nothing moves."""
     steps: int
     """Updates that finding it took."""
 
@@ -63,7 +64,7 @@ def find_unit(trial: Trial, engine: Engine, restore: Callable[[], object], batch
         meter.mark()
         try:
             loss = trial.train(batch, lr)
-            change = float(engine.agreed(meter.measure()))
+            change = float(engine.agreed(meter.measure())) * settled_part(engine.optimizers)
         finally:
             restore()
         climb.observe(lr, loss, change)
