@@ -63,6 +63,13 @@ def train_plainly(optimizer: torch.optim.Optimizer, forward: Forward, steps: int
     return losses
 
 
+def trained_classifier(dropout: float = 0.0) -> tuple[nn.Module, Forward]:
+    """`classifier`, when it has learned: a search races it."""
+    model, forward = classifier(dropout=dropout)
+    train_plainly(adamw(model, 1e-2), forward, 200)
+    return model, forward
+
+
 def fingerprint(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Any]:
     """Everything training depends on, as plain values that compare exactly."""
     state = [optimizer.state.get(p, {}) for p in model.parameters()]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from aios.auto_lr import AutoLR
-from auto_lr.problems import Forward, adamw, sgd
+from auto_lr.problems import Forward, adamw, sgd, train
 
 
 def rmsprop(model: nn.Module, lr: float = 1e-4) -> torch.optim.Optimizer:
@@ -50,6 +50,14 @@ def step(auto: AutoLR, forward: Forward) -> tuple[float, float]:
     loss = forward(auto.batch)
     loss.backward()
     return float(loss.detach()), auto.step(loss)
+
+
+def climb_of(auto: AutoLR, forward: Forward, events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the climb of a whole run logged."""
+    auto.search(forward)
+    train(auto, forward)
+    (climb,) = of(events, "adaptive_lr_climb")
+    return climb
 
 
 def of(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aios.auto_lr import AutoLR
-from auto_lr.problems import adamw, classifier, fingerprint, sgd, train, train_plainly
+from auto_lr.problems import adamw, classifier, fingerprint, sgd, train, trained_classifier
 
 
 class Asleep(torch.optim.SGD):
@@ -34,8 +34,7 @@ def test_a_search_in_which_no_weight_moved_says_so() -> None:
 
 
 def test_a_race_in_which_no_weight_moved_says_so() -> None:
-    model, forward = classifier()
-    train_plainly(adamw(model, 1e-2), forward, 200)
+    model, forward = trained_classifier()
     events: list[dict[str, Any]] = []
     found = AutoLR(model, Asleep(model.parameters(), lr=0.1), 400, log_fn=events.append).search(forward)
     assert found is not None
@@ -110,9 +109,7 @@ def test_with_a_scaler_the_run_is_what_it_is_without(make: Any) -> None:
 @pytest.mark.parametrize("learned_before", [False, True], ids=["climb", "race"])
 def test_the_state_before_the_first_step_is_that_of_a_run_yet_to_begin(learned_before: bool) -> None:
     def start() -> Any:
-        model, forward = classifier()
-        if learned_before:
-            train_plainly(adamw(model, 1e-2), forward, 200)
+        model, forward = trained_classifier() if learned_before else classifier()
         return forward, AutoLR(model, adamw(model), 400)
 
     forward, auto = start()

@@ -16,16 +16,8 @@ from torch import Tensor, nn
 from aios.auto_lr import AutoLR, AutoLRConfig
 from aios.auto_lr.loop.snapshot import Snapshot
 from aios.auto_lr.param_groups import GroupSettings
-from auto_lr.problems import adamw, classifier, train, train_plainly
-from auto_lr.searches import step
-
-
-def climb_of(auto: AutoLR, forward: Any, events: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the climb of a whole run logged."""
-    auto.search(forward)
-    train(auto, forward)
-    (climb,) = (event for event in events if event["event"] == "adaptive_lr_climb")
-    return climb
+from auto_lr.problems import adamw, classifier, train, train_plainly, trained_classifier
+from auto_lr.searches import climb_of, step
 
 
 def test_a_role_with_a_ratio_on_the_first_group_climbs_as_on_any_other() -> None:
@@ -162,8 +154,7 @@ def test_another_state_may_be_loaded_into_the_optimizer_before_the_first_step() 
 def test_a_scale_that_is_too_high_at_first_hides_no_rate_from_a_race() -> None:
     found = []
     for scale in (256.0, 2.0**30):
-        model, forward = classifier()
-        train_plainly(adamw(model, 1e-2), forward, 200)
+        model, forward = trained_classifier()
         scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         events: list[dict[str, Any]] = []
         auto = AutoLR(model, adamw(model), 400, log_fn=events.append, scaler=scaler)

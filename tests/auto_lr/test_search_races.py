@@ -12,16 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from aios.auto_lr import AutoLR, AutoLRConfig, Found
-from auto_lr.problems import Forward, adamw, classifier, fingerprint, sgd, train, train_plainly
+from auto_lr.problems import adamw, classifier, fingerprint, sgd, train, train_plainly, trained_classifier
 from auto_lr.searches import MAKERS, of, step
-
-
-def trained(dropout: float = 0.0) -> tuple[nn.Module, Forward]:
-    """A model that has learned before."""
-    model, forward = classifier(dropout=dropout)
-    train_plainly(adamw(model, 1e-2), forward, 200)
-    return model, forward
-
 
 # --- a model that was trained before ---
 
@@ -29,7 +21,7 @@ def trained(dropout: float = 0.0) -> tuple[nn.Module, Forward]:
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_a_trained_model_is_raced_and_taken_back_bit_for_bit(kind: str, micro_batches: int) -> None:
-    model, forward = trained(dropout=0.2)
+    model, forward = trained_classifier(dropout=0.2)
     optimizer = MAKERS[kind](model)
     events: list[dict[str, Any]] = []
     auto = AutoLR(model, optimizer, 600, log_fn=events.append)
@@ -60,7 +52,7 @@ def test_a_trained_model_is_raced_and_taken_back_bit_for_bit(kind: str, micro_ba
 
 @pytest.mark.parametrize("counted", [False, True])
 def test_after_a_race_it_warms_up_and_trains_to_the_end(counted: bool) -> None:
-    model, forward = trained()
+    model, forward = trained_classifier()
     events: list[dict[str, Any]] = []
     auto = AutoLR(model, adamw(model), 400, AutoLRConfig(count_search=counted), events.append)
 
@@ -83,7 +75,7 @@ def test_after_a_race_it_warms_up_and_trains_to_the_end(counted: bool) -> None:
 @pytest.mark.parametrize("steps", [80, 150, 300, *(pytest.param(n, marks=pytest.mark.slow) for n in (90, 1000))])
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_finding_the_rate_stays_within_its_part_of_the_steps(steps: int, kind: str) -> None:
-    for make in (classifier, trained):
+    for make in (classifier, trained_classifier):
         model, forward = make()
         events: list[dict[str, Any]] = []
         auto = AutoLR(model, MAKERS[kind](model), steps, log_fn=events.append)
@@ -94,7 +86,7 @@ def test_finding_the_rate_stays_within_its_part_of_the_steps(steps: int, kind: s
 
 
 def test_races_restore_running_statistics_too() -> None:
-    learned, _ = trained()
+    learned, _ = trained_classifier()
     layers = list(learned.children())
     model = nn.Sequential(layers[0], nn.BatchNorm1d(64), *layers[1:])
     optimizer = adamw(model, 1e-2)
@@ -111,7 +103,7 @@ def test_races_restore_running_statistics_too() -> None:
 
 
 def test_a_tensor_learning_rate_keeps_value_and_tensor_through_a_race() -> None:
-    model, forward = trained()
+    model, forward = trained_classifier()
     lr = torch.tensor(1e-3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, foreach=False)
 
@@ -125,7 +117,7 @@ def test_a_tensor_learning_rate_keeps_value_and_tensor_through_a_race() -> None:
 def test_a_repeated_race_gives_the_same_result_whatever_rate_the_optimizer_has() -> None:
     found = []
     for lr in (1e-5, 1e-1):
-        model, forward = trained(dropout=0.2)
+        model, forward = trained_classifier(dropout=0.2)
         auto = AutoLR(model, adamw(model, lr), 400)
         found += [auto.look(forward), auto.look(forward), auto.search(forward)]
     assert found == [found[0]] * 6
@@ -140,7 +132,7 @@ class Saved:
 
 def test_a_race_that_accumulates_is_that_of_the_large_batch_with_one_graph_at_a_time() -> None:
     def raced(how: str) -> Found:
-        model, forward = trained()
+        model, forward = trained_classifier()
         held: weakref.WeakSet[Saved] = weakref.WeakSet()
 
         def save(tensor: Tensor) -> Saved:
@@ -169,7 +161,7 @@ def test_a_race_that_accumulates_is_that_of_the_large_batch_with_one_graph_at_a_
 
 @pytest.mark.parametrize("fails_at_call", [1, 2, 5, 12, 30, 45])
 def test_an_error_of_the_closure_surfaces_after_everything_is_restored(fails_at_call: int) -> None:
-    model, forward = trained(dropout=0.2)
+    model, forward = trained_classifier(dropout=0.2)
     optimizer = adamw(model)
     train_plainly(optimizer, forward, 3)
     auto, calls = AutoLR(model, optimizer, 600), [0]
@@ -195,7 +187,7 @@ def test_an_error_of_the_closure_surfaces_after_everything_is_restored(fails_at_
 
 
 def test_without_a_way_to_try_a_trained_model_climbs_too() -> None:
-    model, forward = trained()
+    model, forward = trained_classifier()
     auto = AutoLR(model, adamw(model), 300)
     assert auto.search() is None
     assert auto.climbing
@@ -214,7 +206,7 @@ def test_a_search_after_the_first_step_is_refused() -> None:
 # --- only to look ---
 
 
-@pytest.mark.parametrize("make", [classifier, trained])
+@pytest.mark.parametrize("make", [classifier, trained_classifier])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_look_settles_nothing_and_takes_everything_back(make: Any, kind: str) -> None:
     model, forward = make(dropout=0.2)
@@ -248,7 +240,7 @@ def test_a_look_finds_what_the_run_then_finds() -> None:
     assert climb["curve"] == [list(point) for point in zip(looked.rates, looked.losses, strict=True)]
 
 
-@pytest.mark.parametrize("make", [trained, classifier])
+@pytest.mark.parametrize("make", [trained_classifier, classifier])
 def test_a_loss_that_itself_takes_gradients_is_searched_as_any_other(make: Any) -> None:
     """As of physics, of energies, of a penalty on gradients: it cannot be had under no_grad."""
     model, forward = make()

@@ -10,8 +10,8 @@ from torch import nn
 
 from aios.auto_lr import AutoLR
 from aios.auto_lr.loop.settling import settled_part
-from auto_lr.problems import Forward, adamw, classifier, train_plainly
-from auto_lr.searches import Wrapped, of, rmsprop, step
+from auto_lr.problems import Forward, adamw, classifier, trained_classifier
+from auto_lr.searches import Wrapped, climb_of, rmsprop
 
 GRADIENT = torch.tensor([3.0, -0.5])
 
@@ -62,11 +62,8 @@ def test_one_inside_another_is_found() -> None:
 def first_peak(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Forward) -> float:
     """Of the climb of a run of 400 steps."""
     events: list[dict[str, Any]] = []
-    auto = AutoLR(model, optimizer, 400, log_fn=events.append)
-    auto.search(forward)
-    while auto.climbing:
-        step(auto, forward)
-    return float(of(events, "adaptive_lr_climb")[0]["curve"][0][0])
+    climb = climb_of(AutoLR(model, optimizer, 400, log_fn=events.append), forward, events)
+    return float(climb["curve"][0][0])
 
 
 def test_a_climb_begins_where_that_of_adam_does() -> None:
@@ -78,8 +75,7 @@ def test_a_climb_begins_where_that_of_adam_does() -> None:
 def test_a_race_is_run_around_the_rates_that_it_is_run_around_under_adam() -> None:
     middles = []
     for make in (rmsprop, adamw):
-        model, forward = classifier()
-        train_plainly(adamw(model, 1e-2), forward, 200)
+        model, forward = trained_classifier()
         found = AutoLR(model, make(model), 600).search(forward)
         assert found is not None
         middles.append(sorted(found.rates)[len(found.rates) // 2])

@@ -87,8 +87,8 @@ class Climbing:
 
         Before the first cycle: what it would have, were the optimizer's memory full, for there its scale is found.
         """
-        change = self._engine.agreed(self._meter.measure())
-        return change * settled_part(self._engine.optimizers) if self.climb.unit is None else change
+        part = settled_part(self._engine.optimizers) if self.climb.unit is None else 1.0
+        return self._engine.agreed(self._meter.measure() * part)  # workers that share the weights out may differ in it
 
     def pass_step(self) -> None:
         """No update is made at the rate that was set; the next one has it."""

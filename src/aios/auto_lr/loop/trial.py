@@ -64,7 +64,7 @@ def find_unit(trial: Trial, engine: Engine, restore: Callable[[], object], batch
         meter.mark()
         try:
             loss = trial.train(batch, lr)
-            change = float(engine.agreed(meter.measure())) * settled_part(engine.optimizers)
+            change = float(engine.agreed(meter.measure() * settled_part(engine.optimizers)))
         finally:
             restore()
         climb.observe(lr, loss, change)
